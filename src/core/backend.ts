@@ -1,0 +1,72 @@
+import type { Signature } from './signature.ts';
+import type { Tensor } from './tensor.ts';
+
+/** Named tensors: what goes into and comes out of a run. */
+export type TensorMap = Readonly<Record<string, Tensor>>;
+
+/** Where the bytes of a model are. A path is faster where the backend can read files. */
+export type ModelSource =
+  | { readonly path: string; readonly bytes?: undefined }
+  | { readonly bytes: Uint8Array; readonly path?: undefined };
+
+/** One execution provider that a backend can try. */
+export interface ExecutionProvider {
+  /** The library's name for it: `cpu`, `webgpu`, `cuda` … */
+  readonly name: string;
+  readonly device: 'cpu' | 'gpu' | 'npu';
+  /** Why it cannot work here, known without trying; absent when it is worth a try. */
+  readonly refusal?: string;
+}
+
+/** Options of {@link Backend.createSession}. */
+export interface SessionOptions {
+  /** Name of the execution provider, one only: lists are no fallback in inference libraries. */
+  readonly provider: string;
+  /** Threads inside one operator. Default 1: several spinning pools halve the throughput of a busy machine. */
+  readonly intraOpThreads?: number;
+}
+
+/** Options of {@link Session.run}. */
+export interface SessionRunOptions {
+  /** Names of the outputs to compute. Default: all. */
+  readonly outputs?: readonly string[];
+  /** Hands the buffers of the feeds over instead of copying them; they are unusable afterwards. Default false. */
+  readonly transfer?: boolean;
+}
+
+/** A loaded model in a backend. */
+export interface Session {
+  readonly signature: Signature;
+  /** Execution provider that the session runs on. */
+  readonly provider: string;
+  /** Where the native code runs. */
+  readonly placement: 'inline' | 'worker';
+  /**
+   * Runs once. Feeds are complete and of the right dtype and shape.
+   * @returns output tensors, owned by the caller.
+   * @throws {@link BackendError} `ERR_INLAY_RUN_FAILED`, or `ERR_INLAY_WORKER_LOST` when its worker died.
+   */
+  run(feeds: TensorMap, options?: SessionRunOptions): Promise<TensorMap>;
+  /** Waits for runs in flight, then frees the memory. Safe to call twice. */
+  release(): Promise<void>;
+}
+
+/** Adapter around an inference library. */
+export interface Backend {
+  /** Package name of the library. */
+  readonly name: string;
+  /**
+   * Lists the execution providers, best first.
+   * @throws {@link BackendError} `ERR_INLAY_BACKEND_MISSING` when the library is not installed,
+   * `ERR_INLAY_BACKEND_UNAVAILABLE` when it is but does not load here.
+   */
+  providers(): Promise<readonly ExecutionProvider[]>;
+  /**
+   * Loads a model.
+   * @throws {@link ModelError} if the bytes are no model that the library can run, {@link BackendError} if the
+   * provider does not work here.
+   */
+  createSession(source: ModelSource, options: SessionOptions): Promise<Session>;
+  /** Frees everything, workers included, when runs in flight have ended. Safe to call twice. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,32 @@
+import type { Hasher } from './hash.ts';
+
+/** Everything that Inlay needs from where it runs. Entry points pass one in; tests pass a fake clock. */
+export interface Platform {
+  /** Name of the runtime, for `info()`: `node`, `browser`, … */
+  readonly runtime: string;
+  /** Wall clock, milliseconds since 1970. */
+  now(): number;
+  /** Monotonic clock, milliseconds, for durations. */
+  monotonicMs(): number;
+  /** Runs `task` once after `delayMs`. The timer never keeps a process alive. @returns cancels it. */
+  setTimer(task: () => void, delayMs: number): () => void;
+  /** Uniform number in [0, 1), for jitter. */
+  random(): number;
+  /** Cryptographically strong random bytes. */
+  randomBytes(length: number): Uint8Array<ArrayBuffer>;
+  createSha256(): Hasher;
+  /** Verifies an Ed25519 signature (RFC 8032) by a raw 32-byte public key. */
+  verifyEd25519(publicKey: Uint8Array, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
+  /** The Fetch API. */
+  readonly fetch: (url: string, init?: RequestInit) => Promise<Response>;
+  /** Opens a model that the host names by path or URL. Absent where the runtime has no file system. */
+  readonly files?: FileAccess;
+}
+
+/** File access of runtimes that have one. */
+export interface FileAccess {
+  /** Turns a path or `file:` URL into an absolute path. */
+  resolve(path: string | URL): string;
+  /** Size in bytes, or `undefined` if there is no such file. */
+  size(path: string): Promise<number | undefined>;
+}

@@ -1,0 +1,49 @@
+/** Where models and small state are kept. Blobs are immutable and named by content; records change atomically. */
+
+/** A blob that is complete and was verified when it was written. */
+export interface Blob {
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  /** Absolute path, in stores that keep files. */
+  readonly path?: string;
+  /** Reads all of it. @returns a copy that the caller owns. */
+  bytes(): Promise<Uint8Array<ArrayBuffer>>;
+}
+
+/** Where and how fast a store keeps things, for `info()`. */
+export interface StoreInfo {
+  readonly kind: string;
+  readonly location?: string;
+  /** Why the store does not outlive the process, when it does not. */
+  readonly degraded?: string;
+}
+
+/** Immutable blobs by SHA-256 and small atomic records. Several processes may share one. */
+export interface Store {
+  info(): StoreInfo;
+  /** Looks a blob up by lower-case hex SHA-256; `undefined` when absent. */
+  blob(sha256: string): Promise<Blob | undefined>;
+  /**
+   * Keeps a blob. The content is hashed while it is written; a blob that already exists is not written again.
+   * @throws {@link StoreError} `ERR_INLAY_STORE_MISMATCH` if content and `sha256` disagree (nothing is kept),
+   * `ERR_INLAY_STORE_FULL`, `ERR_INLAY_STORE_READ_ONLY` or `ERR_INLAY_STORE_IO`.
+   */
+  putBlob(sha256: string, content: Uint8Array | AsyncIterable<Uint8Array>): Promise<Blob>;
+  /** Forgets a blob; absent is fine. */
+  deleteBlob(sha256: string): Promise<void>;
+  /** Names of all blobs. */
+  listBlobs(): Promise<readonly string[]>;
+  /** Reads the newest intact generation of a record; `undefined` when there is none. */
+  readRecord(name: string): Promise<Uint8Array<ArrayBuffer> | undefined>;
+  /**
+   * Replaces a record by what `change` makes of its present content, as one atomic step among all processes that
+   * share the store. A crash leaves the old or the new content, never a mixture. Returning `undefined` leaves it.
+   * @returns the content afterwards.
+   */
+  updateRecord(
+    name: string,
+    change: (present: Uint8Array<ArrayBuffer> | undefined) => Uint8Array | undefined,
+  ): Promise<Uint8Array<ArrayBuffer> | undefined>;
+  /** Frees handles. Safe to call twice. */
+  close(): Promise<void>;
+}
