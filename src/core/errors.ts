@@ -60,11 +60,10 @@ export interface ErrorParts {
   readonly cause?: unknown;
 }
 
-const brand: unique symbol = Symbol.for('inlay.error');
+const brand = /* @__PURE__ */ Symbol.for('inlay.error');
 
 /** Base of all errors that Inlay throws on its own account. */
 export class InlayError<Name extends ErrorName = ErrorName> extends Error {
-  readonly [brand]: true = true;
   override readonly name: Name;
   readonly code: ErrorCode<Name>;
   readonly details: Readonly<Record<string, unknown>>;
@@ -74,6 +73,7 @@ export class InlayError<Name extends ErrorName = ErrorName> extends Error {
     this.name = name;
     this.code = code;
     this.details = parts.details ?? {};
+    Object.defineProperty(this, brand, { value: true });
   }
 }
 
@@ -146,7 +146,7 @@ export type AnyInlayError =
 
 /** Tells whether a value is an Inlay error, also across duplicate copies of this package. */
 export function isInlayError(value: unknown): value is AnyInlayError {
-  return typeof value === 'object' && value !== null && (value as { [brand]?: unknown })[brand] === true;
+  return typeof value === 'object' && value !== null && Reflect.get(value, brand) === true;
 }
 
 const classes = {
