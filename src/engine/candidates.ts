@@ -1,0 +1,237 @@
+import type { Backend, ExecutionProvider, ModelSource, Session, SessionOptions, TensorMap } from '../core/backend.ts';
+import { BackendError, isInlayError, ModelError } from '../core/errors.ts';
+import type { Platform } from '../core/platform.ts';
+import { exampleFeeds } from './example.ts';
+
+/**
+ * Which devices may run a model.
+ * - `auto`: the CPU, unless a GPU that is really there gives the same answers faster.
+ * - `cpu`, `gpu`: only those.
+ * - a list: execution providers by name, in order; the first that works is taken.
+ */
+export type DevicePreference = 'auto' | 'cpu' | 'gpu' | readonly string[];
+
+/** What became of one candidate, in the order in which they were tried. */
+export interface Attempt {
+  readonly backend: string;
+  /** Execution provider; absent when the whole backend is unusable. */
+  readonly provider?: string;
+  readonly outcome: 'chosen' | 'refused' | 'slower';
+  /** Why it was refused or not chosen, in words. */
+  readonly reason?: string;
+  /** Milliseconds to load. */
+  readonly createMs?: number;
+  /** Median milliseconds of a run on example feeds, where candidates were compared. */
+  readonly runMs?: number;
+}
+
+/** A session that was chosen, and how. */
+export interface OpenedSession {
+  readonly session: Session;
+  readonly backend: string;
+  readonly attempts: readonly Attempt[];
+}
+
+interface Candidate {
+  readonly backend: Backend;
+  readonly provider: ExecutionProvider;
+}
+
+/**
+ * Opens a model on the best candidate that works. Candidates are tried one by one, because provider lists are no
+ * fallback in inference libraries; every refusal is kept with its reason.
+ *
+ * @throws {@link ModelError} when the file is missing or is no model, {@link BackendError} when no candidate works:
+ * the message lists each refusal.
+ */
+export async function openSession(
+  platform: Platform,
+  backends: readonly Backend[],
+  source: ModelSource,
+  device: DevicePreference,
+  threads: Pick<SessionOptions, 'intraOpThreads'> = {},
+): Promise<OpenedSession> {
+  const attempts: Attempt[] = [];
+  const errors: unknown[] = [];
+
+  const refuse = (backend: string, provider: string | undefined, error: unknown): void => {
+    errors.push(error);
+    const reason = error instanceof Error ? error.message : String(error);
+    attempts.push({ backend, ...(provider !== undefined && { provider }), outcome: 'refused', reason });
+  };
+
+  const create = async ({ backend, provider }: Candidate, warm: boolean): Promise<Opened | undefined> => {
+    try {
+      if (provider.refusal !== undefined) throw unavailable(provider.refusal);
+      const started = platform.monotonicMs();
+      const session = await backend.createSession(source, { ...threads, provider: provider.name });
+      const createMs = platform.monotonicMs() - started;
+      try {
+        // Some providers accept a model and fail at its first run (float16 without hardware support is one).
+        if (warm) await warmUp(session);
+      } catch (error) {
+        await session.release();
+        throw error;
+      }
+      return { session, backend: backend.name, createMs };
+    } catch (error) {
+      if (isFinal(error)) throw error;
+      refuse(backend.name, provider.name, error);
+      return undefined;
+    }
+  };
+
+  const first = async (candidates: readonly Candidate[], warm: boolean): Promise<Opened | undefined> => {
+    for (const candidate of candidates) {
+      const opened = await create(candidate, warm);
+      if (opened !== undefined) return opened;
+    }
+    return undefined;
+  };
+
+  const all = await listCandidates(backends, refuse);
+  const onCpu = all.filter(({ provider }) => provider.device === 'cpu');
+  const elsewhere = all.filter(({ provider }) => provider.device !== 'cpu');
+
+  let chosen: Opened | undefined;
+  if (device === 'cpu') chosen = await first(onCpu, false);
+  else if (device === 'gpu') chosen = await first(elsewhere, true);
+  else if (device === 'auto') {
+    chosen = await first(onCpu, false);
+    for (const candidate of elsewhere) {
+      const rival = await create(candidate, true);
+      if (rival === undefined) continue;
+      if (chosen === undefined) chosen = rival;
+      else chosen = await keepFaster(platform, chosen, rival, attempts);
+    }
+  } else {
+    const wanted = device.flatMap((name) => {
+      const named = all.filter(({ provider }) => provider.name === name);
+      if (named.length === 0) refuse('any', name, unavailable('no installed backend offers it'));
+      return named;
+    });
+    chosen = await first(wanted, true);
+  }
+  if (chosen === undefined) throw noneWorks(device, attempts, errors);
+
+  const { session, backend, createMs } = chosen;
+  attempts.push({ backend, provider: session.provider, outcome: 'chosen', createMs });
+  return { session, backend, attempts };
+}
+
+interface Opened {
+  readonly session: Session;
+  readonly backend: string;
+  readonly createMs: number;
+}
+
+async function listCandidates(
+  backends: readonly Backend[],
+  refuse: (backend: string, provider: string | undefined, error: unknown) => void,
+): Promise<readonly Candidate[]> {
+  const candidates: Candidate[] = [];
+  for (const backend of backends) {
+    try {
+      for (const provider of await backend.providers()) candidates.push({ backend, provider });
+    } catch (error) {
+      refuse(backend.name, undefined, error);
+    }
+  }
+  return candidates;
+}
+
+/** A model that is missing or broken is so for every candidate. */
+function isFinal(error: unknown): boolean {
+  return error instanceof ModelError && error.code !== 'ERR_INLAY_MODEL_UNSUPPORTED';
+}
+
+/**
+ * Runs a session once on example feeds.
+ * @throws what the run throws, unless the feeds had to be guessed and the model may rightly refuse them.
+ */
+export async function warmUp(session: Session): Promise<void> {
+  const { feeds, guessed } = exampleFeeds(session.signature);
+  try {
+    await session.run(feeds);
+  } catch (error) {
+    const cpu = session.provider === 'cpu' || session.provider === 'wasm';
+    if (!guessed || !cpu) throw error;
+  }
+}
+
+const REPEATS = 5;
+
+/** Keeps the rival only if it agrees with the present choice and is faster; releases the other one. */
+async function keepFaster(platform: Platform, present: Opened, rival: Opened, attempts: Attempt[]): Promise<Opened> {
+  const lose = async (loser: Opened, part: Omit<Attempt, 'backend' | 'provider'>): Promise<void> => {
+    attempts.push({ backend: loser.backend, provider: loser.session.provider, createMs: loser.createMs, ...part });
+    await loser.session.release();
+  };
+  const { feeds } = exampleFeeds(present.session.signature);
+  const expected = await timeRuns(platform, present.session, feeds).catch(() => undefined);
+  const got = expected && (await timeRuns(platform, rival.session, feeds).catch(() => undefined));
+  if (expected === undefined || got === undefined) {
+    await lose(rival, { outcome: 'refused', reason: 'it cannot be compared: the model takes no example feeds' });
+    return present;
+  }
+  if (!agree(expected.outputs, got.outputs)) {
+    const reason = `its outputs differ from ${present.session.provider}'s`;
+    await lose(rival, { outcome: 'refused', reason, runMs: got.runMs });
+    return present;
+  }
+  const [winner, loser] = got.runMs < expected.runMs ? [rival, present] : [present, rival];
+  const runMs = Math.max(got.runMs, expected.runMs);
+  await lose(loser, { outcome: 'slower', runMs, reason: `${winner.session.provider} is faster` });
+  return winner;
+}
+
+async function timeRuns(
+  platform: Platform,
+  session: Session,
+  feeds: TensorMap,
+): Promise<{ readonly outputs: TensorMap; readonly runMs: number }> {
+  const outputs = await session.run(feeds);
+  const times: number[] = [];
+  for (let i = 0; i < REPEATS; i += 1) {
+    const started = platform.monotonicMs();
+    await session.run(feeds);
+    times.push(platform.monotonicMs() - started);
+  }
+  times.sort((a, b) => a - b);
+  return { outputs, runMs: times[REPEATS >> 1] as number };
+}
+
+/** Equal, or for floats within what arithmetic in another order may change: 1e-3 relative, 1e-4 absolute. */
+function agree(a: TensorMap, b: TensorMap): boolean {
+  return Object.entries(a).every(([name, tensor]) => {
+    const left: ArrayLike<unknown> = tensor.data;
+    const right: ArrayLike<unknown> = b[name]?.data ?? [];
+    if (left.length !== right.length) return false;
+    const isFloat = tensor.data instanceof Float32Array || tensor.data instanceof Float64Array;
+    for (let i = 0; i < left.length; i += 1) {
+      const [x, y] = [left[i], right[i]];
+      if (Object.is(x, y)) continue;
+      if (!isFloat || !(Math.abs(Number(x) - Number(y)) <= 1e-4 + 1e-3 * Math.abs(Number(x)))) return false;
+    }
+    return true;
+  });
+}
+
+function unavailable(reason: string): BackendError {
+  return new BackendError('ERR_INLAY_DEVICE_UNAVAILABLE', reason);
+}
+
+function noneWorks(device: DevicePreference, attempts: readonly Attempt[], errors: readonly unknown[]): Error {
+  const missing = errors.filter((error) => isInlayError(error) && error.code === 'ERR_INLAY_BACKEND_MISSING');
+  const [first] = missing;
+  if (missing.length > 0 && missing.length === errors.length && first instanceof Error) return first;
+  // A model that every candidate understands but cannot run is the model's fault, not the device's.
+  const unsupported = errors.find((error) => error instanceof ModelError);
+  if (unsupported instanceof ModelError) return unsupported;
+  const list = attempts.map(({ backend, provider, reason }) => `${provider ?? backend}: ${reason}`);
+  return new BackendError(
+    'ERR_INLAY_DEVICE_UNAVAILABLE',
+    `No execution provider works for device ${JSON.stringify(device)}: ${list.join('; ') || 'no backend was given'}.`,
+    { details: { attempts }, cause: errors[0] },
+  );
+}

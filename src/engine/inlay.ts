@@ -1,0 +1,196 @@
+import type { Backend, ModelSource } from '../core/backend.ts';
+import { ModelError, StateError } from '../core/errors.ts';
+import type { Platform } from '../core/platform.ts';
+import type { Store, StoreInfo } from '../core/store.ts';
+import { fetchBytes } from '../update/fetch.ts';
+import { createSync, type Release, type SyncInfo } from '../update/sync.ts';
+import { openSession, type Attempt, type DevicePreference } from './candidates.ts';
+import { followReleases } from './follow.ts';
+import { createModel, type LoadedVersion, type ManagedModel, type Model } from './model.ts';
+
+/** Where models come from when they are loaded by name. */
+export interface SyncOptions {
+  /** Base URL of the sync server or of a static copy of its files. */
+  readonly url: string;
+  /** The `root.json` that `inlay keys init` wrote: the only thing that is trusted in advance. */
+  readonly root: string | Uint8Array;
+  /** Channel to follow. Default `stable`. */
+  readonly channel?: string;
+  /** Milliseconds between two polls, spread at random by the client. Default 3,600,000, at least 100. */
+  readonly pollMs?: number;
+}
+
+/** Options of `createInlay` that are the same on every platform. */
+export interface InlayOptions {
+  /** Where to run models that do not say so themselves. Default `auto`. */
+  readonly device?: DevicePreference;
+  /** Threads inside one operator. Default 1. */
+  readonly intraOpThreads?: number;
+  /** Follow a sync server. Without it only files, URLs and bytes can be loaded. */
+  readonly sync?: SyncOptions;
+}
+
+/** A model to load: a path, a URL, the bytes, or a name that the sync server knows. */
+export type ModelReference = string | URL | Uint8Array | ArrayBuffer | { readonly name: string };
+
+/** Options of {@link Inlay.load}. */
+export interface LoadOptions {
+  /** Where to run this model. Default: what `createInlay` was given. */
+  readonly device?: DevicePreference;
+  readonly signal?: AbortSignal;
+}
+
+/** Every decision that Inlay took by itself, with its reason. */
+export interface InlayInfo {
+  readonly runtime: string;
+  readonly store: StoreInfo;
+  readonly backends: readonly string[];
+  readonly models: readonly {
+    readonly name: string | undefined;
+    readonly version: string | undefined;
+    readonly backend: string;
+    readonly provider: string;
+    readonly placement: 'inline' | 'worker';
+    /** Candidates in the order in which they were tried; the last one was chosen. */
+    readonly attempts: readonly Attempt[];
+  }[];
+  readonly sync: SyncInfo | undefined;
+}
+
+/** The inference layer of one app. */
+export interface Inlay extends AsyncDisposable {
+  /**
+   * Loads a model.
+   * @throws {@link ModelError} `ERR_INLAY_MODEL_NOT_FOUND`, `_INVALID`, `_UNSUPPORTED`, or `_UNAVAILABLE` for a name
+   * of which no version can be had yet; {@link BackendError} when nothing here can run it; {@link NetworkError} when
+   * its URL cannot be read.
+   */
+  load(reference: ModelReference, options?: LoadOptions): Promise<Model>;
+  info(): InlayInfo;
+  /** Asks the sync server now instead of at the next poll. Rejects with the reason when the check fails. */
+  checkForUpdates(): Promise<void>;
+  /** Closes all models, then workers and stores that Inlay made itself. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/** What an entry point puts together for {@link assembleInlay}. */
+export interface InlayParts extends InlayOptions {
+  readonly platform: Platform;
+  readonly store: Store;
+  readonly backends: readonly Backend[];
+  /** What `close()` closes: the parts that the host did not bring. */
+  readonly owned: readonly { close(): Promise<void> }[];
+}
+
+const MODEL_CAP_BYTES = 2 ** 31;
+
+/** Puts an {@link Inlay} together from its parts. It touches neither disk nor network until something is loaded. */
+export function assembleInlay(parts: InlayParts): Inlay {
+  const { platform, store, backends } = parts;
+  const models = new Set<ManagedModel>();
+  const sync = parts.sync && createSync({ ...parts.sync, platform, store });
+  let closing: Promise<void> | undefined;
+
+  const open = async (
+    source: ModelSource,
+    version: string | undefined,
+    device: DevicePreference = parts.device ?? 'auto',
+  ): Promise<LoadedVersion> => {
+    const threads = parts.intraOpThreads === undefined ? {} : { intraOpThreads: parts.intraOpThreads };
+    return { ...(await openSession(platform, backends, source, device, threads)), version };
+  };
+
+  const manage = async (name: string | undefined, loaded: LoadedVersion): Promise<ManagedModel> => {
+    if (closing !== undefined) {
+      await loaded.session.release();
+      throw closed();
+    }
+    const managed = createModel(platform, name, loaded);
+    models.add(managed);
+    void managed.closed.then(() => models.delete(managed));
+    return managed;
+  };
+
+  const load = async (reference: ModelReference, options: LoadOptions = {}): Promise<Model> => {
+    if (closing !== undefined) throw closed();
+    options.signal?.throwIfAborted();
+    if (isNamed(reference)) return loadByName(reference.name, options);
+    const source = await locate(platform, reference, options.signal);
+    return (await manage(undefined, await open(source, undefined, options.device))).model;
+  };
+
+  const loadByName = async (name: string, options: LoadOptions): Promise<Model> => {
+    if (sync === undefined) {
+      throw new ModelError(
+        'ERR_INLAY_MODEL_UNAVAILABLE',
+        `Model "${name}" cannot be loaded by name: createInlay was given no sync server.`,
+      );
+    }
+    const openRelease = ({ blob, version }: Release): Promise<LoadedVersion> =>
+      blob.path === undefined
+        ? blob.bytes().then((bytes) => open({ bytes }, version, options.device))
+        : open({ path: blob.path }, version, options.device);
+    return followReleases(sync, name, openRelease, (loaded) => manage(name, loaded));
+  };
+
+  const inlay: Inlay = {
+    load,
+    info: () => ({
+      runtime: platform.runtime,
+      store: store.info(),
+      backends: backends.map((backend) => backend.name),
+      models: [...models].map((managed) => {
+        const { session, backend, version, attempts } = managed.current();
+        const { provider, placement } = session;
+        return { name: managed.model.name, version, backend, provider, placement, attempts };
+      }),
+      sync: sync?.info(),
+    }),
+    checkForUpdates: async () => {
+      if (closing !== undefined) throw closed();
+      await sync?.check();
+    },
+    close: () => {
+      closing ??= (async () => {
+        await sync?.stop();
+        await Promise.all([...models].map(({ model }) => model.close()));
+        await Promise.all(parts.owned.map((part) => part.close()));
+      })();
+      return closing;
+    },
+    [Symbol.asyncDispose]: () => inlay.close(),
+  };
+  return inlay;
+}
+
+function isNamed(reference: ModelReference): reference is { readonly name: string } {
+  return (
+    typeof reference === 'object' &&
+    !(reference instanceof URL) &&
+    !(reference instanceof ArrayBuffer) &&
+    !ArrayBuffer.isView(reference)
+  );
+}
+
+async function locate(
+  platform: Platform,
+  reference: string | URL | Uint8Array | ArrayBuffer,
+  signal: AbortSignal | undefined,
+): Promise<ModelSource> {
+  if (reference instanceof ArrayBuffer) return { bytes: new Uint8Array(reference) };
+  if (ArrayBuffer.isView(reference)) return { bytes: reference };
+  const { files } = platform;
+  if (files === undefined || /^(https?|blob|data):/.test(String(reference))) {
+    const response = await fetchBytes(platform, String(reference), { capBytes: MODEL_CAP_BYTES, signal });
+    return { bytes: response.bytes };
+  }
+  const path = files.resolve(reference);
+  if ((await files.size(path)) === undefined) {
+    throw new ModelError('ERR_INLAY_MODEL_NOT_FOUND', `There is no model file at ${path}.`, { details: { path } });
+  }
+  return { path };
+}
+
+function closed(): StateError {
+  return new StateError('ERR_INLAY_CLOSED', 'This Inlay was closed; create another one.');
+}

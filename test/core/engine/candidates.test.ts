@@ -1,0 +1,144 @@
+import { describe, expect, it } from 'vitest';
+import type { ExecutionProvider, TensorMap } from '../../../src/core/backend.ts';
+import { BackendError, ModelError } from '../../../src/core/errors.ts';
+import { openSession, type DevicePreference, type OpenedSession } from '../../../src/engine/candidates.ts';
+import { fakeBackend, manualClock, type FakeBackendOptions } from './fakes.ts';
+
+const source = { bytes: new Uint8Array() };
+const providers: ExecutionProvider[] = [
+  { name: 'cuda', device: 'gpu', refusal: 'libonnxruntime_providers_cuda.so is missing' },
+  { name: 'webgpu', device: 'gpu' },
+  { name: 'cpu', device: 'cpu' },
+];
+const y = (feeds: TensorMap): TensorMap => ({ y: feeds['x'] as TensorMap[string] });
+
+async function open(device: DevicePreference, options: FakeBackendOptions = {}): Promise<OpenedSession & { opened: number }> {
+  const backend = fakeBackend({ providers, ...options });
+  const result = await openSession(manualClock(), [backend], source, device);
+  return { ...result, opened: backend.open.size };
+}
+
+/** Makes runs on one provider take the given time. */
+function paced(ms: Record<string, number>, change = (outputs: TensorMap): TensorMap => outputs): {
+  readonly clock: ReturnType<typeof manualClock>;
+  readonly onRun: (feeds: TensorMap, provider: string) => TensorMap;
+} {
+  const clock = manualClock();
+  return {
+    clock,
+    onRun: (feeds, provider) => {
+      clock.advance(ms[provider] ?? 0);
+      return provider === 'cpu' ? y(feeds) : change(y(feeds));
+    },
+  };
+}
+
+describe('openSession', () => {
+  it('takes the CPU for `cpu` without trying anything else', async () => {
+    const { session, attempts } = await open('cpu');
+    expect(session.provider).toBe('cpu');
+    expect(attempts).toHaveLength(1);
+  });
+
+  it('tries names one by one, in order, and keeps each refusal with its reason', async () => {
+    const { session, attempts, opened } = await open(['tensorrt', 'cuda', 'webgpu', 'cpu'], {
+      onCreate: (provider) => {
+        if (provider === 'webgpu') throw new BackendError('ERR_INLAY_DEVICE_UNAVAILABLE', 'No adapter.');
+      },
+    });
+    expect(session.provider).toBe('cpu');
+    expect(attempts.map(({ provider, outcome, reason }) => [provider, outcome, reason])).toEqual([
+      ['tensorrt', 'refused', 'no installed backend offers it'],
+      ['cuda', 'refused', 'libonnxruntime_providers_cuda.so is missing'],
+      ['webgpu', 'refused', 'No adapter.'],
+      ['cpu', 'chosen', undefined],
+    ]);
+    expect(opened).toBe(1);
+  });
+
+  it('refuses a provider that fails at its first run, and releases its session', async () => {
+    const { session, opened } = await open(['webgpu', 'cpu'], {
+      onRun: (feeds, provider) => {
+        if (provider === 'webgpu') throw new BackendError('ERR_INLAY_RUN_FAILED', 'f16 is not supported.');
+        return y(feeds);
+      },
+    });
+    expect(session.provider).toBe('cpu');
+    expect(opened).toBe(1);
+  });
+
+  it('never falls back to the CPU for `gpu`, and lists every refusal', async () => {
+    const failing = open('gpu', {
+      onCreate: () => {
+        throw new BackendError('ERR_INLAY_DEVICE_UNAVAILABLE', 'No adapter.');
+      },
+    });
+    await expect(failing).rejects.toMatchObject({
+      code: 'ERR_INLAY_DEVICE_UNAVAILABLE',
+      message: expect.stringMatching(/cuda: .*missing; webgpu: No adapter/) as string,
+    });
+  });
+
+  it.each([
+    ['webgpu', { cpu: 10, webgpu: 2 }],
+    ['cpu', { cpu: 2, webgpu: 10 }],
+  ])('takes %s for `auto` when it is measured faster', async (winner, ms) => {
+    const { clock, onRun } = paced(ms);
+    const backend = fakeBackend({ providers, onRun });
+    const { session, attempts } = await openSession(clock, [backend], source, 'auto');
+    expect(session.provider).toBe(winner);
+    expect(backend.open.size).toBe(1);
+    expect(attempts.find(({ outcome }) => outcome === 'slower')).toMatchObject({
+      reason: `${winner} is faster`,
+      runMs: 10,
+    });
+  });
+
+  it('refuses a faster GPU whose answers differ', async () => {
+    const { clock, onRun } = paced({ cpu: 10, webgpu: 1 }, () => ({ y: { data: new Float32Array([1, 1]) } as never }));
+    const backend = fakeBackend({ providers, onRun });
+    const { session, attempts } = await openSession(clock, [backend], source, 'auto');
+    expect(session.provider).toBe('cpu');
+    expect(attempts.find(({ provider }) => provider === 'webgpu')).toMatchObject({
+      outcome: 'refused',
+      reason: "its outputs differ from cpu's",
+    });
+    expect(backend.open.size).toBe(1);
+  });
+
+  it('does not try other candidates with a model that is missing or broken', async () => {
+    let tries = 0;
+    const failing = open(['webgpu', 'cpu'], {
+      onCreate: () => {
+        tries += 1;
+        throw new ModelError('ERR_INLAY_MODEL_INVALID', 'Not ONNX.');
+      },
+    });
+    await expect(failing).rejects.toMatchObject({ code: 'ERR_INLAY_MODEL_INVALID' });
+    expect(tries).toBe(1);
+  });
+
+  it('goes on to the next library when one is missing, and says so', async () => {
+    const missing = fakeBackend({
+      name: 'onnxruntime-node',
+      providers: new BackendError('ERR_INLAY_BACKEND_MISSING', 'Run npm install onnxruntime-node.'),
+    });
+    const { backend, attempts } = await openSession(manualClock(), [missing, fakeBackend()], source, 'auto');
+    expect(backend).toBe('fake');
+    expect(attempts[0]).toEqual({
+      backend: 'onnxruntime-node',
+      outcome: 'refused',
+      reason: 'Run npm install onnxruntime-node.',
+    });
+  });
+
+  it('names the install command when no library is there', async () => {
+    const missing = fakeBackend({
+      providers: new BackendError('ERR_INLAY_BACKEND_MISSING', 'Run npm install onnxruntime-node.'),
+    });
+    await expect(openSession(manualClock(), [missing], source, 'auto')).rejects.toMatchObject({
+      code: 'ERR_INLAY_BACKEND_MISSING',
+      message: expect.stringContaining('npm install onnxruntime-node') as string,
+    });
+  });
+});
