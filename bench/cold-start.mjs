@@ -18,7 +18,11 @@ export async function run() {
     for (let round = 0; round < ROUNDS; round += 1) {
       for (const how of Object.keys(times)) times[how].push(await child(how, path));
     }
-    const median = (how, part) => quantile(times[how].map((time) => time[part]), 0.5);
+    const median = (how, part) =>
+      quantile(
+        times[how].map((time) => time[part]),
+        0.5,
+      );
     const baseline = median('raw', 'totalMs');
     for (const how of ['inline', 'worker']) {
       figures.push(
@@ -36,8 +40,23 @@ export async function run() {
     }
     const work = median('raw', 'workMs');
     figures.push(
-      figure({ bench: 'cold-start', case: `${name}, inline`, metric: 'load and first run only', value: median('inline', 'workMs'), baseline: work, unit: 'ms', target: 1.3, targetIs: 'ratio' }),
-      figure({ bench: 'cold-start', case: `${name}, worker`, metric: 'worker start', value: median('worker', 'totalMs') - median('inline', 'totalMs'), unit: 'ms' }),
+      figure({
+        bench: 'cold-start',
+        case: `${name}, inline`,
+        metric: 'load and first run only',
+        value: median('inline', 'workMs'),
+        baseline: work,
+        unit: 'ms',
+        target: 1.3,
+        targetIs: 'ratio',
+      }),
+      figure({
+        bench: 'cold-start',
+        case: `${name}, worker`,
+        metric: 'worker start',
+        value: median('worker', 'totalMs') - median('inline', 'totalMs'),
+        unit: 'ms',
+      }),
     );
   }
   return figures;

@@ -23,7 +23,11 @@ export async function run() {
     rounds.raw.push(await saturate(() => session.run(raw)));
     rounds.inlay.push(await saturate(() => model.run(feeds)));
   }
-  const median = (name, metric) => quantile(rounds[name].map((result) => result[metric]), 0.5);
+  const median = (name, metric) =>
+    quantile(
+      rounds[name].map((result) => result[metric]),
+      0.5,
+    );
   return [
     ...['p50', 'p99', 'max'].map((metric) =>
       figure({
@@ -67,5 +71,10 @@ async function saturate(call) {
   const elapsed = performance.now() - started;
   going = false;
   await Promise.all(callers);
-  return { p50: quantile(late, 0.5), p99: quantile(late, 0.99), max: Math.max(...late), msPerCall: elapsed / calls };
+  return {
+    p50: quantile(late, 0.5),
+    p99: quantile(late, 0.99),
+    max: Math.max(...late),
+    msPerCall: elapsed / calls,
+  };
 }

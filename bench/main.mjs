@@ -3,7 +3,10 @@ import { print } from './report.mjs';
 
 const BENCHES = ['overhead', 'loop-delay', 'cold-start', 'size'];
 
-const { positionals, values } = parseArgs({ allowPositionals: true, options: { json: { type: 'boolean', default: false } } });
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: 'boolean', default: false } },
+});
 const names = positionals.length > 0 ? positionals : BENCHES;
 const unknown = names.find((name) => !BENCHES.includes(name));
 if (unknown !== undefined) {

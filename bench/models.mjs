@@ -48,14 +48,23 @@ export function cnn() {
   graph.input('image', 'float32', ['batch', 1, 28, 28]);
   const conv = (x, name, shape) =>
     graph.node('Relu', [
-      graph.node('Conv', [x, add(`${name}.weight`, shape), add(`${name}.bias`, [shape[0]])], { pads: [1, 1, 1, 1] }),
+      graph.node('Conv', [x, add(`${name}.weight`, shape), add(`${name}.bias`, [shape[0]])], {
+        pads: [1, 1, 1, 1],
+      }),
     ]);
   const pool = (x) => graph.node('MaxPool', [x], { kernel_shape: [2, 2], strides: [2, 2] });
-  const flat = graph.node('Flatten', [pool(conv(pool(conv('image', 'conv1', [32, 1, 3, 3])), 'conv2', [64, 32, 3, 3]))]);
+  const flat = graph.node('Flatten', [
+    pool(conv(pool(conv('image', 'conv1', [32, 1, 3, 3])), 'conv2', [64, 32, 3, 3])),
+  ]);
   const hidden = graph.node('Relu', [
     graph.node('Gemm', [flat, add('dense1.weight', [3136, 280]), add('dense1.bias', [280])]),
   ]);
-  graph.node('Gemm', [hidden, add('dense2.weight', [280, 10]), add('dense2.bias', [10])], {}, { outputs: ['logits'] });
+  graph.node(
+    'Gemm',
+    [hidden, add('dense2.weight', [280, 10]), add('dense2.bias', [10])],
+    {},
+    { outputs: ['logits'] },
+  );
   graph.output('logits', 'float32', ['batch', 10]);
   return graph;
 }

@@ -31,7 +31,14 @@ export async function run() {
   );
   const budget = Math.max(2, 0.15 * small.raw);
   const overhead = (name, value, target) =>
-    figure({ bench: 'overhead', case: name, metric: 'added per call', value: value - small.raw, unit: 'µs', target });
+    figure({
+      bench: 'overhead',
+      case: name,
+      metric: 'added per call',
+      value: value - small.raw,
+      unit: 'µs',
+      target,
+    });
 
   // 6 MB: what a 1024 × 512 × 3 float image takes.
   const count = (6 * 2 ** 20) / 4;
@@ -53,11 +60,25 @@ export async function run() {
   );
   return [
     figure({ bench: 'overhead', case: 'raw session.run', metric: 'per call', value: small.raw, unit: 'µs' }),
-    figure({ bench: 'overhead', case: 'inline, tensor', metric: 'per call', value: small.tensor, baseline: small.raw, unit: 'µs' }),
+    figure({
+      bench: 'overhead',
+      case: 'inline, tensor',
+      metric: 'per call',
+      value: small.tensor,
+      baseline: small.raw,
+      unit: 'µs',
+    }),
     overhead('inline, tensor', small.tensor, budget),
     overhead('inline, typed array', small.array, budget),
     overhead('worker, small feeds', small.worker, 35),
-    figure({ bench: 'overhead', case: 'worker, 6 MB copied', metric: 'per call', value: moved.copied, baseline: moved.inline, unit: 'µs' }),
+    figure({
+      bench: 'overhead',
+      case: 'worker, 6 MB copied',
+      metric: 'per call',
+      value: moved.copied,
+      baseline: moved.inline,
+      unit: 'µs',
+    }),
     figure({
       bench: 'overhead',
       case: 'worker, 6 MB transferred',

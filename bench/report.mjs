@@ -29,13 +29,24 @@ export function figure({ targetIs = 'value', ...parts }) {
 export function print(figures, { json }) {
   if (json) {
     for (const { targetIs: _, ...line } of figures) {
-      console.log(JSON.stringify({ ...line, value: round(line.value), baseline: round(line.baseline), ratio: round(line.ratio) }));
+      console.log(
+        JSON.stringify({
+          ...line,
+          value: round(line.value),
+          baseline: round(line.baseline),
+          ratio: round(line.ratio),
+        }),
+      );
     }
     return;
   }
-  const table = new Table({ head: ['case', 'metric', 'value', 'baseline', 'ratio', 'target', ''], style: { head: [] } });
+  const table = new Table({
+    head: ['case', 'metric', 'value', 'baseline', 'ratio', 'target', ''],
+    style: { head: [] },
+  });
   for (const row of figures) {
-    const target = row.target === undefined ? '' : `≤ ${row.target}${row.targetIs === 'ratio' ? '×' : ` ${row.unit}`}`;
+    const target =
+      row.target === undefined ? '' : `≤ ${row.target}${row.targetIs === 'ratio' ? '×' : ` ${row.unit}`}`;
     table.push([
       row.case,
       row.metric,

@@ -7,11 +7,26 @@ import { figure } from './report.mjs';
 export async function run() {
   const core = await bundle(`export * from 'inlay'`, 'browser');
   const figures = [
-    figure({ bench: 'size', case: 'inlay (core entry)', metric: 'min+gzip', value: core.length / 1000, unit: 'kB', target: 12 }),
+    figure({
+      bench: 'size',
+      case: 'inlay (core entry)',
+      metric: 'min+gzip',
+      value: core.length / 1000,
+      unit: 'kB',
+      target: 12,
+    }),
   ];
   for (const subpath of ['onnx', 'backends/onnxruntime-web', 'stores/memory', 'update', 'publish']) {
     const code = await bundle(`export * from 'inlay/${subpath}'`, 'browser');
-    figures.push(figure({ bench: 'size', case: `inlay/${subpath}`, metric: 'min+gzip', value: code.length / 1000, unit: 'kB' }));
+    figures.push(
+      figure({
+        bench: 'size',
+        case: `inlay/${subpath}`,
+        metric: 'min+gzip',
+        value: code.length / 1000,
+        unit: 'kB',
+      }),
+    );
   }
   return figures;
 }

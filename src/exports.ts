@@ -34,7 +34,14 @@ export type { Blob, Store, StoreInfo } from './core/store.ts';
 export { Tensor, tensorFrom, type NestedArray, type Scalar } from './core/tensor.ts';
 export type { Attempt, DevicePreference } from './engine/candidates.ts';
 export type { Feed, Feeds } from './engine/feeds.ts';
-export type { Inlay, InlayInfo, InlayOptions, LoadOptions, ModelReference, SyncOptions } from './engine/inlay.ts';
+export type {
+  Inlay,
+  InlayInfo,
+  InlayOptions,
+  LoadOptions,
+  ModelReference,
+  SyncOptions,
+} from './engine/inlay.ts';
 export type { Model, ModelEvents, RunAllOptions, RunOptions } from './engine/model.ts';
 export type { Source } from './engine/run-all.ts';
 export type { ModelStats } from './engine/stats.ts';

@@ -26,7 +26,8 @@ export function nodePlatform(): Platform {
       };
     },
     files: {
-      resolve: (path) => (path instanceof URL || path.startsWith('file:') ? fileURLToPath(path) : resolve(path)),
+      resolve: (path) =>
+        path instanceof URL || path.startsWith('file:') ? fileURLToPath(path) : resolve(path),
       size: async (path) => {
         const entry = await stat(path).catch(() => undefined);
         return entry?.isFile() ? entry.size : undefined;

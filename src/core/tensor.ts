@@ -86,11 +86,9 @@ export function sizeOf(shape: readonly number[]): number {
   return size;
 }
 
-/** Tells whether an array is of the storage type of `dtype`. `Float16Array` is taken as float16 where it exists. */
+/** Tells whether a value is of the storage type of `dtype`. */
 export function isStorageOf(dtype: DType, data: unknown): boolean {
-  const { storage } = DTYPES[dtype];
-  if (data instanceof storage) return true;
-  return storage === Uint8Array && data instanceof Uint8ClampedArray;
+  return data instanceof DTYPES[dtype].storage;
 }
 
 /**
@@ -216,7 +214,8 @@ function rangeOf(dtype: DType): readonly [bigint, bigint] {
   return [0n, 0n];
 }
 
-function storageName(dtype: DType): string {
+/** Name of the array that holds a dtype, for messages: `a Float32Array`. */
+export function storageName(dtype: DType): string {
   return dtype === 'string' ? 'an array of strings' : `a ${DTYPES[dtype].storage.name}`;
 }
 

@@ -1,4 +1,11 @@
-import type { Backend, ExecutionProvider, ModelSource, Session, SessionOptions, TensorMap } from '../core/backend.ts';
+import type {
+  Backend,
+  ExecutionProvider,
+  ModelSource,
+  Session,
+  SessionOptions,
+  TensorMap,
+} from '../core/backend.ts';
 import { BackendError, isInlayError, ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { exampleFeeds } from './example.ts';
@@ -162,16 +169,29 @@ export async function warmUp(session: Session): Promise<void> {
 const REPEATS = 5;
 
 /** Keeps the rival only if it agrees with the present choice and is faster; releases the other one. */
-async function keepFaster(platform: Platform, present: Opened, rival: Opened, attempts: Attempt[]): Promise<Opened> {
+async function keepFaster(
+  platform: Platform,
+  present: Opened,
+  rival: Opened,
+  attempts: Attempt[],
+): Promise<Opened> {
   const lose = async (loser: Opened, part: Omit<Attempt, 'backend' | 'provider'>): Promise<void> => {
-    attempts.push({ backend: loser.backend, provider: loser.session.provider, createMs: loser.createMs, ...part });
+    attempts.push({
+      backend: loser.backend,
+      provider: loser.session.provider,
+      createMs: loser.createMs,
+      ...part,
+    });
     await loser.session.release();
   };
   const { feeds } = exampleFeeds(present.session.signature);
   const expected = await timeRuns(platform, present.session, feeds).catch(() => undefined);
   const got = expected && (await timeRuns(platform, rival.session, feeds).catch(() => undefined));
   if (expected === undefined || got === undefined) {
-    await lose(rival, { outcome: 'refused', reason: 'it cannot be compared: the model takes no example feeds' });
+    await lose(rival, {
+      outcome: 'refused',
+      reason: 'it cannot be compared: the model takes no example feeds',
+    });
     return present;
   }
   if (!agree(expected.outputs, got.outputs)) {
@@ -221,7 +241,11 @@ function unavailable(reason: string): BackendError {
   return new BackendError('ERR_INLAY_DEVICE_UNAVAILABLE', reason);
 }
 
-function noneWorks(device: DevicePreference, attempts: readonly Attempt[], errors: readonly unknown[]): Error {
+function noneWorks(
+  device: DevicePreference,
+  attempts: readonly Attempt[],
+  errors: readonly unknown[],
+): Error {
   const missing = errors.filter((error) => isInlayError(error) && error.code === 'ERR_INLAY_BACKEND_MISSING');
   const [first] = missing;
   if (missing.length > 0 && missing.length === errors.length && first instanceof Error) return first;

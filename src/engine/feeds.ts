@@ -5,6 +5,7 @@ import {
   isStorageOf,
   nameOf,
   sizeOf,
+  storageName,
   Tensor,
   tensorFrom,
   writeElements,
@@ -12,6 +13,7 @@ import {
   type Scalar,
 } from '../core/tensor.ts';
 import type { TensorMap } from '../core/backend.ts';
+import { createDimensions, type Dimensions } from './dimensions.ts';
 
 /**
  * What a host may give for one input.
@@ -30,85 +32,58 @@ export type Feeds = Readonly<Record<string, Feed>>;
  * @returns a function that gives complete tensors and throws {@link InputError} for anything that does not fit.
  * Tensors and typed arrays are not copied.
  */
-export function createFeedBinder(signature: Signature): (feeds: Feeds) => TensorMap {
-  const inputs = signature.inputs.map((spec) => createInput(spec));
-  const single = inputs.length === 1 ? inputs[0] : undefined;
+export function createFeedBinder({ inputs }: Signature): (feeds: Feeds) => TensorMap {
+  const dimensions = createDimensions(inputs);
 
   return (feeds) => {
     if (typeof feeds !== 'object' || feeds === null) {
       throw new TypeError(`Feeds are an object with one entry per input, got ${nameOf(feeds)}.`);
     }
-    if (single !== undefined) {
-      // The common case, without bookkeeping: one input, whose shape says everything about itself.
-      const feed = feeds[single.spec.name];
-      const first = feed instanceof Tensor ? checkFixed(single, feed) : undefined;
-      if (first !== undefined && Object.keys(feeds).length === 1) return feeds as TensorMap;
+    dimensions.reset();
+    const bound: Record<string, Tensor> = {};
+    let waiting: Waiting[] | undefined;
+    for (let index = 0; index < inputs.length; index += 1) {
+      const spec = inputs[index] as TensorSpec;
+      const feed = feeds[spec.name];
+      if (feed === undefined || feed === null) throw missing(inputs, spec);
+      const tensor = toTensor(spec, feed);
+      if (tensor instanceof Tensor) {
+        dimensions.unify(index, tensor.shape);
+        bound[spec.name] = tensor;
+      } else {
+        (waiting ??= []).push({ index, ...tensor });
+      }
     }
-    return bindAll(inputs, feeds);
+    refuseUnknown(inputs, feeds);
+    if (waiting !== undefined) settle(inputs, dimensions, waiting, bound);
+    return bound;
   };
 }
 
-interface Input {
-  readonly spec: TensorSpec;
-  /** All dimensions are free and differently named, or sizes: no other input has a say. */
-  readonly distinct: boolean;
+interface Waiting extends Flat {
+  readonly index: number;
 }
 
-function createInput(spec: TensorSpec): Input {
-  const names = spec.shape?.filter((dimension) => typeof dimension === 'string') ?? [];
-  return { spec, distinct: new Set(names).size === names.length };
-}
-
-function checkFixed(input: Input, tensor: Tensor): Tensor | undefined {
-  const { spec, distinct } = input;
-  if (!distinct || tensor.dtype !== spec.dtype) return undefined;
-  const { shape } = spec;
-  if (shape === null) return undefined;
-  if (shape.length !== tensor.shape.length) return undefined;
-  for (let axis = 0; axis < shape.length; axis += 1) {
-    const want = shape[axis];
-    if (typeof want === 'number' && want !== tensor.shape[axis]) return undefined;
-  }
-  return isDetached(tensor.data) ? undefined : tensor;
-}
-
-/** Sizes that symbolic dimensions have been given so far, and by which input. */
-type Bindings = Map<string, { readonly size: number; readonly by: string }>;
-
-function bindAll(inputs: readonly Input[], feeds: Feeds): TensorMap {
-  const bindings: Bindings = new Map();
-  const bound: Record<string, Tensor> = {};
-  let waiting: { readonly spec: TensorSpec; readonly data: Flat }[] = [];
-
-  for (const { spec } of inputs) {
-    const feed = feeds[spec.name];
-    if (feed === undefined || feed === null) throw missing(inputs, spec);
-    const tensor = toTensor(spec, feed);
-    if (tensor instanceof Tensor) {
-      unify(spec, tensor.shape, bindings);
-      bound[spec.name] = tensor;
-    } else {
-      waiting.push({ spec, data: tensor });
+/** Gives flat data its shapes from what is known; each input that is settled may settle the next one. */
+function settle(
+  inputs: readonly TensorSpec[],
+  dimensions: Dimensions,
+  waiting: readonly Waiting[],
+  bound: Record<string, Tensor>,
+): void {
+  const stuck: Waiting[] = [];
+  for (const item of waiting) {
+    const { name, dtype } = inputs[item.index] as TensorSpec;
+    const shape = dimensions.infer(item.index, item.size);
+    if (shape === undefined) stuck.push(item);
+    else {
+      dimensions.unify(item.index, shape);
+      bound[name] = new Tensor(dtype, shape, item.storage);
     }
   }
-  refuseUnknown(inputs, feeds);
-
-  // Flat data takes its shape from what is known; each input that is settled may settle the next one.
-  while (waiting.length > 0) {
-    const stuck: typeof waiting = [];
-    for (const item of waiting) {
-      const shape = inferShape(item.spec, item.data.size, bindings);
-      if (shape === undefined) {
-        stuck.push(item);
-        continue;
-      }
-      unify(item.spec, shape, bindings);
-      bound[item.spec.name] = new Tensor(item.spec.dtype, shape, item.data.storage);
-    }
-    if (stuck.length === waiting.length) throw ambiguous((stuck[0] as (typeof stuck)[0]).spec, bindings);
-    waiting = stuck;
-  }
-  return bound;
+  if (stuck.length === 0) return;
+  if (stuck.length === waiting.length) throw ambiguous(inputs[(stuck[0] as Waiting).index] as TensorSpec);
+  settle(inputs, dimensions, stuck, bound);
 }
 
 /** Elements without a shape of their own. */
@@ -189,49 +164,6 @@ function packedSize(spec: TensorSpec, length: number): number {
   return (length * 8) / DTYPES[spec.dtype].bits;
 }
 
-/** Checks a shape against a spec and remembers what its symbolic dimensions are. */
-function unify(spec: TensorSpec, shape: readonly number[], bindings: Bindings): void {
-  if (spec.shape === null) return;
-  if (shape.length !== spec.shape.length) {
-    throw wrongShape(spec, shape, `rank ${shape.length} is not ${spec.shape.length}`);
-  }
-  spec.shape.forEach((want, axis) => {
-    const size = shape[axis] as number;
-    if (typeof want === 'number') {
-      if (size !== want) throw wrongShape(spec, shape, `axis ${axis} is ${size}, not ${want}`);
-    } else if (want !== null) {
-      const earlier = bindings.get(want);
-      if (earlier === undefined) bindings.set(want, { size, by: spec.name });
-      else if (earlier.size !== size) {
-        const where = earlier.by === spec.name ? 'an earlier axis' : `input "${earlier.by}"`;
-        throw wrongShape(spec, shape, `axis ${axis}, "${want}", is ${size}, but ${earlier.size} in ${where}`);
-      }
-    }
-  });
-}
-
-/** Shape of `size` elements, when at most one of the spec's sizes is still open. */
-function inferShape(spec: TensorSpec, size: number, bindings: Bindings): number[] | undefined {
-  if (spec.shape === null) return [size];
-  const known = spec.shape.map((dimension) =>
-    typeof dimension === 'string' ? (bindings.get(dimension)?.size ?? dimension) : dimension,
-  );
-  const open = new Set<string | number>();
-  known.forEach((part, axis) => {
-    if (typeof part !== 'number') open.add(part ?? axis);
-  });
-  const product = known.reduce<number>((all, part) => (typeof part === 'number' ? all * part : all), 1);
-  if (open.size > 1) return undefined;
-  if (open.size === 0) {
-    if (product !== size) throw wrongLength(spec, size, `${product}`);
-    return known as number[];
-  }
-  const axes = known.filter((part) => typeof part !== 'number').length;
-  const side = product === 0 ? Number.NaN : Math.round((size / product) ** (1 / axes));
-  if (side ** axes * product !== size) throw wrongLength(spec, size, `a multiple of ${product}`);
-  return known.map((part) => (typeof part === 'number' ? part : side));
-}
-
 function assertAttached(spec: TensorSpec, data: unknown): void {
   if (!isDetached(data)) return;
   throw new InputError(
@@ -263,54 +195,42 @@ function named<T>(spec: TensorSpec, make: () => T): T {
   }
 }
 
-function missing(inputs: readonly Input[], spec: TensorSpec): InputError {
-  const all = inputs.map((input) => formatSpec(input.spec)).join('; ');
-  return new InputError('ERR_INLAY_FEED_MISSING', `Input "${spec.name}" is missing; the model takes ${all}.`, {
-    details: { input: spec.name },
-  });
+function missing(inputs: readonly TensorSpec[], spec: TensorSpec): InputError {
+  const all = inputs.map((input) => formatSpec(input)).join('; ');
+  return new InputError(
+    'ERR_INLAY_FEED_MISSING',
+    `Input "${spec.name}" is missing; the model takes ${all}.`,
+    {
+      details: { input: spec.name },
+    },
+  );
 }
 
-function refuseUnknown(inputs: readonly Input[], feeds: Feeds): void {
-  const known = new Set(inputs.map((input) => input.spec.name));
-  for (const name of Object.keys(feeds)) {
-    if (known.has(name)) continue;
-    throw new InputError(
-      'ERR_INLAY_FEED_UNKNOWN',
-      `The model has no input "${name}"; its inputs are ${[...known].map((n) => `"${n}"`).join(', ') || 'none'}.`,
-      { details: { input: name } },
-    );
-  }
+/** Every input was found, so that as many keys as inputs means that no other key is there. */
+function refuseUnknown(inputs: readonly TensorSpec[], feeds: Feeds): void {
+  const names = Object.keys(feeds);
+  if (names.length === inputs.length) return;
+  const unknown = names.find((name) => inputs.every((input) => input.name !== name));
+  const known = inputs.map((input) => `"${input.name}"`).join(', ') || 'none';
+  throw new InputError(
+    'ERR_INLAY_FEED_UNKNOWN',
+    `The model has no input "${unknown}"; its inputs are ${known}.`,
+    { details: { input: unknown } },
+  );
 }
 
 function wrongDType(spec: TensorSpec, got: string): InputError {
   return new InputError(
     'ERR_INLAY_FEED_DTYPE',
-    `Input ${formatSpec(spec)} cannot take ${got}; pass ${DTYPES[spec.dtype].storage.name}, nested arrays or a ${spec.dtype} Tensor.`,
+    `Input ${formatSpec(spec)} cannot take ${got}; pass ${storageName(spec.dtype)}, nested arrays or a ${spec.dtype} Tensor.`,
     { details: { input: spec.name, dtype: spec.dtype } },
   );
 }
 
-function wrongShape(spec: TensorSpec, shape: readonly number[], why: string): InputError {
+function ambiguous(spec: TensorSpec): InputError {
   return new InputError(
     'ERR_INLAY_FEED_SHAPE',
-    `Input ${formatSpec(spec)} cannot take shape [${shape.join(', ')}]: ${why}.`,
-    { details: { input: spec.name, shape: [...shape] } },
-  );
-}
-
-function wrongLength(spec: TensorSpec, size: number, want: string): InputError {
-  return new InputError(
-    'ERR_INLAY_FEED_SHAPE',
-    `Input ${formatSpec(spec)} cannot take ${size} elements; it needs ${want}.`,
-    { details: { input: spec.name, size } },
-  );
-}
-
-function ambiguous(spec: TensorSpec, bindings: Bindings): InputError {
-  const open = spec.shape?.map((part) => (typeof part === 'string' && bindings.has(part) ? bindings.get(part)?.size : (part ?? '?')));
-  return new InputError(
-    'ERR_INLAY_FEED_SHAPE',
-    `The shape of input ${formatSpec(spec)} cannot be told from a flat array: more than one of [${open?.join(', ')}] is open; pass a Tensor.`,
+    `The shape of input ${formatSpec(spec)} cannot be told from a flat array, since more than one of its sizes is open; pass a Tensor.`,
     { details: { input: spec.name } },
   );
 }

@@ -28,7 +28,7 @@ export async function followReleases(
       await warmUp(loaded.session);
     } catch (error) {
       await loaded?.session.release();
-      await sync.reject(name, release, error);
+      sync.reject(name, release, error);
       throw error;
     }
     if (managed === undefined) managed = await manage(loaded);
@@ -69,6 +69,7 @@ export async function followReleases(
 
 function unavailable(name: string, cause: unknown): ModelError {
   const why = cause instanceof Error ? cause.message : 'No plan of this channel offers a version of it.';
-  return new ModelError('ERR_INLAY_MODEL_UNAVAILABLE', `Model "${name}" cannot be loaded yet: ${why}`, { cause });
+  return new ModelError('ERR_INLAY_MODEL_UNAVAILABLE', `Model "${name}" cannot be loaded yet: ${why}`, {
+    cause,
+  });
 }
-

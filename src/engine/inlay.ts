@@ -186,7 +186,9 @@ async function locate(
   }
   const path = files.resolve(reference);
   if ((await files.size(path)) === undefined) {
-    throw new ModelError('ERR_INLAY_MODEL_NOT_FOUND', `There is no model file at ${path}.`, { details: { path } });
+    throw new ModelError('ERR_INLAY_MODEL_NOT_FOUND', `There is no model file at ${path}.`, {
+      details: { path },
+    });
   }
   return { path };
 }

@@ -12,14 +12,20 @@ const providers: ExecutionProvider[] = [
 ];
 const y = (feeds: TensorMap): TensorMap => ({ y: feeds['x'] as TensorMap[string] });
 
-async function open(device: DevicePreference, options: FakeBackendOptions = {}): Promise<OpenedSession & { opened: number }> {
+async function open(
+  device: DevicePreference,
+  options: FakeBackendOptions = {},
+): Promise<OpenedSession & { opened: number }> {
   const backend = fakeBackend({ providers, ...options });
   const result = await openSession(manualClock(), [backend], source, device);
   return { ...result, opened: backend.open.size };
 }
 
 /** Makes runs on one provider take the given time. */
-function paced(ms: Record<string, number>, change = (outputs: TensorMap): TensorMap => outputs): {
+function paced(
+  ms: Record<string, number>,
+  change = (outputs: TensorMap): TensorMap => outputs,
+): {
   readonly clock: ReturnType<typeof manualClock>;
   readonly onRun: (feeds: TensorMap, provider: string) => TensorMap;
 } {
@@ -95,7 +101,9 @@ describe('openSession', () => {
   });
 
   it('refuses a faster GPU whose answers differ', async () => {
-    const { clock, onRun } = paced({ cpu: 10, webgpu: 1 }, () => ({ y: { data: new Float32Array([1, 1]) } as never }));
+    const { clock, onRun } = paced({ cpu: 10, webgpu: 1 }, () => ({
+      y: { data: new Float32Array([1, 1]) } as never,
+    }));
     const backend = fakeBackend({ providers, onRun });
     const { session, attempts } = await openSession(clock, [backend], source, 'auto');
     expect(session.provider).toBe('cpu');

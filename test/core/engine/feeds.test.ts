@@ -5,7 +5,10 @@ import type { Dimension, Signature } from '../../../src/core/signature.ts';
 import { Tensor } from '../../../src/core/tensor.ts';
 import { createFeedBinder, type Feed } from '../../../src/engine/feeds.ts';
 
-function signature(inputs: Record<string, readonly Dimension[] | null>, dtype: 'float32' | 'int64' | 'uint8' | 'bool' | 'string' = 'float32'): Signature {
+function signature(
+  inputs: Record<string, readonly Dimension[] | null>,
+  dtype: 'float32' | 'int64' | 'uint8' | 'bool' | 'string' = 'float32',
+): Signature {
   return { inputs: Object.entries(inputs).map(([name, shape]) => ({ name, dtype, shape })), outputs: [] };
 }
 
@@ -26,7 +29,9 @@ describe('createFeedBinder', () => {
   });
 
   it('takes a flat array of numbers like a typed array', () => {
-    expect(shapeOf(image({ image: Array.from({ length: 784 }, () => 0.5) }), 'image')).toEqual([1, 1, 28, 28]);
+    expect(shapeOf(image({ image: Array.from({ length: 784 }, () => 0.5) }), 'image')).toEqual([
+      1, 1, 28, 28,
+    ]);
   });
 
   it('takes a tensor as it is', () => {
@@ -72,7 +77,9 @@ describe('createFeedBinder', () => {
 
   it('asks for a tensor when a flat array leaves the shape open', () => {
     const bind = createFeedBinder(signature({ x: ['a', 'b'] }));
-    expect(() => bind({ x: new Float32Array(6) })).toThrow(refused('ERR_INLAY_FEED_SHAPE', /more than one.*Tensor/));
+    expect(() => bind({ x: new Float32Array(6) })).toThrow(
+      refused('ERR_INLAY_FEED_SHAPE', /more than one.*Tensor/),
+    );
     const bindNull = createFeedBinder(signature({ x: [null, null] }));
     expect(() => bindNull({ x: new Float32Array(6) })).toThrow(refused('ERR_INLAY_FEED_SHAPE'));
   });
@@ -86,14 +93,44 @@ describe('createFeedBinder', () => {
   it.each<[string, Record<string, unknown>, string, RegExp]>([
     ['a missing input', {}, 'ERR_INLAY_FEED_MISSING', /"image" is missing.*\[batch, 1, 28, 28\]/],
     ['undefined', { image: undefined }, 'ERR_INLAY_FEED_MISSING', /"image"/],
-    ['an unknown input', { image: new Float32Array(784), imgae: 1 }, 'ERR_INLAY_FEED_UNKNOWN', /no input "imgae"/],
-    ['a wrong dtype', { image: new Float64Array(784) }, 'ERR_INLAY_FEED_DTYPE', /Float64Array.*Float32Array/],
-    ['an int8 tensor', { image: new Tensor('int8', [1, 1, 28, 28], new Int8Array(784)) }, 'ERR_INLAY_FEED_DTYPE', /int8 tensor/],
+    [
+      'an unknown input',
+      { image: new Float32Array(784), imgae: 1 },
+      'ERR_INLAY_FEED_UNKNOWN',
+      /no input "imgae"/,
+    ],
+    [
+      'a wrong dtype',
+      { image: new Float64Array(784) },
+      'ERR_INLAY_FEED_DTYPE',
+      /a Float64Array.*a Float32Array/,
+    ],
+    [
+      'an int8 tensor',
+      { image: new Tensor('int8', [1, 1, 28, 28], new Int8Array(784)) },
+      'ERR_INLAY_FEED_DTYPE',
+      /int8 tensor/,
+    ],
     ['a DataView', { image: new DataView(new ArrayBuffer(8)) }, 'ERR_INLAY_FEED_DTYPE', /DataView/],
     ['a plain object', { image: { width: 28 } }, 'ERR_INLAY_FEED_DTYPE', /Object/],
-    ['a wrong length', { image: new Float32Array(783) }, 'ERR_INLAY_FEED_SHAPE', /783 elements.*multiple of 784/],
-    ['a wrong rank', { image: new Tensor('float32', [784], new Float32Array(784)) }, 'ERR_INLAY_FEED_SHAPE', /rank 1 is not 4/],
-    ['a wrong size', { image: new Tensor('float32', [1, 1, 14, 56], new Float32Array(784)) }, 'ERR_INLAY_FEED_SHAPE', /axis 2 is 14, not 28/],
+    [
+      'a wrong length',
+      { image: new Float32Array(783) },
+      'ERR_INLAY_FEED_SHAPE',
+      /783 elements.*multiple of 784/,
+    ],
+    [
+      'a wrong rank',
+      { image: new Tensor('float32', [784], new Float32Array(784)) },
+      'ERR_INLAY_FEED_SHAPE',
+      /rank 1 is not 4/,
+    ],
+    [
+      'a wrong size',
+      { image: new Tensor('float32', [1, 1, 14, 56], new Float32Array(784)) },
+      'ERR_INLAY_FEED_SHAPE',
+      /axis 2 is 14, not 28/,
+    ],
     ['text', { image: 'cat.png' }, 'ERR_INLAY_FEED_VALUE', /not a number/],
     ['ragged arrays', { image: [[1, 2], [3]] }, 'ERR_INLAY_FEED_SHAPE', /"image".*rectangular/],
   ])('refuses %s by name', (_, feeds, code, message) => {
@@ -111,7 +148,10 @@ describe('createFeedBinder', () => {
   });
 
   it('refuses arrays and tensors whose buffer was transferred away', () => {
-    for (const make of [(data: Float32Array): Feed => data, (data: Float32Array): Feed => new Tensor('float32', [1, 1, 28, 28], data)]) {
+    for (const make of [
+      (data: Float32Array): Feed => data,
+      (data: Float32Array): Feed => new Tensor('float32', [1, 1, 28, 28], data),
+    ]) {
       const data = new Float32Array(784);
       const feed = make(data);
       structuredClone(data.buffer, { transfer: [data.buffer] });
@@ -167,7 +207,8 @@ describe('createFeedBinder', () => {
         (inputs, lengths) => {
           const bind = createFeedBinder(signature(inputs));
           const feeds: Record<string, Feed> = {};
-          for (const name of Object.keys(inputs)) feeds[name] = new Float32Array(lengths.next().value as number);
+          for (const name of Object.keys(inputs))
+            feeds[name] = new Float32Array(lengths.next().value as number);
           try {
             const bound = bind(feeds);
             const named = new Map<string, number>();

@@ -76,7 +76,9 @@ describe('mapSource', () => {
     const broken = {
       [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(new Error('source broke')) }),
     };
-    await expect(collect(mapSource(broken, async (n) => n, { concurrency: 2 }))).rejects.toThrow('source broke');
+    await expect(collect(mapSource(broken, async (n) => n, { concurrency: 2 }))).rejects.toThrow(
+      'source broke',
+    );
   });
 
   it('rejects with the reason of its signal', async () => {
