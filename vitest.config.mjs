@@ -1,17 +1,60 @@
+import { playwright } from '@vitest/browser-playwright';
 import { defineConfig } from 'vitest/config';
+import { findChromium, skipsBrowser } from './scripts/chromium.mjs';
+
+const shared = {
+  // Properties of fast-check run hundreds of cases, on machines of two cores.
+  testTimeout: 30_000,
+  hookTimeout: 60_000,
+  retry: 0,
+};
+
+const node = {
+  test: {
+    ...shared,
+    name: 'node',
+    environment: 'node',
+    include: ['test/**/*.test.ts'],
+    exclude: ['test/browser/**'],
+    globalSetup: ['test/build.setup.ts'],
+  },
+};
+
+const browser = () => ({
+  // Everything that tests import from packages, so that Vite does not find it halfway and reload the page.
+  optimizeDeps: { include: ['comlink', 'fast-check'], exclude: ['onnxruntime-web'] },
+  test: {
+    ...shared,
+    name: 'browser',
+    include: ['test/core/**/*.test.ts', 'test/browser/**/*.test.ts'],
+    browser: {
+      enabled: true,
+      headless: true,
+      screenshotFailures: false,
+      instances: [{ browser: 'chromium' }],
+      provider: playwright({
+        launchOptions: {
+          executablePath: process.env.INLAY_CHROMIUM ?? findChromium(),
+          args: [
+            '--no-sandbox',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            '--enable-unsafe-webgpu',
+          ],
+        },
+      }),
+    },
+  },
+});
+
+if (skipsBrowser()) console.log('INLAY_SKIP_BROWSER is set: the browser project is left out.');
 
 export default defineConfig({
   test: {
-    projects: [
-      {
-        test: {
-          name: 'node',
-          include: ['test/**/*.test.ts'],
-          exclude: ['test/browser/**'],
-          testTimeout: 30_000,
-          hookTimeout: 60_000,
-        },
-      },
-    ],
+    projects: skipsBrowser() ? [node] : [node, browser()],
+    ...(process.env.CI ? { maxWorkers: 2 } : {}),
   },
 });

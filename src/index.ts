@@ -33,6 +33,7 @@ export function createInlay(options: WebInlayOptions): Inlay {
     ...options,
     platform: options.platform ?? webPlatform(),
     store,
+    remote: () => import('./update/remote.ts'),
     owned: options.store === undefined ? [store] : [],
   });
 }

@@ -72,6 +72,7 @@ export function createInlay(options: NodeInlayOptions = {}): Inlay {
     platform: options.platform ?? nodePlatform(),
     backends,
     store,
+    remote: () => import('./update/remote.ts'),
     owned: [
       ...(options.backends === undefined ? backends : []),
       ...(options.store === undefined ? [store] : []),

@@ -2,8 +2,8 @@ import type { Backend, ModelSource } from '../core/backend.ts';
 import { ModelError, StateError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store, StoreInfo } from '../core/store.ts';
-import { fetchBytes } from '../update/fetch.ts';
-import { createSync, type Release, type SyncInfo } from '../update/sync.ts';
+import type * as Remote from '../update/remote.ts';
+import type { Release, Sync, SyncInfo } from '../update/sync.ts';
 import { openSession, type Attempt, type DevicePreference } from './candidates.ts';
 import { followReleases } from './follow.ts';
 import { createModel, type LoadedVersion, type ManagedModel, type Model } from './model.ts';
@@ -78,6 +78,8 @@ export interface InlayParts extends InlayOptions {
   readonly platform: Platform;
   readonly store: Store;
   readonly backends: readonly Backend[];
+  /** Loads the part that talks to networks. An app that loads nothing by name or URL never pays for it. */
+  readonly remote: () => Promise<typeof Remote>;
   /** What `close()` closes: the parts that the host did not bring. */
   readonly owned: readonly { close(): Promise<void> }[];
 }
@@ -88,8 +90,15 @@ const MODEL_CAP_BYTES = 2 ** 31;
 export function assembleInlay(parts: InlayParts): Inlay {
   const { platform, store, backends } = parts;
   const models = new Set<ManagedModel>();
-  const sync = parts.sync && createSync({ ...parts.sync, platform, store });
+  let starting: Promise<Sync> | undefined;
+  let sync: Sync | undefined;
   let closing: Promise<void> | undefined;
+
+  const startSync = async (options: SyncOptions): Promise<Sync> => {
+    const { createSync } = await parts.remote();
+    sync = createSync({ ...options, platform, store });
+    return sync;
+  };
 
   const open = async (
     source: ModelSource,
@@ -115,12 +124,12 @@ export function assembleInlay(parts: InlayParts): Inlay {
     if (closing !== undefined) throw closed();
     options.signal?.throwIfAborted();
     if (isNamed(reference)) return loadByName(reference.name, options);
-    const source = await locate(platform, reference, options.signal);
+    const source = await locate(parts, reference, options.signal);
     return (await manage(undefined, await open(source, undefined, options.device))).model;
   };
 
   const loadByName = async (name: string, options: LoadOptions): Promise<Model> => {
-    if (sync === undefined) {
+    if (parts.sync === undefined) {
       throw new ModelError(
         'ERR_INLAY_MODEL_UNAVAILABLE',
         `Model "${name}" cannot be loaded by name: createInlay was given no sync server.`,
@@ -130,7 +139,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
       blob.path === undefined
         ? blob.bytes().then((bytes) => open({ bytes }, version, options.device))
         : open({ path: blob.path }, version, options.device);
-    return followReleases(sync, name, openRelease, (loaded) => manage(name, loaded));
+    return followReleases(await (starting ??= startSync(parts.sync)), name, openRelease, (loaded) => manage(name, loaded));
   };
 
   const inlay: Inlay = {
@@ -148,11 +157,11 @@ export function assembleInlay(parts: InlayParts): Inlay {
     }),
     checkForUpdates: async () => {
       if (closing !== undefined) throw closed();
-      await sync?.check();
+      if (parts.sync !== undefined) await (await (starting ??= startSync(parts.sync))).check();
     },
     close: () => {
       closing ??= (async () => {
-        await sync?.stop();
+        await (await starting?.catch(() => undefined))?.stop();
         await Promise.all([...models].map(({ model }) => model.close()));
         await Promise.all(parts.owned.map((part) => part.close()));
       })();
@@ -173,7 +182,7 @@ function isNamed(reference: ModelReference): reference is { readonly name: strin
 }
 
 async function locate(
-  platform: Platform,
+  { platform, remote }: InlayParts,
   reference: string | URL | Uint8Array | ArrayBuffer,
   signal: AbortSignal | undefined,
 ): Promise<ModelSource> {
@@ -181,6 +190,7 @@ async function locate(
   if (ArrayBuffer.isView(reference)) return { bytes: reference };
   const { files } = platform;
   if (files === undefined || /^(https?|blob|data):/.test(String(reference))) {
+    const { fetchBytes } = await remote();
     const response = await fetchBytes(platform, String(reference), { capBytes: MODEL_CAP_BYTES, signal });
     return { bytes: response.bytes };
   }

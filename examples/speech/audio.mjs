@@ -1,0 +1,43 @@
+import wavefile from 'wavefile';
+
+/**
+ * Decodes a WAV file of any sample rate, depth and number of channels.
+ * @param {Uint8Array} bytes
+ * @param {number} sampleRate Samples per second that the result has.
+ * @returns {Float32Array | undefined} One channel, in [-1, 1]; `undefined` if the bytes are no WAV file.
+ */
+export function decodeWav(bytes, sampleRate) {
+  const wav = parseWav(bytes);
+  if (wav === undefined) return undefined;
+  if (wav.fmt.sampleRate !== sampleRate) wav.toSampleRate(sampleRate);
+  const samples = wav.getSamples(false, Float64Array);
+  return toMono(wav.fmt.numChannels === 1 ? [samples] : samples, toScale(wav.bitDepth));
+}
+
+function parseWav(bytes) {
+  try {
+    const wav = new wavefile.WaveFile(bytes);
+    if (wav.bitDepth === '8a') wav.fromALaw();
+    if (wav.bitDepth === '8m') wav.fromMuLaw();
+    if (wav.bitDepth === '4') wav.fromIMAADPCM();
+    return wav;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What turns a stored sample into one in [-1, 1]: integers are signed, except those of 8 bits. */
+function toScale(bitDepth) {
+  if (bitDepth === '32f' || bitDepth === '64') return (sample) => sample;
+  if (bitDepth === '8') return (sample) => (sample - 128) / 128;
+  const full = 2 ** (Number(bitDepth) - 1);
+  return (sample) => sample / full;
+}
+
+function toMono(channels, scale) {
+  return Float32Array.from(channels[0], (_, index) => {
+    let sum = 0;
+    for (const channel of channels) sum += scale(channel[index]);
+    return sum / channels.length;
+  });
+}

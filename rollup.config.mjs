@@ -1,0 +1,98 @@
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { dirname, join, relative, resolve, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(fileURLToPath(import.meta.url));
+const buildDir = join(root, 'build');
+const distDir = join(root, 'dist');
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+
+/** Every module that package.json names, as a path under `build` without its extension. */
+const entryNames = [
+  ...new Set(
+    JSON.stringify([manifest.exports, manifest.bin])
+      .match(/dist\/[^"]+\.js(?=")/g)
+      .map((path) => path.slice('dist/'.length, -'.js'.length)),
+  ),
+];
+
+const packages = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies });
+
+/** Hands the source maps of `tsc` on, so that the maps in `dist` lead to `src`. */
+const tscSourceMaps = {
+  name: 'tsc-source-maps',
+  load(id) {
+    const code = readFileSync(id, 'utf8').replace(/\n\/\/# sourceMappingURL=.*\s*$/, '\n');
+    return { code, map: JSON.parse(readFileSync(`${id}.map`, 'utf8')) };
+  },
+};
+
+/** Adds the scripts that a worker starts from: no import names them, only `new URL(…, import.meta.url)`. */
+const workerScripts = {
+  name: 'worker-scripts',
+  transform(code, id) {
+    for (const [, specifier] of code.matchAll(/new URL\(\s*['"](\.[^'"]+\.js)['"],\s*import\.meta\.url/g)) {
+      const script = resolve(dirname(id), specifier);
+      if (existsSync(script)) this.emitFile({ type: 'chunk', id: script, preserveSignature: 'strict' });
+    }
+  },
+};
+
+/** Copies the declarations that the entries reach. `tsc` rewrites `.ts` specifiers in JavaScript only. */
+const declarations = {
+  name: 'declarations',
+  generateBundle() {
+    const queue = entryNames.map((name) => join(buildDir, `${name}.d.ts`));
+    const seen = new Set(queue);
+    for (const file of queue) {
+      const source = readFileSync(file, 'utf8')
+        .replace(/\n\/\/# sourceMappingURL=.*\s*$/, '\n')
+        .replace(/(\bfrom\s*|\bimport\s*\(?\s*)(['"])(\.{1,2}\/[^'"]+)\.ts\2/g, (_, keyword, quote, path) => {
+          const target = resolve(dirname(file), `${path}.d.ts`);
+          if (!seen.has(target)) {
+            seen.add(target);
+            queue.push(target);
+          }
+          return `${keyword}${quote}${path}.js${quote}`;
+        });
+      this.emitFile({ type: 'asset', fileName: relative(buildDir, file).split(sep).join('/'), source });
+    }
+  },
+};
+
+const executables = {
+  name: 'executables',
+  writeBundle() {
+    for (const path of Object.values(manifest.bin)) chmodSync(join(root, path), 0o755);
+  },
+};
+
+/** Removes what an earlier build left behind, after the new files stand, so that `dist` is never empty. */
+const sweep = {
+  name: 'sweep',
+  writeBundle(_options, bundle) {
+    const kept = new Set(Object.keys(bundle).map((name) => join(distDir, name)));
+    for (const entry of readdirSync(distDir, { recursive: true, withFileTypes: true })) {
+      const path = join(entry.parentPath ?? entry.path, entry.name);
+      if (entry.isFile() && !kept.has(path)) rmSync(path);
+    }
+  },
+};
+
+export default {
+  input: Object.fromEntries(entryNames.map((name) => [name, join(buildDir, `${name}.js`)])),
+  external: [/^node:/, ...packages.flatMap((name) => [name, new RegExp(`^${name}/`)])],
+  treeshake: { moduleSideEffects: false },
+  plugins: [tscSourceMaps, workerScripts, declarations, executables, sweep],
+  output: {
+    dir: distDir,
+    format: 'es',
+    preserveModules: true,
+    preserveModulesRoot: buildDir,
+    sourcemap: true,
+    sourcemapExcludeSources: true,
+  },
+  onwarn(warning) {
+    throw new Error(`The bundle has a fault: ${warning.message}`);
+  },
+};

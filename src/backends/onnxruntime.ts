@@ -1,0 +1,312 @@
+/** What all builds of ONNX Runtime share: the shape of their JavaScript API, and how it maps to ours. */
+import type { ModelSource, Session, SessionRunOptions, TensorMap } from '../core/backend.ts';
+import { isDType, type DType, type DTypeStorage } from '../core/dtype.ts';
+import { BackendError, InputError, isInlayError, ModelError, StateError, type ErrorParts } from '../core/errors.ts';
+import type { Dimension, Signature, TensorSpec } from '../core/signature.ts';
+import { Tensor } from '../core/tensor.ts';
+
+/** The part of `ort.Tensor` that is used. Several copies of its class may be around, so that only its form counts. */
+export interface OrtTensor {
+  readonly type: string;
+  readonly dims: readonly number[];
+  readonly data: unknown;
+  readonly location: string;
+}
+
+/** The part of `ort.InferenceSession.ValueMetadata` that is used. */
+export interface OrtValueMetadata {
+  readonly name: string;
+  readonly isTensor: boolean;
+  readonly type?: string;
+  readonly shape?: ReadonlyArray<number | string>;
+}
+
+/** The part of `ort.InferenceSession` that is used. */
+export interface OrtSession {
+  readonly inputMetadata: readonly OrtValueMetadata[];
+  readonly outputMetadata: readonly OrtValueMetadata[];
+  run(feeds: Readonly<Record<string, OrtTensor>>): Promise<Readonly<Record<string, unknown>>>;
+  run(
+    feeds: Readonly<Record<string, OrtTensor>>,
+    fetches: readonly string[],
+  ): Promise<Readonly<Record<string, unknown>>>;
+  release(): Promise<void>;
+}
+
+/** The part of `ort.InferenceSession.SessionOptions` that is used. */
+export interface OrtSessionOptions {
+  executionProviders: string[];
+  intraOpNumThreads?: number;
+  interOpNumThreads?: number;
+  logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
+  extra?: Record<string, unknown>;
+}
+
+/** The part of an ONNX Runtime module that every build has. */
+export interface OrtModule {
+  readonly InferenceSession: {
+    create(path: string, options?: OrtSessionOptions): Promise<OrtSession>;
+    create(bytes: Uint8Array, options?: OrtSessionOptions): Promise<OrtSession>;
+  };
+}
+
+/** A module, or how to load it when it is first needed. */
+export type OrtLoader<Module extends OrtModule> = Module | (() => Promise<Module>);
+
+/**
+ * Makes a loader that loads once; a failed load is tried again by the next call.
+ * @param packageName - package to install when it is missing.
+ */
+export function createLoader<Module extends OrtModule>(
+  ort: OrtLoader<Module>,
+  packageName: string,
+): () => Promise<Module> {
+  let loading: Promise<Module> | undefined = typeof ort === 'function' ? undefined : Promise.resolve(ort);
+  const load = async (): Promise<Module> => {
+    try {
+      return await (ort as () => Promise<Module>)();
+    } catch (cause) {
+      loading = undefined;
+      throw loadError(cause, packageName);
+    }
+  };
+  return () => (loading ??= load());
+}
+
+function loadError(cause: unknown, packageName: string): BackendError {
+  const message = messageOf(cause);
+  // A native binary that the package lacks for this platform has the same code, so the name has to match too.
+  const missing = new RegExp(`(package|module|specifier) ['"]${packageName}(/[^'"]*)?['"]`).test(message);
+  return missing
+    ? new BackendError(
+        'ERR_INLAY_BACKEND_MISSING',
+        `${packageName} is not installed; run "npm install ${packageName}".`,
+        { cause },
+      )
+    : new BackendError(
+        'ERR_INLAY_BACKEND_UNAVAILABLE',
+        `${packageName} is installed but does not load here; see the cause, or use another backend.`,
+        { cause, details: { packageName } },
+      );
+}
+
+/** What {@link createSessionSet} makes. */
+export interface SessionSet {
+  /**
+   * Opens a session and keeps track of it.
+   * @throws {@link StateError} `ERR_INLAY_CLOSED` after {@link SessionSet.close}.
+   */
+  open(create: () => Promise<Session>): Promise<Session>;
+  /** Releases every session, those that are still being created included. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/** Tracks the sessions of one backend, so that closing the backend frees them. */
+export function createSessionSet(backendName: string): SessionSet {
+  const opened = new Set<Promise<Session>>();
+  let closed: Promise<void> | undefined;
+  const releaseAll = async (): Promise<void> => {
+    for (const settled of await Promise.allSettled(opened)) {
+      if (settled.status === 'fulfilled') await settled.value.release();
+    }
+    opened.clear();
+  };
+  return {
+    open: async (create) => {
+      if (closed !== undefined) throw closedError(`The backend ${backendName}`);
+      const opening = create();
+      opened.add(opening);
+      try {
+        const session = await opening;
+        return {
+          ...session,
+          release: () => {
+            opened.delete(opening);
+            return session.release();
+          },
+        };
+      } catch (error) {
+        opened.delete(opening);
+        throw error;
+      }
+    },
+    close: () => (closed ??= releaseAll()),
+  };
+}
+
+/**
+ * Wraps a library session.
+ * @throws {@link ModelError} `ERR_INLAY_MODEL_UNSUPPORTED` if an input is no tensor, or no output is one.
+ */
+export function wrapSession(ort: OrtSession, provider: string): Session {
+  const signature: Signature = {
+    inputs: ort.inputMetadata.map((value) => toSpec(value)),
+    // Sequences and maps, such as the class probabilities of scikit-learn, are left out and not computed.
+    outputs: ort.outputMetadata.filter(({ isTensor }) => isTensor).map((value) => toSpec(value)),
+  };
+  if (signature.outputs.length === 0) throw unsupported('The model has no output that is a tensor.');
+  const tensorOutputs = signature.outputs.map(({ name }) => name);
+  const fetches = tensorOutputs.length === ort.outputMetadata.length ? undefined : tensorOutputs;
+
+  let running = 0;
+  let released: Promise<void> | undefined;
+  let idle: (() => void) | undefined;
+  const leave = (): void => {
+    running -= 1;
+    if (running === 0) idle?.();
+  };
+  const succeed = (outputs: Readonly<Record<string, unknown>>): TensorMap => {
+    leave();
+    const tensors: Record<string, Tensor> = {};
+    for (const name in outputs) tensors[name] = fromOrt(outputs[name] as OrtTensor);
+    return tensors;
+  };
+  const release = async (): Promise<void> => {
+    // The library frees a session at once, under the feet of its runs.
+    if (running > 0) {
+      await new Promise<void>((resolve) => {
+        idle = resolve;
+      });
+    }
+    await ort.release();
+  };
+
+  const run = (feeds: TensorMap, options?: SessionRunOptions): Promise<TensorMap> => {
+    if (released !== undefined) return Promise.reject(closedError('The session'));
+    const ortFeeds: Record<string, OrtTensor> = {};
+    for (const name in feeds) ortFeeds[name] = toOrt(feeds[name] as Tensor);
+    const outputs = options?.outputs ?? fetches;
+    running += 1;
+    return (outputs === undefined ? ort.run(ortFeeds) : ort.run(ortFeeds, outputs)).then(succeed, (cause: unknown) => {
+      leave();
+      throw runError(cause, feeds);
+    });
+  };
+
+  return { signature, provider, placement: 'inline', run, release: () => (released ??= release()) };
+}
+
+function toSpec({ name, isTensor, type = '', shape = [] }: OrtValueMetadata): TensorSpec {
+  if (!isTensor) throw unsupported(`Input "${name}" is a sequence, map or optional; only tensors can be fed.`);
+  if (!isDType(type)) throw unsupported(`"${name}" is of type "${type}", which has no name in ONNX.`);
+  // The library reports no dimensions for a scalar and for an unknown rank alike.
+  return { name, dtype: type, shape: shape.length === 0 ? null : shape.map((size) => toDimension(size)) };
+}
+
+/** The WASM build reports -1 read as an unsigned number for a dimension without a name. */
+const NAMELESS = 0xff_ff_ff_ff;
+
+function toDimension(size: number | string): Dimension {
+  return size === '' || size === NAMELESS || (typeof size === 'number' && size < 0) ? null : size;
+}
+
+/** A plain object is what the library needs, and cheaper than its class. */
+function toOrt({ dtype, shape, data }: Tensor): OrtTensor {
+  const buffer: ArrayBufferLike | undefined = (data as Partial<Uint8Array>).buffer;
+  const owned =
+    typeof SharedArrayBuffer !== 'undefined' && buffer instanceof SharedArrayBuffer
+      ? (data as Uint8Array).slice()
+      : data;
+  return { type: dtype, dims: shape, data: owned, location: 'cpu' };
+}
+
+function fromOrt({ type, dims, data }: OrtTensor): Tensor {
+  const bits =
+    type === 'float16' && ArrayBuffer.isView(data) && !(data instanceof Uint16Array)
+      ? new Uint16Array(data.buffer, data.byteOffset, data.byteLength / 2)
+      : data;
+  return new Tensor(type as DType, dims, bits as DTypeStorage[DType]);
+}
+
+/** Reasons in the words of the library; the first that matches counts. */
+const CREATE_REASONS: ReadonlyArray<readonly [ModelError['code'], RegExp]> = [
+  [
+    'ERR_INLAY_MODEL_NOT_FOUND',
+    /file doesn't exist|ENOENT|no such file|EISDIR|is a directory|external data path|failed to load external data/i,
+  ],
+  [
+    'ERR_INLAY_MODEL_UNSUPPORTED',
+    /no op registered|no opset import|not a registered|could not find an implementation|not currently registered|unsupported data type|only \*guarantees\* support|unsupported model IR|not implemented/i,
+  ],
+  [
+    'ERR_INLAY_MODEL_INVALID',
+    /protobuf parsing failed|no graph was found|does not have a graph|data pointer is null|invalid model|shapeinferenceerror|typeinferenceerror/i,
+  ],
+];
+
+const CREATE_SENTENCES: Readonly<Partial<Record<ModelError['code'], string>>> = {
+  ERR_INLAY_MODEL_NOT_FOUND: 'or a file that it names cannot be read',
+  ERR_INLAY_MODEL_INVALID: 'is no valid ONNX model',
+  ERR_INLAY_MODEL_UNSUPPORTED: 'cannot be loaded by this build of ONNX Runtime',
+};
+
+const NO_FAULT_OF_THE_MODEL = /no available backend|out of memory|bad_alloc|failed to allocate|RangeError/i;
+
+/** Wraps what the library throws at session creation, once. */
+export function createError(cause: unknown, source: ModelSource, provider: string): Error {
+  if (isInlayError(cause)) return cause;
+  const reason = reasonOf(cause);
+  const parts = { cause, details: { provider } };
+  const code = CREATE_REASONS.find(([, pattern]) => pattern.test(reason))?.[0];
+  const isCpu = provider === 'cpu' || provider === 'wasm';
+  if (code === undefined && (!isCpu || NO_FAULT_OF_THE_MODEL.test(reason))) {
+    return new BackendError(
+      isCpu ? 'ERR_INLAY_BACKEND_UNAVAILABLE' : 'ERR_INLAY_DEVICE_UNAVAILABLE',
+      `The execution provider "${provider}" does not work here: ${reason}.`,
+      parts,
+    );
+  }
+  const model = source.path === undefined ? `The model of ${source.bytes.length} bytes` : `The model "${source.path}"`;
+  const sentence = CREATE_SENTENCES[code ?? 'ERR_INLAY_MODEL_UNSUPPORTED'];
+  return new ModelError(code ?? 'ERR_INLAY_MODEL_UNSUPPORTED', `${model} ${sentence}: ${reason}.`, parts);
+}
+
+const RUN_REASONS: ReadonlyArray<readonly [InputError['code'], RegExp]> = [
+  ['ERR_INLAY_FEED_SHAPE', /got invalid dimensions|invalid rank for input/i],
+  ['ERR_INLAY_FEED_DTYPE', /unexpected input data type|type is not supported|unsupported (data )?type/i],
+  ['ERR_INLAY_FEED_MISSING', /is missing in 'feeds'/],
+  ['ERR_INLAY_OUTPUT_UNKNOWN', /contains invalid output name|'fetches' cannot be an empty array/],
+];
+
+/** Wraps what the library throws at a run, once. */
+function runError(cause: unknown, feeds: TensorMap): Error {
+  const reason = reasonOf(cause);
+  const parts: ErrorParts = { cause };
+  const detached = Object.keys(feeds).find((name) => isDetached(feeds[name] as Tensor));
+  if (detached !== undefined) {
+    return new InputError(
+      'ERR_INLAY_FEED_DETACHED',
+      `The buffer of input "${detached}" was transferred elsewhere; pass a copy, or leave "transfer" off.`,
+      parts,
+    );
+  }
+  const code = RUN_REASONS.find(([, pattern]) => pattern.test(reason))?.[0];
+  return code === undefined
+    ? new BackendError('ERR_INLAY_RUN_FAILED', `The run failed: ${reason}.`, parts)
+    : new InputError(code, `ONNX Runtime refuses the call: ${reason}.`, parts);
+}
+
+function isDetached({ data, size }: Tensor): boolean {
+  return size > 0 && data.length === 0;
+}
+
+/** The error of a thing that was closed: `The session`, `The backend onnxruntime-node` … */
+export function closedError(what: string): StateError {
+  return new StateError('ERR_INLAY_CLOSED', `${what} is closed; open a new one.`);
+}
+
+function unsupported(message: string): ModelError {
+  return new ModelError('ERR_INLAY_MODEL_UNSUPPORTED', message);
+}
+
+function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+/** Places in the library's own source, and the wrapping of the WASM build: noise to everyone else. */
+const NOISE = /\/\S+\.(cc|h):\d+ \S.*?\)(::<lambda\(\)>)? |^.*?ERROR_CODE: \d+, ERROR_MESSAGE: /g;
+
+/** A library's message on one line, without noise and final stop. */
+function reasonOf(thrown: unknown): string {
+  return messageOf(thrown).replace(/\s+/g, ' ').replace(NOISE, '').trim().replace(/\.$/, '').slice(0, 500);
+}

@@ -1,0 +1,133 @@
+/** The admin plane of a sync server, as calls. */
+
+import { fromErrorRecord, InlayError, NetworkError, ServerError } from '../core/errors.ts';
+import type { Platform } from '../core/platform.ts';
+import type { NamedKey } from '../trust/keys.ts';
+import type { Plan } from '../update/plan.ts';
+import type { AuditRecord } from '../server/db/repository.ts';
+import type { ServerStatus } from '../server/status.ts';
+
+/** What a device would get in one poll. */
+export interface Tip {
+  readonly roots: readonly string[];
+  readonly timestamp: string;
+  readonly snapshot: string;
+  readonly rollout: string;
+}
+
+/** Calls to one server. All throw {@link NetworkError}, or what the server answers as {@link ServerError}. */
+export interface AdminClient {
+  onlineKey(): Promise<NamedKey>;
+  /** Reads the roots after `root` and the online metadata. */
+  tip(root: number): Promise<Tip>;
+  /** Reads a text of the device plane by its path. */
+  text(path: string): Promise<Uint8Array<ArrayBuffer>>;
+  status(): Promise<ServerStatus>;
+  audit(): Promise<readonly AuditRecord[]>;
+  hasBlob(sha256: string): Promise<boolean>;
+  putBlob(sha256: string, bytes: Uint8Array<ArrayBuffer>): Promise<void>;
+  putRoot(bytes: Uint8Array<ArrayBuffer>): Promise<void>;
+  putTargets(bytes: Uint8Array<ArrayBuffer>): Promise<void>;
+  setRollout(channel: string, model: string, body: { version: string; percent: number }): Promise<Plan>;
+}
+
+/** Options of {@link createAdminClient}. */
+export interface AdminClientOptions {
+  /** Such as `http://127.0.0.1:8787`. */
+  readonly server: string;
+  readonly token: string | undefined;
+  readonly platform: Pick<Platform, 'fetch'>;
+}
+
+/** Creates the client. Nothing is sent yet. */
+export function createAdminClient(options: AdminClientOptions): AdminClient {
+  const { server, token, platform } = options;
+  if (!/^https?:\/\//.test(server)) {
+    throw new TypeError(`The server ${server} is not a URL; write it like http://127.0.0.1:8787.`);
+  }
+  const base = server.replace(/\/+$/, '');
+
+  const send = async (path: string, init: RequestInit = {}): Promise<Response> => {
+    const headers: Record<string, string> = {};
+    if (path.startsWith('/v1/admin/')) {
+      if (token === undefined) {
+        throw new ServerError(
+          'ERR_INLAY_UNAUTHORIZED',
+          'This command needs the admin token; pass --token, or set INLAY_TOKEN.',
+        );
+      }
+      headers['Authorization'] = `Bearer ${token}`;
+    }
+    let response: Response;
+    try {
+      response = await platform.fetch(`${base}${path}`, { ...init, headers });
+    } catch (cause) {
+      throw new NetworkError(
+        'ERR_INLAY_NETWORK',
+        `The server ${base} cannot be reached; start it with \`inlay server\`, or pass its URL with --server.`,
+        { cause },
+      );
+    }
+    if (!response.ok) throw await errorOf(response, base);
+    return response;
+  };
+  const get = async <Body>(path: string): Promise<Body> => {
+    const response = await send(path);
+    try {
+      return (await response.json()) as Body;
+    } catch (cause) {
+      throw new NetworkError('ERR_INLAY_HTTP_CONTENT', `The answer of ${base} is no JSON; check the URL.`, {
+        cause,
+      });
+    }
+  };
+  const put = async (path: string, body: Uint8Array<ArrayBuffer> | string): Promise<Response> =>
+    send(path, { method: 'PUT', body });
+
+  return {
+    onlineKey: () => get('/v1/online-key'),
+    tip: (root) => get(`/v1/tip?root=${root}`),
+    text: async (path) => new Uint8Array(await (await send(path)).arrayBuffer()),
+    status: () => get('/v1/admin/status'),
+    audit: async () => (await get<{ records: AuditRecord[] }>('/v1/admin/audit')).records,
+    hasBlob: async (sha256) => {
+      try {
+        await send(`/v1/admin/blobs/${sha256}`);
+        return true;
+      } catch (error) {
+        if (error instanceof InlayError && error.code === 'ERR_INLAY_NOT_FOUND') return false;
+        throw error;
+      }
+    },
+    putBlob: async (sha256, bytes) => {
+      await put(`/v1/admin/blobs/${sha256}`, bytes);
+    },
+    putRoot: async (bytes) => {
+      await put('/v1/admin/root', bytes);
+    },
+    putTargets: async (bytes) => {
+      await put('/v1/admin/targets', bytes);
+    },
+    setRollout: async (channel, model, body) => {
+      const path = `/v1/admin/rollouts/${encodeURIComponent(channel)}/${encodeURIComponent(model)}`;
+      return (await (await put(path, JSON.stringify(body))).json()) as Plan;
+    },
+  };
+}
+
+/** What the server says of its refusal, or else its status. */
+async function errorOf(response: Response, base: string): Promise<Error> {
+  try {
+    const { code, message } = (await response.json()) as { code?: unknown; message?: unknown };
+    if (typeof code === 'string' && /^ERR_INLAY_[A-Z_]+$/.test(code) && typeof message === 'string') {
+      return fromErrorRecord({ name: 'ServerError', code, message });
+    }
+  } catch {
+    // Not this server's JSON: a proxy, or another server.
+  }
+  return new NetworkError(
+    'ERR_INLAY_HTTP_STATUS',
+    `${base} answers with status ${response.status}; check that --server is an Inlay server.`,
+    { details: { status: response.status } },
+  );
+}

@@ -1,0 +1,70 @@
+import { readFileSync } from 'node:fs';
+import { inspect } from 'node:util';
+import { Command, CommanderError } from 'commander';
+import { addInspect } from './inspect.ts';
+import { addKeysInit } from './keys-init.ts';
+import { addKeysInstall } from './keys-install.ts';
+import { addPublish } from './publish.ts';
+import { addRolloutList } from './rollout-list.ts';
+import { addRolloutSet } from './rollout-set.ts';
+import { addServer } from './server.ts';
+import { addStatus } from './status.ts';
+import type { Terminal } from './terminal.ts';
+
+/**
+ * Runs one command line.
+ * @param args without the names of the runtime and the script.
+ * @returns exit code: 0, 1 for a failure, 2 for a wrong command line.
+ */
+export async function runCommand(args: readonly string[], terminal: Terminal): Promise<number> {
+  try {
+    await createProgram(terminal).parseAsync([...args], { from: 'user' });
+    return 0;
+  } catch (error) {
+    // Commander has printed its message already.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    terminal.printError(describe(error));
+    if (terminal.env['INLAY_DEBUG']) terminal.printError(inspect(error));
+    return 1;
+  }
+}
+
+function createProgram(terminal: Terminal): Command {
+  const program = new Command('inlay')
+    .description('Publish ML models, roll them out, and run the server that devices update from.')
+    .version(packageVersion())
+    // `publish --version` is the release's, not the program's.
+    .enablePositionalOptions()
+    .showHelpAfterError('(`inlay --help` shows what there is)')
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => {
+        terminal.print(text.trimEnd());
+      },
+      writeErr: (text) => {
+        terminal.printError(text.trimEnd());
+      },
+    });
+  addServer(program, terminal);
+  const keys = program.command('keys').description('offline signing keys');
+  addKeysInit(keys, terminal);
+  addKeysInstall(keys, terminal);
+  addPublish(program, terminal);
+  const rollout = program.command('rollout').description('which devices run which version');
+  addRolloutSet(rollout, terminal);
+  addRolloutList(rollout, terminal);
+  addStatus(program, terminal);
+  addInspect(program, terminal);
+  return program;
+}
+
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return `error: ${String(error)}`;
+  const { code } = error as { code?: unknown };
+  return `error: ${error.message}${typeof code === 'string' ? ` (${code})` : ''}`;
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}

@@ -1,0 +1,109 @@
+/** How a release reaches a server: everything the server says is verified before the offline key signs upon it. */
+
+import { fromUtf8, toUtf8 } from '../core/bytes.ts';
+import { isInlayError, ServerError, TrustError } from '../core/errors.ts';
+import type { Platform } from '../core/platform.ts';
+import { addRelease, expiresIn, type NewRelease } from '../publish/release.ts';
+import { signMetadata } from '../publish/sign.ts';
+import { createTrustedMetadata } from '../trust/client.ts';
+import { sha256Hex } from '../trust/keys.ts';
+import type { Targets } from '../trust/metadata.ts';
+import { parseEnvelope } from '../trust/parse.ts';
+import { verifySignatures } from '../trust/verify.ts';
+import type { AdminClient } from './admin-client.ts';
+import type { KeyDirectory } from './key-directory.ts';
+
+/** A release that the server has. */
+export interface PublishedRelease {
+  /** Target path, `models/<model>/<seq>/<file>`. */
+  readonly path: string;
+  readonly seq: number;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  /** Version of the targets that list it. */
+  readonly targets: number;
+}
+
+/** What {@link publishRelease} works with. */
+export interface PublishOptions {
+  readonly client: AdminClient;
+  readonly keys: KeyDirectory;
+  readonly platform: Platform;
+}
+
+/** Days for which the offline roles' signatures hold. */
+export const offlineDays = { root: 365, targets: 180 } as const;
+
+const maxAttempts = 10;
+
+/**
+ * Uploads a file and adds it to the targets as a release. When somebody else published meanwhile, it starts again
+ * from their targets. Publishing the same file under the same version again changes nothing.
+ * @throws {@link TrustError} if the server's metadata does not verify against `root.json`, is older than what was
+ * seen before, or {@link ServerError} if the server refuses.
+ */
+export async function publishRelease(
+  { client, keys, platform }: PublishOptions,
+  bytes: Uint8Array<ArrayBuffer>,
+  release: Omit<NewRelease, 'length' | 'sha256' | 'expires'>,
+): Promise<PublishedRelease> {
+  const signer = await keys.signer('targets');
+  const sha256 = sha256Hex(platform, bytes);
+  const sizeBytes = bytes.length;
+  for (let attempt = 1; ; attempt += 1) {
+    const present = await currentTargets({ client, keys, platform });
+    const expires = expiresIn(platform.now(), offlineDays.targets);
+    const { targets, path, seq } = addRelease(present, { ...release, length: sizeBytes, sha256, expires });
+    if (targets === present) return { path, seq, sha256, sizeBytes, targets: targets.version };
+    if (!(await client.hasBlob(sha256))) await client.putBlob(sha256, bytes);
+    const signed = await signMetadata(targets, [signer]);
+    try {
+      await client.putTargets(signed);
+    } catch (error) {
+      const raced = isInlayError(error) && error.code === 'ERR_INLAY_CONFLICT';
+      if (raced && attempt < maxAttempts) continue;
+      throw error;
+    }
+    await keys.write('targets.json', signed);
+    return { path, seq, sha256, sizeBytes, targets: targets.version };
+  }
+}
+
+/**
+ * Reads the targets in force and verifies them as a device would, from `root.json` on, except that they may have
+ * expired: publishing is what renews them.
+ */
+async function currentTargets({ client, keys, platform }: PublishOptions): Promise<Targets> {
+  const root = await keys.root();
+  const trusted = await createTrustedMetadata({ platform, root, stored: await seenBefore(keys) });
+  const tip = await client.tip(trusted.root.version);
+  for (const text of tip.roots) await trusted.updateRoot(toUtf8(text));
+  await trusted.updateTimestamp(toUtf8(tip.timestamp));
+  await trusted.updateSnapshot(toUtf8(tip.snapshot));
+  const pin = trusted.snapshot?.meta['targets.json'];
+  if (!pin) throw new TrustError('ERR_INLAY_METADATA_INVALID', 'The snapshot does not list targets.json.');
+  const bytes = await client.text(`/v1/metadata/${pin.version}.targets.json`);
+  if (sha256Hex(platform, bytes) !== pin.hashes?.['sha256']) {
+    throw new TrustError('ERR_INLAY_HASH', 'The targets are not those that the snapshot pins; try again.');
+  }
+  const envelope = parseEnvelope(bytes, 'targets');
+  await verifySignatures(platform, envelope, 'targets', trusted.root.keys, trusted.root.roles.targets);
+  await keys.write('verified.json', toUtf8(JSON.stringify(trusted.export())));
+  return envelope.signed;
+}
+
+/** What was verified last time, so that a server cannot take the publisher back to an earlier state. */
+async function seenBefore(keys: KeyDirectory): Promise<Readonly<Record<string, string>>> {
+  const bytes = await keys.read('verified.json');
+  if (!bytes) return {};
+  try {
+    const texts: unknown = JSON.parse(fromUtf8(bytes));
+    if (typeof texts === 'object' && texts !== null) return texts as Record<string, string>;
+  } catch {
+    // Said below.
+  }
+  throw new ServerError(
+    'ERR_INLAY_CONFLICT',
+    `The file verified.json in ${keys.path} is damaged; delete it to trust what the server has now.`,
+  );
+}

@@ -1,0 +1,19 @@
+/** The sync server: a Hono app, and a launcher for Node. */
+
+export { createSyncApp, type SyncAppOptions } from './app.ts';
+export type { CatalogOptions } from './catalog.ts';
+export { openSqlite } from './db/sqlite.ts';
+export {
+  createRepository,
+  type AuditEvent,
+  type AuditRecord,
+  type Heads,
+  type NewMetadata,
+  type Repository,
+  type Role,
+} from './db/repository.ts';
+export type { Schema } from './db/schema.ts';
+export { startServer, type RunningServer, type StartServerOptions } from './node.ts';
+export type { ServerStatus } from './status.ts';
+export type { BlobStorage } from './storage/blobs.ts';
+export { openDiskStorage, type DiskFiles, type DiskStorageOptions } from './storage/disk.ts';

@@ -1,0 +1,150 @@
+import { mkdir } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join, resolve } from 'node:path';
+import { getRequestListener } from '@hono/node-server';
+import type { Platform } from '../core/platform.ts';
+import { nodePlatform } from '../platform-node.ts';
+import type { NamedKey } from '../trust/keys.ts';
+import { createAppOf } from './app.ts';
+import { createToken, hashToken } from './auth.ts';
+import { createCatalog } from './catalog.ts';
+import { createRepository } from './db/repository.ts';
+import { openSqlite } from './db/sqlite.ts';
+import { lockDirectory } from './lock.ts';
+import { openOnlineKey } from './online-key.ts';
+import { openDiskStorage } from './storage/disk.ts';
+
+/** Options of {@link startServer}. */
+export interface StartServerOptions {
+  /** Address to listen on. Default `127.0.0.1`: only this machine; put a TLS proxy before anything wider. */
+  readonly host?: string;
+  /** Default 8787; 0 takes any free port. */
+  readonly port?: number;
+  /** Folder of the database, the blobs and the online key; created if missing. Default `./inlay-data`. */
+  readonly dataDir?: string;
+  /** Replaces the admin token, for when it was lost. Default false. */
+  readonly newToken?: boolean;
+  /** Largest file that is taken in, bytes. Default 4 GiB. */
+  readonly maxBlobBytes?: number;
+  /** Default: Node's. */
+  readonly platform?: Platform;
+  /** Gets errors of the server itself. Default: they go to standard error. */
+  readonly onError?: (error: unknown) => void;
+}
+
+/** A sync server that listens. */
+export interface RunningServer {
+  /** Where it listens, such as `http://127.0.0.1:8787`. */
+  readonly url: string;
+  /** The admin token, at the first start or when a new one was asked for. It is not stored: show it now. */
+  readonly token?: string;
+  /** The server's public key, which root and targets name. */
+  readonly onlineKey: NamedKey;
+  /** Answers requests in flight, for up to 5 s, then stops. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/** Online metadata is looked at this often; the first device after an expiry would have to wait for it otherwise. */
+const renewEveryMs = 15 * 60_000;
+/** A large upload on a slow line takes longer than Node's five minutes. */
+const requestTimeoutMs = 6 * 3_600_000;
+const drainMs = 5_000;
+
+/**
+ * Starts a sync server on a data directory. The directory is used by one server at a time.
+ * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if another server uses the directory; `EADDRINUSE` if the port is
+ * taken.
+ */
+export async function startServer(options: StartServerOptions = {}): Promise<RunningServer> {
+  const { host = '127.0.0.1', port = 8787, newToken = false, maxBlobBytes } = options;
+  const { platform = nodePlatform(), onError = logError } = options;
+  const directory = resolve(options.dataDir ?? 'inlay-data');
+  const undo: (() => unknown)[] = [];
+  /** Takes everything down again, last first. */
+  const release = async (): Promise<void> => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    undo.push(lockDirectory(directory));
+    const signer = await openOnlineKey(directory, platform);
+    const db = await openSqlite(join(directory, 'inlay.db'));
+    const repository = createRepository(db, () => platform.now());
+    undo.push(() => repository.close());
+    const blobs = await openDiskStorage({ directory: join(directory, 'blobs'), platform });
+    const parts = {
+      repository,
+      blobs,
+      signer,
+      platform,
+      onError,
+      ...(maxBlobBytes !== undefined && { maxBlobBytes }),
+    };
+    const catalog = createCatalog(parts);
+    const app = createAppOf(catalog, parts);
+
+    let stopped = false;
+    let cancelTimer = (): void => undefined;
+    let renewal = Promise.resolve();
+    const renew = async (): Promise<void> => {
+      await catalog.renew().catch(onError);
+      if (!stopped) cancelTimer = platform.setTimer(schedule, renewEveryMs);
+    };
+    const schedule = (): void => {
+      renewal = renew();
+    };
+    undo.push(() => {
+      stopped = true;
+      cancelTimer();
+      return renewal;
+    });
+    schedule();
+    await renewal;
+
+    const listener = getRequestListener(app.fetch, { overrideGlobalObjects: false });
+    const server = createServer({ requestTimeout: requestTimeoutMs }, (request, response) => {
+      void listener(request, response);
+    });
+    await new Promise<void>((done, fail) => {
+      server.once('error', fail);
+      server.listen(port, host, done);
+    });
+    undo.push(async () => {
+      const closed = new Promise((done) => {
+        server.close(done);
+      });
+      server.closeIdleConnections();
+      const cancel = platform.setTimer(() => {
+        server.closeAllConnections();
+      }, drainMs);
+      await closed;
+      cancel();
+    });
+
+    // Only now, so that a start that fails does not use the one token up.
+    let token: string | undefined;
+    if (newToken || (await repository.tokenHashes()).length === 0) {
+      token = createToken(platform);
+      await repository.replaceTokens(hashToken(token));
+    }
+
+    const { address, family, port: actualPort } = server.address() as AddressInfo;
+    const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${actualPort}`;
+    let closing: Promise<void> | undefined;
+    return {
+      url,
+      ...(token !== undefined && { token }),
+      onlineKey: { keyid: signer.keyid, key: signer.key },
+      close: () => (closing ??= release()),
+    };
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
+
+function logError(error: unknown): void {
+  console.error(error);
+}

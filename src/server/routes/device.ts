@@ -1,0 +1,118 @@
+import { Hono } from 'hono';
+import { cors } from 'hono/cors';
+import { fromUtf8 } from '../../core/bytes.ts';
+import { ServerError, StoreError } from '../../core/errors.ts';
+import type { Signer } from '../../publish/signer.ts';
+import { canonicalJson } from '../../trust/canonical-json.ts';
+import type { Catalog, CatalogState } from '../catalog.ts';
+import type { Repository, Role } from '../db/repository.ts';
+import {
+  immutable,
+  represent,
+  revalidated,
+  sendBlob,
+  sendProblem,
+  sendText,
+  type Representation,
+} from '../respond.ts';
+import type { BlobStorage } from '../storage/blobs.ts';
+
+/** What the device plane is made of. */
+export interface DeviceRoutesOptions {
+  readonly catalog: Catalog;
+  readonly repository: Pick<Repository, 'text'>;
+  readonly blobs: BlobStorage;
+  readonly signer: Signer;
+  /** Gets errors that devices do not notice. */
+  readonly onError: (error: unknown) => void;
+}
+
+/** Creates the routes below `/v1` that devices use: public, and readable from any web page. */
+export function createDeviceRoutes(options: DeviceRoutesOptions): Hono {
+  const { catalog, repository, blobs, signer, onError } = options;
+  const routes = new Hono();
+  const tips = new WeakMap<CatalogState, Map<number, Promise<Representation>>>();
+
+  const readable = cors({
+    origin: '*',
+    allowMethods: ['GET', 'HEAD'],
+    allowHeaders: ['If-None-Match', 'If-Range', 'Range'],
+    maxAge: 86_400,
+  });
+  for (const path of ['/tip', '/online-key', '/metadata/*', '/targets/*']) routes.use(path, readable);
+
+  routes.get('/tip', async (c) => {
+    const query = c.req.query('root') ?? '0';
+    if (!/^\d{1,9}$/.test(query)) {
+      throw new ServerError(
+        'ERR_INLAY_REFUSED',
+        'The query `root` is the version of a root: an integer of at least 0.',
+      );
+    }
+    const state = await catalog.renew().catch((error: unknown) => {
+      // What is installed may be valid for days yet.
+      onError(error);
+      return catalog.state();
+    });
+    if (!state.published) {
+      return sendProblem(c, 503, 'ERR_INLAY_NOT_FOUND', 'Nothing is installed yet; run `inlay keys init`.');
+    }
+    const { timestamp, snapshot, rollout } = state.published.texts;
+    const since = Math.min(Number(query), state.roots.length);
+    const bySince = tips.get(state) ?? new Map<number, Promise<Representation>>();
+    tips.set(state, bySince);
+    const tip =
+      bySince.get(since) ??
+      represent(JSON.stringify({ roots: state.roots.slice(since), timestamp, snapshot, rollout }));
+    bySince.set(since, tip);
+    return sendText(c, await tip, revalidated);
+  });
+
+  routes.get('/metadata/timestamp.json', async (c) => {
+    const { published } = await catalog.state();
+    if (!published) throw notFound('timestamp.json');
+    return sendText(c, await represent(published.texts.timestamp), revalidated);
+  });
+
+  routes.get('/metadata/:file', async (c) => {
+    const file = c.req.param('file');
+    const [, version, role] = /^(\d{1,9})\.(root|targets|rollout|snapshot)\.json$/.exec(file) ?? [];
+    const text = role === undefined ? undefined : await repository.text(role as Role, Number(version));
+    if (text === undefined) throw notFound(file);
+    return sendText(c, await represent(text), immutable);
+  });
+
+  routes.get('/targets/models/:model/:seq/:file', async (c) => {
+    const { model, seq, file } = c.req.param();
+    const [, sha256 = '', name = ''] = /^([0-9a-f]{64})\.(.+)$/.exec(file) ?? [];
+    const release = (await catalog.state()).published?.releases.get(`models/${model}/${seq}/${name}`);
+    if (release?.sha256 !== sha256) throw notFound(file);
+    const sizeBytes = await blobs.size(sha256);
+    if (sizeBytes !== release.length) {
+      throw new StoreError(
+        'ERR_INLAY_STORE_MISSING',
+        `The blob ${sha256} is damaged or gone; upload it again.`,
+      );
+    }
+    return sendBlob(c, blobs, sha256, sizeBytes);
+  });
+
+  routes.get('/targets/rollout/:file', async (c) => {
+    const file = c.req.param('file');
+    const [, sha256 = '', name = ''] = /^([0-9a-f]{64})\.(.+)$/.exec(file) ?? [];
+    const target = (await catalog.state()).published?.rollout.targets[`rollout/${name}`];
+    if (target?.hashes['sha256'] !== sha256) throw notFound(file);
+    return sendText(c, await represent(fromUtf8(canonicalJson(target.custom))), immutable);
+  });
+
+  routes.get('/online-key', (c) => c.json({ keyid: signer.keyid, key: signer.key }));
+
+  return routes;
+}
+
+function notFound(file: string): ServerError {
+  return new ServerError(
+    'ERR_INLAY_NOT_FOUND',
+    `There is no file ${JSON.stringify(file.slice(0, 200))} here.`,
+  );
+}

@@ -1,0 +1,229 @@
+import { randomBytes } from 'node:crypto';
+import { basename, dirname, join } from 'node:path';
+import { StoreError, isInlayError } from '../core/errors.ts';
+import type { FsHost } from './fs-host.ts';
+
+/** The part of `node:fs/promises` that the file store uses. */
+export interface FileSystem {
+  mkdir(path: string): Promise<unknown>;
+  open(path: string, flags: 'wx' | 'r'): Promise<FileHandle>;
+  readFile(path: string): Promise<Uint8Array>;
+  readdir(path: string): Promise<readonly string[]>;
+  rename(from: string, to: string): Promise<void>;
+  stat(path: string): Promise<FileStats>;
+  unlink(path: string): Promise<void>;
+}
+
+/** An open file. */
+export interface FileHandle {
+  /** Appends all of `bytes`. */
+  writeFile(bytes: Uint8Array): Promise<void>;
+  sync(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Facts of a file. */
+export interface FileStats {
+  readonly size: number;
+  readonly mtimeMs: number;
+}
+
+/** A directory with whole-file steps that a crash cannot split. Failures are `StoreError`s that keep the errno. */
+export interface Disk {
+  /** Makes the folders, and once removes what crashed writers left behind. */
+  prepare(): Promise<void>;
+  /** Reads a file; `undefined` when absent. */
+  read(path: string): Promise<Uint8Array<ArrayBuffer> | undefined>;
+  stat(path: string): Promise<FileStats | undefined>;
+  /** Names in a folder; none when absent. */
+  list(folder: string): Promise<readonly string[]>;
+  /** Removes a file; absent is fine. */
+  remove(path: string): Promise<void>;
+  /** Creates a file that is not there yet. @returns `false` if it is. */
+  create(path: string, bytes: Uint8Array): Promise<boolean>;
+  /**
+   * Writes a file aside, flushes it, and puts it in place in one step if `mayPlace` still agrees by then.
+   * @returns whether it was put in place. What is in place afterwards survives a power cut.
+   */
+  replace(
+    path: string,
+    write: (file: FileHandle) => Promise<void>,
+    mayPlace: () => Promise<boolean>,
+  ): Promise<boolean>;
+  /** Makes the names in a folder survive a power cut. */
+  syncFolder(folder: string): Promise<void>;
+}
+
+const leftoverAgeMs = 3_600_000;
+const busyRetries = 10;
+const busyPauseMs = 20;
+
+/** Opens a directory; nothing is touched before the first call. */
+export function openDisk(fs: FileSystem, directory: string, host: FsHost, folders: readonly string[]): Disk {
+  const aside = join(directory, 'tmp');
+  let flushed = false;
+  let swept = false;
+
+  const guard = async <T>(step: string, task: () => Promise<T>): Promise<T> => {
+    // Windows refuses for a moment what an indexer or a virus scanner has open.
+    for (let tries = host.platform === 'win32' ? busyRetries : 0; ; tries -= 1) {
+      try {
+        return await task();
+      } catch (error) {
+        const errno = (error as NodeJS.ErrnoException).code ?? 'unknown';
+        if (tries <= 0 || !busy.has(errno)) throw storeError(directory, step, errno, error);
+        await host.pause(busyPauseMs);
+      }
+    }
+  };
+
+  const open = async (path: string, flags: 'wx' | 'r'): Promise<FileHandle> => {
+    const file = await guard('open', () => fs.open(path, flags));
+    return {
+      writeFile: (bytes) => guard('write', () => file.writeFile(bytes)),
+      sync: () => guard('fsync', () => file.sync()),
+      close: () => guard('close', () => file.close()),
+    };
+  };
+
+  // Not the recursive call of Node, which reports ENOENT where the disk is read-only.
+  const makeFolder = async (path: string): Promise<boolean> => {
+    const make = (): Promise<boolean> =>
+      guard('mkdir', () => fs.mkdir(path))
+        .then(() => true)
+        .catch(unless('EEXIST', false));
+    const made = await make().catch(unless('ENOENT', undefined));
+    if (made !== undefined) return made;
+    await makeFolder(dirname(path));
+    return make();
+  };
+
+  const stat = (path: string): Promise<FileStats | undefined> =>
+    guard('stat', () => fs.stat(path)).catch(unless('ENOENT', undefined));
+
+  const list = (folder: string): Promise<readonly string[]> =>
+    guard('readdir', () => fs.readdir(folder)).catch(unless('ENOENT', []));
+
+  const remove = (path: string): Promise<void> =>
+    guard('unlink', () => fs.unlink(path)).catch(unless('ENOENT', undefined));
+
+  const syncFolder = async (folder: string): Promise<void> => {
+    // Windows has no such call: its file systems log renames themselves.
+    if (host.platform === 'win32') return;
+    const handle = await open(folder, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  };
+
+  const fill = async (path: string, write: (file: FileHandle) => Promise<void>): Promise<void> => {
+    const file = await open(path, 'wx');
+    try {
+      await write(file);
+      await file.close();
+    } catch (error) {
+      await file.close().catch(ignore);
+      await remove(path).catch(ignore);
+      throw error;
+    }
+  };
+
+  const sweep = async (): Promise<void> => {
+    for (const name of await list(aside)) {
+      const path = join(aside, name);
+      const leftover = await stat(path);
+      if (leftover && host.now() - leftover.mtimeMs > leftoverAgeMs) await remove(path);
+    }
+  };
+
+  return {
+    stat,
+    list,
+    remove,
+    syncFolder,
+
+    prepare: async () => {
+      for (const folder of [aside, ...folders]) {
+        if (await makeFolder(folder)) flushed = false;
+      }
+      // Once even if nothing is new: whoever made the folders may have crashed before flushing their names.
+      if (!flushed) await syncFolder(directory);
+      flushed = true;
+      if (swept) return;
+      swept = true;
+      // Leftovers cost space only, so failing to remove them must not fail the write at hand.
+      await sweep().catch(ignore);
+    },
+
+    read: async (path) => {
+      const bytes = await guard('read', () => fs.readFile(path)).catch(unless('ENOENT', undefined));
+      return bytes && toOwned(bytes);
+    },
+
+    create: async (path, bytes) =>
+      fill(path, (file) => file.writeFile(bytes))
+        .then(() => true)
+        .catch(unless('EEXIST', false)),
+
+    replace: async (path, write, mayPlace) => {
+      const beside = join(
+        aside,
+        `${basename(path).slice(0, 64)}-${host.pid}-${randomBytes(8).toString('hex')}.part`,
+      );
+      await fill(beside, async (file) => {
+        await write(file);
+        await file.sync();
+      });
+      let placed = false;
+      try {
+        placed = await mayPlace();
+        if (placed) await guard('rename', () => fs.rename(beside, path));
+        else await remove(beside);
+      } catch (error) {
+        await remove(beside).catch(ignore);
+        throw error;
+      }
+      await syncFolder(dirname(path));
+      return placed;
+    },
+  };
+}
+
+const busy: ReadonlySet<string> = /* @__PURE__ */ new Set(['EACCES', 'EBUSY', 'EPERM']);
+const full: ReadonlySet<string> = /* @__PURE__ */ new Set(['EDQUOT', 'ENOSPC']);
+const readOnly: ReadonlySet<string> = /* @__PURE__ */ new Set(['EACCES', 'EPERM', 'EROFS']);
+
+function storeError(directory: string, step: string, errno: string, cause: unknown): StoreError {
+  const elsewhere = 'or keep it elsewhere with INLAY_CACHE_DIR or the option `store`';
+  const parts = { details: { directory, step, errno }, cause };
+  const what = `${errno} at ${step}`;
+  if (full.has(errno)) {
+    const message = `No space is left for the store in ${directory} (${what}); free some, ${elsewhere}.`;
+    return new StoreError('ERR_INLAY_STORE_FULL', message, parts);
+  }
+  if (readOnly.has(errno)) {
+    const message = `The store in ${directory} may not be changed (${what}); grant access to it, ${elsewhere}.`;
+    return new StoreError('ERR_INLAY_STORE_READ_ONLY', message, parts);
+  }
+  const message = `The store in ${directory} failed (${what}); check the disk, ${elsewhere}.`;
+  return new StoreError('ERR_INLAY_STORE_IO', message, parts);
+}
+
+function unless<T>(errno: string, instead: T): (error: unknown) => T {
+  return (error) => {
+    if (isInlayError(error) && error.details['errno'] === errno) return instead;
+    throw error;
+  };
+}
+
+function ignore(): void {}
+
+// A caller may transfer what it owns, so it must not be a window of a larger or shared buffer.
+function toOwned(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const { buffer } = bytes;
+  return buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength
+    ? new Uint8Array(buffer)
+    : new Uint8Array(bytes);
+}

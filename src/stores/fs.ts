@@ -1,0 +1,176 @@
+import { createHash } from 'node:crypto';
+import * as nodeFs from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { StateError, StoreError } from '../core/errors.ts';
+import type { Blob, Store } from '../core/store.ts';
+
+import { openDisk, type FileSystem } from './fs-disk.ts';
+import { cacheDirectory, nodeHost, type FsHost } from './fs-host.ts';
+import { acquireLock } from './fs-lock.ts';
+import { fromRecordFile, toRecordFile, type Generation } from './fs-record.ts';
+import { assertBlobName, assertRecordName, assertSameHash, isBlobName, isIterable, skip } from './rules.ts';
+
+export type { FileHandle, FileStats, FileSystem } from './fs-disk.ts';
+export { cacheDirectory, type FsHost } from './fs-host.ts';
+
+/** Options of {@link openFsStore}. */
+export interface FsStoreOptions {
+  /** Where to keep things. Default: {@link cacheDirectory}. */
+  readonly directory?: string;
+  /** Default: `node:fs/promises`. */
+  readonly fs?: FileSystem;
+  /** Replaces parts of what the store takes from the process: clocks, environment, pid. */
+  readonly host?: Partial<FsHost>;
+}
+
+// Hashing this much takes a millisecond or two, so a large array does not hold up the event loop.
+const pieceBytes = 1 << 20;
+
+/**
+ * Opens a store of files; nothing is touched before its first use. Blobs are whole files that appear by rename after
+ * a flush. Records keep two generations, of which the newest intact one counts, and change under a lock file.
+ * Several processes may share the directory, also over a network. `change` of `updateRecord` runs again if another
+ * process broke the lock in the meantime, which it does 10 seconds after the last sign of life.
+ */
+export function openFsStore(options: FsStoreOptions = {}): Store {
+  const host: FsHost = { ...nodeHost(), ...options.host };
+  const directory = resolve(options.directory ?? cacheDirectory(host));
+  const blobs = join(directory, 'blobs');
+  const records = join(directory, 'records');
+  const disk = openDisk(options.fs ?? nodeFs, directory, host, [blobs, records]);
+  const queues = new Map<string, Promise<unknown>>();
+  let closed = false;
+
+  const assertOpen = (): void => {
+    if (!closed) return;
+    throw new StateError('ERR_INLAY_CLOSED', `The store in ${directory} is closed; open it again.`);
+  };
+
+  const blobOf = (sha256: string, sizeBytes: number): Blob => {
+    const path = join(blobs, sha256);
+    return {
+      sha256,
+      sizeBytes,
+      path,
+      bytes: async () => {
+        const bytes = await disk.read(path);
+        if (bytes) return bytes;
+        throw new StoreError(
+          'ERR_INLAY_STORE_MISSING',
+          `Blob ${sha256} is no longer in ${blobs}; fetch it again.`,
+        );
+      },
+    };
+  };
+
+  const readNewest = async (name: string): Promise<Generation | undefined> => {
+    let newest: Generation | undefined;
+    for (const half of [0, 1]) {
+      const file = await disk.read(join(records, `${name}.${half}`));
+      const generation = file && fromRecordFile(file);
+      if (generation && generation.number > (newest?.number ?? 0)) newest = generation;
+    }
+    return newest;
+  };
+
+  const update = async (
+    name: string,
+    change: Parameters<Store['updateRecord']>[1],
+  ): Promise<Uint8Array<ArrayBuffer> | undefined> => {
+    await disk.prepare();
+    for (;;) {
+      const lock = await acquireLock(disk, host, join(records, `${name}.lock`));
+      try {
+        const present = await readNewest(name);
+        const changed = change(present && new Uint8Array(present.content));
+        if (changed === undefined) return present?.content;
+        const next: Generation = { number: (present?.number ?? 0) + 1, content: new Uint8Array(changed) };
+        const path = join(records, `${name}.${next.number % 2}`);
+        const file = toRecordFile(next);
+        if (await disk.replace(path, (handle) => handle.writeFile(file), lock.isHeld)) return next.content;
+      } finally {
+        await lock.release();
+      }
+    }
+  };
+
+  return {
+    info: () => ({ kind: 'fs', location: directory }),
+
+    blob: async (sha256) => {
+      assertOpen();
+      assertBlobName(sha256);
+      const stats = await disk.stat(join(blobs, sha256));
+      return stats && blobOf(sha256, stats.size);
+    },
+
+    putBlob: async (sha256, content) => {
+      assertOpen();
+      assertBlobName(sha256);
+      const path = join(blobs, sha256);
+      const present = await disk.stat(path);
+      if (present && (isIterable(content) || content.length === present.size)) {
+        await skip(content);
+        // Another process may have put it in place a moment ago and not have flushed the folder yet.
+        await disk.syncFolder(blobs);
+        return blobOf(sha256, present.size);
+      }
+      await disk.prepare();
+      const hash = createHash('sha256');
+      let sizeBytes = 0;
+      await disk.replace(
+        path,
+        async (file) => {
+          const append = async (piece: Uint8Array): Promise<void> => {
+            hash.update(piece);
+            sizeBytes += piece.length;
+            await file.writeFile(piece);
+          };
+          if (isIterable(content)) for await (const piece of content) await append(piece);
+          else {
+            // A copy, so that what is written is what was hashed even if the caller changes the array meanwhile.
+            for (let at = 0; at < content.length; at += pieceBytes) {
+              await append(new Uint8Array(content.subarray(at, at + pieceBytes)));
+            }
+          }
+          assertSameHash(sha256, hash.digest('hex'), sizeBytes);
+        },
+        async () => (await disk.stat(path))?.size !== sizeBytes,
+      );
+      return blobOf(sha256, sizeBytes);
+    },
+
+    deleteBlob: async (sha256) => {
+      assertOpen();
+      assertBlobName(sha256);
+      await disk.remove(join(blobs, sha256));
+    },
+
+    listBlobs: async () => {
+      assertOpen();
+      return (await disk.list(blobs)).filter(isBlobName).sort();
+    },
+
+    readRecord: async (name) => {
+      assertOpen();
+      assertRecordName(name);
+      return (await readNewest(name))?.content;
+    },
+
+    updateRecord: async (name, change) => {
+      assertOpen();
+      assertRecordName(name);
+      const turn = (queues.get(name) ?? Promise.resolve()).then(() => update(name, change));
+      const settled = turn.then(ignore, ignore);
+      queues.set(name, settled);
+      void settled.then(() => queues.get(name) === settled && queues.delete(name));
+      return turn;
+    },
+
+    close: async () => {
+      closed = true;
+    },
+  };
+}
+
+function ignore(): void {}

@@ -1,0 +1,51 @@
+/** Rules that hold in every store: what blobs and records may be called, and what counts as a blob's content. */
+
+import { StoreError } from '../core/errors.ts';
+
+/** Throws a `RangeError` unless `sha256` is 64 lower-case hex digits. */
+export function assertBlobName(sha256: string): void {
+  if (!isBlobName(sha256))
+    throw new RangeError('A blob is named by its SHA-256 as 64 lower-case hex digits.');
+}
+
+/** Tells whether a text is 64 lower-case hex digits. */
+export function isBlobName(text: string): boolean {
+  return /^[0-9a-f]{64}$/.test(text);
+}
+
+/** Throws a `RangeError` unless `name` is 1 to 200 of the characters `a-z`, `0-9`, `.`, `_` and `-`. */
+export function assertRecordName(name: string): void {
+  if (!/^[a-z0-9._-]{1,200}$/.test(name)) {
+    throw new RangeError('A record is named by 1 to 200 of the characters a-z, 0-9, ".", "_" and "-".');
+  }
+}
+
+/**
+ * Compares the hash that a blob is named by with that of its content.
+ * @throws {@link StoreError} `ERR_INLAY_STORE_MISMATCH`
+ */
+export function assertSameHash(sha256: string, actual: string, sizeBytes: number): void {
+  if (actual === sha256) return;
+  throw new StoreError(
+    'ERR_INLAY_STORE_MISMATCH',
+    `Content for blob ${sha256} has SHA-256 ${actual} (${sizeBytes} bytes) and was not kept; fetch it again.`,
+    { details: { sha256, actual, sizeBytes } },
+  );
+}
+
+/** Tells whether content comes in pieces. */
+export function isIterable(
+  content: Uint8Array | AsyncIterable<Uint8Array>,
+): content is AsyncIterable<Uint8Array> {
+  return Symbol.asyncIterator in content;
+}
+
+/** Ends content that nobody reads, so that its producer can let go of a connection or a file. */
+export async function skip(content: Uint8Array | AsyncIterable<Uint8Array>): Promise<void> {
+  if (!isIterable(content)) return;
+  try {
+    await content[Symbol.asyncIterator]().return?.();
+  } catch {
+    // It failed at ending what is not needed.
+  }
+}

@@ -1,0 +1,57 @@
+import { fromHex } from '../core/bytes.ts';
+import { TrustError } from '../core/errors.ts';
+import type { Platform } from '../core/platform.ts';
+import { canonicalJson } from './canonical-json.ts';
+import { isEd25519Key } from './keys.ts';
+import type { Envelope, PublicKey, RoleKeys } from './metadata.ts';
+
+/**
+ * Checks that enough distinct keys of a role signed an envelope (TUF 1.0 §4.2.1, §5.3.4). A wrong extra signature is
+ * harmless, keys of unknown kinds are skipped, and one key counts once whatever identifiers it goes by.
+ * @param roleName for the message.
+ * @param keys the delegator's keys by identifier.
+ * @param role identifiers and threshold that the delegator gives the role.
+ * @throws {@link TrustError} `ERR_INLAY_SIGNATURE`
+ */
+export async function verifySignatures(
+  platform: Pick<Platform, 'verifyEd25519'>,
+  envelope: Envelope,
+  roleName: string,
+  keys: Readonly<Record<string, PublicKey>>,
+  role: RoleKeys,
+): Promise<void> {
+  const signatures = new Map(envelope.signatures.map(({ keyid, sig }) => [keyid, sig]));
+  if (signatures.size !== envelope.signatures.length) {
+    throw new TrustError(
+      'ERR_INLAY_SIGNATURE',
+      `Metadata of role ${roleName} carries two signatures of one key; have it signed anew.`,
+      { details: { role: roleName } },
+    );
+  }
+  const message = canonicalJson(envelope.signed);
+  const signedBy = new Set<string>();
+  let cause: unknown;
+  for (const keyid of role.keyids) {
+    const sig = signatures.get(keyid);
+    const key = Object.hasOwn(keys, keyid) ? keys[keyid] : undefined;
+    if (sig === undefined || sig.length !== 128 || key === undefined || !isEd25519Key(key)) continue;
+    const publicKey = key.keyval.public.toLowerCase();
+    try {
+      const valid = await platform.verifyEd25519(fromHex(publicKey), fromHex(sig), message);
+      if (valid) signedBy.add(publicKey);
+    } catch (error) {
+      // A point that is not on the curve makes the platform throw; that is a signature that does not count.
+      cause = error;
+    }
+  }
+  if (signedBy.size >= role.threshold) return;
+  throw new TrustError(
+    'ERR_INLAY_SIGNATURE',
+    `Metadata of role ${roleName} has ${signedBy.size} valid signatures of the ${role.threshold} that it needs; ` +
+      'sign it with the keys that its delegator lists.',
+    {
+      details: { role: roleName, valid: signedBy.size, threshold: role.threshold },
+      ...(cause !== undefined && { cause }),
+    },
+  );
+}

@@ -1,0 +1,117 @@
+/** One update cycle: from what is stored, over the network, to metadata that is verified and current. */
+
+import { toUtf8 } from '../core/bytes.ts';
+import type { Platform } from '../core/platform.ts';
+import { createTrustedMetadata, metadataCaps, type TrustedMetadata } from '../trust/client.ts';
+import { isFields } from '../trust/parse.ts';
+import { fetchBytes, fetchJson, wrongContent } from './fetch.ts';
+import type { StateFile, StoredMetadata } from './state.ts';
+
+/** New roots that one cycle takes (TUF 1.0 §5.3.3 asks for a bound). */
+const maxRoots = 256;
+/** The online roles of one answer, JSON-escaped, and some roots. */
+const tipCapBytes = 8_000_000;
+
+/** What a cycle works with. */
+export interface RefreshOptions {
+  readonly platform: Platform;
+  readonly state: StateFile;
+  readonly url: string;
+  readonly root: Uint8Array;
+  readonly signal: AbortSignal;
+  readonly onBytes: (count: number) => void;
+}
+
+/**
+ * Asks the server once and verifies its answer, plus `targets` if that changed. Whatever was verified is stored, even
+ * if what comes after it fails (TUF 1.0 §5.3.8, §5.4.5, …).
+ * @throws {@link TrustError}, {@link NetworkError} or {@link StoreError}.
+ */
+export async function refresh(options: RefreshOptions): Promise<TrustedMetadata> {
+  const { platform, state, root } = options;
+  const { metadata } = await state.read();
+  const trusted = await createTrustedMetadata({ platform, root, stored: metadata.texts });
+  // Only a complete and unexpired set may be confirmed by a 304, which is no proof of freshness.
+  let etag = isCurrent(trusted) ? metadata.etag : undefined;
+  const { version } = trusted.root;
+  try {
+    etag = await applyTip(options, trusted, etag);
+  } finally {
+    // Under another root the tip has another URL, to which this tag does not belong.
+    await state.saveMetadata(storedForm(trusted, trusted.root.version === version ? etag : undefined));
+  }
+  return trusted;
+}
+
+/** @returns the tag of the answer that the set now stands for. */
+async function applyTip(
+  options: RefreshOptions,
+  trusted: TrustedMetadata,
+  etag: string | undefined,
+): Promise<string | undefined> {
+  const { platform, url, signal, onBytes } = options;
+  const tipUrl = `${url}/v1/tip?root=${trusted.root.version}`;
+  const answer = await fetchJson(platform, tipUrl, {
+    capBytes: tipCapBytes,
+    signal,
+    ...(etag !== undefined && { headers: { 'if-none-match': etag } }),
+  });
+  onBytes(answer.bytes.length);
+  if (answer.status === 304) return etag;
+
+  const tip = answer.json;
+  if (!isTip(tip)) throw wrongContent(tipUrl, answer.bytes, 'a tip of metadata');
+  for (const text of tip.roots.slice(0, maxRoots)) await trusted.updateRoot(toUtf8(text));
+  await trusted.updateTimestamp(toUtf8(tip.timestamp));
+  await trusted.updateSnapshot(toUtf8(tip.snapshot));
+  if (!trusted.targets) {
+    const { version, length = metadataCaps.targets } = trusted.snapshot?.meta['targets.json'] ?? {
+      version: 0,
+    };
+    const targets = await fetchBytes(platform, `${url}/v1/metadata/${version}.targets.json`, {
+      capBytes: Math.min(length, metadataCaps.targets),
+      signal,
+    });
+    onBytes(targets.bytes.length);
+    await trusted.updateTargets(targets.bytes);
+  }
+  if (tip.rollout !== undefined && !trusted.rollout) await trusted.updateRollout(toUtf8(tip.rollout));
+  trusted.assertCurrent();
+  return answer.etag;
+}
+
+function isCurrent(trusted: TrustedMetadata): boolean {
+  try {
+    trusted.assertCurrent();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function storedForm(trusted: TrustedMetadata, etag: string | undefined): StoredMetadata {
+  return {
+    rootVersion: trusted.root.version,
+    timestampVersion: trusted.timestamp?.version ?? 0,
+    texts: trusted.export(),
+    ...(etag !== undefined && { etag }),
+  };
+}
+
+interface Tip {
+  readonly roots: readonly string[];
+  readonly timestamp: string;
+  readonly snapshot: string;
+  readonly rollout?: string;
+}
+
+function isTip(value: unknown): value is Tip {
+  return (
+    isFields(value) &&
+    Array.isArray(value['roots']) &&
+    value['roots'].every((text) => typeof text === 'string') &&
+    typeof value['timestamp'] === 'string' &&
+    typeof value['snapshot'] === 'string' &&
+    (value['rollout'] === undefined || typeof value['rollout'] === 'string')
+  );
+}

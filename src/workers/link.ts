@@ -1,0 +1,191 @@
+/** Calls across a worker boundary: comlink, hardened against dead workers, lost errors and needless copies. */
+import { expose, transfer, wrap, type Endpoint } from 'comlink';
+import type { ModelSource, TensorMap } from '../core/backend.ts';
+import { DTYPES, type DType, type DTypeStorage, type TypedArray } from '../core/dtype.ts';
+import { BackendError, fromErrorRecord, InputError, toErrorRecord, type ErrorRecord } from '../core/errors.ts';
+import { Tensor } from '../core/tensor.ts';
+
+export type { Endpoint } from 'comlink';
+
+/** Methods that one side offers to the other. Arguments and results are plain data. */
+export type Api = object;
+
+/** A method as its caller sees it. */
+export type Calls<A extends Api> = {
+  readonly [K in keyof A]: A[K] extends (...args: infer Args) => infer Result
+    ? (...args: Args) => Promise<Awaited<Result>>
+    : never;
+};
+
+/** The calling end of a link. */
+export interface Link<A extends Api> {
+  readonly calls: Calls<A>;
+  /** Rejects every call in flight and every later one. */
+  fail(error: Error): void;
+}
+
+type Outcome = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: ErrorRecord };
+type Method = (...args: unknown[]) => unknown;
+
+/**
+ * Offers methods to the other side. What they throw arrives there with its class, code, details and cause, which
+ * comlink alone would lose.
+ */
+export function serve<A extends Api>(api: A, endpoint: Endpoint): void {
+  const hardened: Record<string, Method> = {};
+  for (const [name, method] of Object.entries(api) as [string, Method][]) {
+    hardened[name] = async (...args): Promise<Outcome> => {
+      try {
+        const value = await method(...args);
+        const outcome: Outcome = { ok: true, value };
+        return value instanceof Packed ? transfer({ ok: true, value: value.value }, value.buffers) : outcome;
+      } catch (error) {
+        return { ok: false, error: toErrorRecord(error) };
+      }
+    };
+  }
+  expose(hardened, endpoint);
+}
+
+/**
+ * Connects to the methods that {@link serve} offers at the other end.
+ * @param onBusy - hears `true` when a call is in flight after none was, `false` when none is any more.
+ */
+export function connect<A extends Api>(
+  endpoint: Endpoint,
+  methods: readonly (keyof A & string)[],
+  onBusy: (busy: boolean) => void = () => {},
+): Link<A> {
+  // The proxies are kept: comlink closes an endpoint whose proxies were collected, and drops its replies.
+  const remote = wrap<Record<string, Method>>(endpoint);
+  const inFlight = new Set<(error: Error) => void>();
+  let failure: Error | undefined;
+
+  const settle = (reject: (error: Error) => void): void => {
+    if (inFlight.delete(reject) && inFlight.size === 0) onBusy(false);
+  };
+  const createCall = (name: string): ((...args: unknown[]) => Promise<unknown>) => {
+    const method = remote[name] as unknown as (...args: unknown[]) => Promise<Outcome>;
+    return (...args) =>
+      new Promise((resolve, reject) => {
+        if (failure !== undefined) {
+          reject(failure);
+          return;
+        }
+        inFlight.add(reject);
+        if (inFlight.size === 1) onBusy(true);
+        method(...args.map(unpack)).then(
+          (outcome) => {
+            settle(reject);
+            if (outcome.ok) resolve(outcome.value);
+            else reject(fromErrorRecord(outcome.error));
+          },
+          (cause: unknown) => {
+            settle(reject);
+            reject(new BackendError('ERR_INLAY_RUN_FAILED', `A "${name}" could not be sent to its worker.`, { cause }));
+          },
+        );
+      });
+  };
+
+  return {
+    calls: Object.fromEntries(methods.map((name) => [name, createCall(name)])) as Calls<A>,
+    fail: (error) => {
+      failure ??= error;
+      for (const reject of inFlight) reject(failure);
+      inFlight.clear();
+      onBusy(false);
+    },
+  };
+}
+
+/** Comlink looks the buffers of an argument up by the argument. */
+function unpack(argument: unknown): unknown {
+  return argument instanceof Packed ? transfer(argument.value, argument.buffers) : argument;
+}
+
+/** Plain data on its way through a link, with the buffers that are handed over rather than copied. */
+export class Packed<T extends object> {
+  readonly value: T;
+  readonly buffers: ArrayBuffer[];
+
+  constructor(value: T, buffers: ArrayBuffer[]) {
+    this.value = value;
+    this.buffers = buffers;
+  }
+}
+
+/** Tensors as plain data. */
+export type WireTensors = Readonly<Record<string, Pick<Tensor, 'dtype' | 'shape' | 'data'>>>;
+
+/** Prepares where a model is for a link. Bytes are copied once, and without what surrounds them. */
+export function packSource(source: ModelSource): Packed<ModelSource> {
+  if (source.path !== undefined) return new Packed(source, []);
+  const bytes = new Uint8Array(source.bytes);
+  return new Packed({ bytes }, [bytes.buffer]);
+}
+
+/** Below this, in bytes, copying inside the message is cheaper than handing a copy over. */
+const SMALL_BYTES = 8192;
+
+/**
+ * Prepares tensors for a link.
+ *
+ * A buffer is handed over only if `handOver` is set and the tensor covers all of it: a view on a larger buffer, such
+ * as Node's pooled ones, would take its neighbours along. Otherwise it is copied, once, and without what surrounds the
+ * view. Shared memory is always copied, since inference libraries refuse it.
+ *
+ * @param handOver - whether buffers of these tensors may become unusable here.
+ * @throws {@link InputError} `ERR_INLAY_FEED_DETACHED` if a buffer was handed over before.
+ */
+export function packTensors(tensors: TensorMap, handOver: boolean): Packed<WireTensors> {
+  const packed: Record<string, WireTensors[string]> = {};
+  const buffers: ArrayBuffer[] = [];
+  for (const name in tensors) {
+    const tensor = tensors[name] as Tensor;
+    const { dtype, shape } = tensor;
+    const data = tensor.data as TypedArray | readonly string[];
+    if (!ArrayBuffer.isView(data)) {
+      packed[name] = { dtype, shape, data };
+      continue;
+    }
+    if (data.length === 0 && tensor.size > 0) throw detached(name);
+    const { buffer } = data;
+    const isShared = !(buffer instanceof ArrayBuffer);
+    const isWhole = data.byteLength === buffer.byteLength;
+    if (isWhole && !isShared && (handOver || data.byteLength <= SMALL_BYTES)) {
+      packed[name] = { dtype, shape, data };
+      if (handOver && data.byteLength > 0 && !buffers.includes(buffer)) buffers.push(buffer);
+    } else {
+      const copy = copyOf(dtype, data);
+      packed[name] = { dtype, shape, data: copy as DTypeStorage[DType] };
+      buffers.push(copy.buffer);
+    }
+  }
+  return new Packed(packed, buffers);
+}
+
+function copyOf(dtype: DType, data: TypedArray): TypedArray & { readonly buffer: ArrayBuffer } {
+  // Not `slice`, which gives a view on the same memory for Node's Buffer.
+  const Storage = DTYPES[dtype].storage as unknown as new (source: TypedArray) => TypedArray & {
+    readonly buffer: ArrayBuffer;
+  };
+  return new Storage(data);
+}
+
+function detached(name: string): InputError {
+  return new InputError(
+    'ERR_INLAY_FEED_DETACHED',
+    `The buffer of input "${name}" was transferred elsewhere; pass a copy, or leave "transfer" off.`,
+  );
+}
+
+/** Rebuilds tensors that came through a link. */
+export function toTensors(tensors: WireTensors): TensorMap {
+  const rebuilt: Record<string, Tensor> = {};
+  for (const name in tensors) {
+    const { dtype, shape, data } = tensors[name] as WireTensors[string];
+    rebuilt[name] = new Tensor(dtype, shape, data);
+  }
+  return rebuilt;
+}
