@@ -12,7 +12,7 @@ const SECONDS = 3;
 export async function run() {
   const path = modelFolder()('cnn', cnn());
   const session = await ort.InferenceSession.create(path, { intraOpNumThreads: 1, interOpNumThreads: 1 });
-  await using inlay = createInlay({ device: 'cpu' });
+  const inlay = createInlay({ device: 'cpu' });
   const model = await inlay.load(path);
   const pixels = new Float32Array(784).fill(0.5);
   const raw = { image: new ort.Tensor('float32', pixels, [1, 1, 28, 28]) };

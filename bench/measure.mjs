@@ -5,7 +5,7 @@ import { performance } from 'node:perf_hooks';
  * @template {string} Name
  * @param {Record<Name, () => Promise<unknown>>} contestants Each does one unit of work.
  * @param {{ rounds: number, repeats: number }} options Repeats are the units per contestant and round.
- * @returns {Promise<Record<Name, number>>} median over the rounds of microseconds per unit.
+ * @returns {Promise<Record<Name, number[]>>} microseconds per unit, one figure per round.
  */
 export async function interleave(contestants, { rounds, repeats }) {
   const entries = Object.entries(contestants);
@@ -18,7 +18,17 @@ export async function interleave(contestants, { rounds, repeats }) {
       if (round >= 0) times[name].push(((performance.now() - started) * 1000) / repeats);
     }
   }
-  return Object.fromEntries(entries.map(([name]) => [name, quantile(times[name], 0.5)]));
+  return times;
+}
+
+/** Median. @param {readonly number[]} values */
+export function median(values) {
+  return quantile(values, 0.5);
+}
+
+/** Median of what `b` takes longer than `a`, round by round, so that a slow moment counts for both. */
+export function added(a, b) {
+  return median(b.map((value, round) => value - a[round]));
 }
 
 /** @param {readonly number[]} values @param {number} q in [0, 1] */

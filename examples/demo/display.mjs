@@ -16,7 +16,7 @@ export function createDisplay({ quiet, stream = process.stdout }) {
       if (!quiet) stream.write(`  ${text}\n`);
     },
     show(state) {
-      if (quiet) return;
+      if (quiet || state.devices === 0) return;
       if (live !== undefined) live(table(state));
       else if (Date.now() - lastLine >= 2000) {
         lastLine = Date.now();

@@ -33,11 +33,12 @@ export function startFleet({ devices, processes, ...settings }) {
     /** What all devices together did so far. Latencies are those since the last call. */
     read() {
       const reports = [...latest.values()];
-      const versions = {};
+      const seen = reports.flatMap(({ version, byVersion }) => [version, ...Object.keys(byVersion)]);
+      const versions = Object.fromEntries([...new Set(seen)].sort().map((version) => [version, blank()]));
       for (const { version, byVersion } of reports) {
-        (versions[version] ??= blank()).devices += 1;
+        versions[version].devices += 1;
         for (const [name, { calls, correct }] of Object.entries(byVersion)) {
-          const row = (versions[name] ??= blank());
+          const row = versions[name];
           row.calls += calls;
           row.correct += correct;
         }

@@ -35,6 +35,7 @@ export async function train({ version, samples, seed = 1, heldOut = HELD_OUT, on
   if (!(Number.isSafeInteger(samples) && samples > 0)) {
     throw new RangeError(`A number of samples is a positive integer, got ${samples}.`);
   }
+  if (!Number.isSafeInteger(seed)) throw new RangeError(`A seed is an integer, got ${seed}.`);
   tf.enableProdMode();
   await tf.setBackend('cpu');
   const weights = createWeights(layers, seed);

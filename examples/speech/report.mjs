@@ -20,8 +20,9 @@ export function formatReport({ segments, speechMs, durationMs, windows, tookMs }
 
 /** Writes a time as `1:02.34`. */
 function clock(ms) {
-  const minutes = Math.floor(ms / 60_000);
-  return `${minutes}:${seconds(ms - minutes * 60_000).padStart(5, '0')}`;
+  const hundredths = Math.round(ms / 10);
+  const minutes = Math.floor(hundredths / 6000);
+  return `${minutes}:${((hundredths % 6000) / 100).toFixed(2).padStart(5, '0')}`;
 }
 
 function seconds(ms) {

@@ -76,7 +76,7 @@ export function createLoader<Module extends OrtModule>(
 function loadError(cause: unknown, packageName: string): BackendError {
   const message = messageOf(cause);
   // A native binary that the package lacks for this platform has the same code, so the name has to match too.
-  const missing = new RegExp(`(package|module|specifier) ['"]${packageName}(/[^'"]*)?['"]`).test(message);
+  const missing = new RegExp(`(package|module|specifier|import|resolve) ['"]${packageName}(/[^'"]*)?['"]`, 'i').test(message);
   return missing
     ? new BackendError(
         'ERR_INLAY_BACKEND_MISSING',

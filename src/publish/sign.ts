@@ -28,8 +28,8 @@ export async function signMetadata(
  */
 export function encodeEnvelope(envelope: Envelope): Uint8Array<ArrayBuffer> {
   const text = fromUtf8(canonicalJson(envelope));
-  // oxlint-disable-next-line no-control-regex -- control characters are the subject
-  return toUtf8(
-    text.replace(/[\0-\x1f]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`),
-  );
+  // White space stands only inside strings, so every control character is one of theirs.
+  const escape = (char: string): string =>
+    char < ' ' ? `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}` : char;
+  return toUtf8(text.replace(/[^ -~]/g, escape));
 }

@@ -28,7 +28,7 @@ export interface KeyFile {
 
 /** Generates an Ed25519 key pair. */
 export async function generateKeyPair(subtle: SubtleCrypto): Promise<KeyPair> {
-  const pair = (await subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair;
+  const pair = await subtle.generateKey('Ed25519', true, ['sign', 'verify']);
   const publicKey = new Uint8Array(await subtle.exportKey('raw', pair.publicKey));
   const privateKey = new Uint8Array(await subtle.exportKey('pkcs8', pair.privateKey));
   return { publicKey: toHex(publicKey), privateKey: btoa(String.fromCharCode(...privateKey)) };

@@ -38,7 +38,7 @@ export async function acquireLock(disk: Disk, host: FsHost, path: string): Promi
       seenSince = now;
     }
     const owner = present?.owner;
-    const isGone = owner?.machine === machine && owner.pid !== host.pid && !host.isAlive(owner.pid);
+    const isGone = owner?.machine === machine && !host.isAlive(owner.pid);
     if (seen !== undefined && (isGone || now - seenSince > abandonedMs)) {
       await breakLock(disk, host, path, seen);
       continue;

@@ -3,9 +3,18 @@
 import { fromUtf8, toUtf8 } from '../core/bytes.ts';
 import { TrustError, isInlayError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import { sha256Hex } from './keys.ts';
+import {
+  assertBytesPinned,
+  assertFresh,
+  assertNotLower,
+  assertPinned,
+  invalid,
+  matches,
+  read,
+  type Held,
+  type TrustedRole,
+} from './checks.ts';
 import type {
-  Envelope,
   MetaFile,
   PublicKey,
   RoleKeys,
@@ -15,20 +24,9 @@ import type {
   Timestamp,
   TopRole,
 } from './metadata.ts';
-import { parseEnvelope, type BodyByType } from './parse.ts';
 import { verifySignatures } from './verify.ts';
 
-/** Largest metadata files that are looked at, bytes. */
-export const metadataCaps: Readonly<Record<TopRole | 'rollout', number>> = {
-  root: 512_000,
-  timestamp: 16_384,
-  snapshot: 2_000_000,
-  targets: 5_000_000,
-  rollout: 1_000_000,
-};
-
-/** A role of the trusted set. */
-export type TrustedRole = keyof typeof metadataCaps;
+export { metadataCaps, type TrustedRole } from './checks.ts';
 
 /** What a trusted set is made of. */
 export interface TrustedMetadataOptions {
@@ -71,11 +69,6 @@ export interface TrustedMetadata {
   assertCurrent(atMs?: number): void;
   /** Texts as they were received, to be stored and passed as `stored` later. */
   export(): Record<string, string>;
-}
-
-interface Held<Type extends TopRole> {
-  readonly bytes: Uint8Array;
-  readonly envelope: Envelope<BodyByType[Type]>;
 }
 
 interface HeldSet {
@@ -305,12 +298,6 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
   };
 }
 
-function read<Type extends TopRole>(role: TrustedRole, type: Type, bytes: Uint8Array): Held<Type> {
-  const cap = metadataCaps[role];
-  if (bytes.length > cap) throw wrongLength(role, bytes.length, `at most ${cap}`);
-  return { bytes, envelope: parseEnvelope(bytes, type) };
-}
-
 async function orDropped<Raw, Result>(
   raw: Raw | undefined,
   accept: (raw: Raw) => Promise<Result>,
@@ -330,60 +317,6 @@ function pinOf(snapshot: Held<'snapshot'> | undefined, role: 'targets' | 'rollou
   return pin;
 }
 
-/** Length and hash before parsing (TUF 1.0 §5.5.2, §5.6.2). */
-function assertBytesPinned(
-  platform: Pick<Platform, 'createSha256'>,
-  role: TrustedRole,
-  bytes: Uint8Array,
-  pin: MetaFile,
-): void {
-  if (pin.length !== undefined && bytes.length !== pin.length)
-    throw wrongLength(role, bytes.length, String(pin.length));
-  if (pin.hashes === undefined) return;
-  const expected = pin.hashes['sha256'];
-  if (expected === undefined || sha256Hex(platform, bytes) !== expected.toLowerCase()) {
-    throw new TrustError(
-      'ERR_INLAY_HASH',
-      `Metadata of role ${role} does not have the SHA-256 that the metadata above it pins; fetch both again.`,
-      { details: { role } },
-    );
-  }
-}
-
-function assertPinned(
-  platform: Pick<Platform, 'createSha256'>,
-  role: TrustedRole,
-  { bytes, envelope }: Held<TopRole>,
-  pin: MetaFile,
-): void {
-  assertBytesPinned(platform, role, bytes, pin);
-  const { version } = envelope.signed;
-  assertNotLower(role, version, pin.version);
-  if (version !== pin.version)
-    throw invalid(`${role} has version ${version} where version ${pin.version} is pinned`);
-}
-
-function assertNotLower(name: string, version: number, trusted: number): void {
-  if (version >= trusted) return;
-  throw new TrustError(
-    'ERR_INLAY_ROLLBACK',
-    version === 0
-      ? `The snapshot no longer lists ${name}, which it listed before; serve the newest metadata.`
-      : `Version ${version} of ${name} is older than version ${trusted}; serve the newest metadata.`,
-    { details: { role: name, version, trusted } },
-  );
-}
-
-function assertFresh(role: TrustedRole, { envelope }: Held<TopRole>, atMs: number): void {
-  const { expires, version } = envelope.signed;
-  if (Date.parse(expires) > atMs) return;
-  throw new TrustError(
-    'ERR_INLAY_EXPIRED',
-    `Metadata of role ${role} version ${version} expired at ${expires}; sign it anew, or correct the device's clock.`,
-    { details: { role, version, expires } },
-  );
-}
-
 function rotated(before: Root, after: Root): boolean {
   return (['timestamp', 'snapshot'] as const).some(
     (role) => signersOf(before, role) !== signersOf(after, role),
@@ -393,29 +326,5 @@ function rotated(before: Root, after: Root): boolean {
 /** By public key, since a keyid can be given to another key. */
 function signersOf({ keys, roles }: Root, role: TopRole): string {
   const publicKeys = roles[role].keyids.map((keyid) => keys[keyid]?.keyval.public.toLowerCase());
-  return publicKeys.sort().join(' ');
-}
-
-/** TUF 1.0 §4.5: `*` and `?` match within one path segment. */
-function matches(pattern: string, path: string): boolean {
-  const source = pattern
-    .replace(/[.+^${}()|[\]\\]/g, '\\$&')
-    .replace(/\*+/g, '[^/]*')
-    .replace(/\?/g, '[^/]');
-  return new RegExp(`^${source}$`).test(path);
-}
-
-function wrongLength(role: TrustedRole, length: number, expected: string): TrustError {
-  return new TrustError(
-    'ERR_INLAY_LENGTH',
-    `Metadata of role ${role} has ${length} bytes where ${expected} are expected; fetch it again.`,
-    { details: { role, length } },
-  );
-}
-
-function invalid(problem: string): TrustError {
-  return new TrustError(
-    'ERR_INLAY_METADATA_INVALID',
-    `Metadata does not fit together: ${problem}; fetch it again.`,
-  );
+  return publicKeys.sort((a = '', b = '') => (a < b ? -1 : 1)).join(' ');
 }

@@ -122,9 +122,10 @@ describe.each([
 });
 
 describe('training', () => {
-  it('refuses a version or a number of samples that does not exist', async () => {
+  it('refuses a version, a number of samples or a seed that does not exist', async () => {
     await expect(train({ version: '9.9.9', samples: 10 })).rejects.toThrow(RangeError);
     await expect(train({ version: '1.0.0', samples: Number.NaN })).rejects.toThrow(RangeError);
+    await expect(train({ version: '1.0.0', samples: 1, seed: 0.5 })).rejects.toThrow(RangeError);
   });
 });
 

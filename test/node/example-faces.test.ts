@@ -162,8 +162,8 @@ describe('images', () => {
   });
 
   it('keep one colour at any size', () => {
-    const data = new Uint8Array(Array.from({ length: 7 * 5 }, () => [10, 20, 30, 255]).flat());
-    const planes = toPlanes({ width: 7, height: 5, data }, 320, 240, same);
+    const pixels = new Uint8Array(Array.from({ length: 7 * 5 }, () => [10, 20, 30, 255]).flat());
+    const planes = toPlanes({ width: 7, height: 5, data: pixels }, 320, 240, same);
     expect(planes).toHaveLength(3 * 240 * 320);
     for (const [channel, value] of [10, 20, 30].entries()) {
       expect(planes.subarray(channel * 76_800, (channel + 1) * 76_800).every((x) => x === value)).toBe(true);

@@ -7,7 +7,7 @@ import { temporaryDirectory } from './server-fixture.ts';
 
 testDatabase('SQLite', async () => {
   const path = join(await temporaryDirectory(), 'inlay.db');
-  return { open: () => openSqlite(path) };
+  return { open: () => openSqlite(path), manyWriters: false };
 });
 
 describe('openSqlite', () => {

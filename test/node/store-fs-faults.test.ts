@@ -194,7 +194,7 @@ describe('an abandoned lock', () => {
     toUtf8(JSON.stringify({ pid, machine, token: 'left behind' }));
 
   const leave = async (fs: FileSystem, bytes: Uint8Array): Promise<void> => {
-    await fs.mkdir(join(base, 'records'));
+    await fs.mkdir(join(base, 'records')).catch(() => undefined);
     const file = await fs.open(join(base, 'records', 'count.lock'), 'wx');
     await file.writeFile(bytes);
     await file.close();
@@ -225,23 +225,35 @@ describe('an abandoned lock', () => {
     expect(host.monotonicMs?.()).toBeLessThan(11_000);
   });
 
-  it('is not mistaken for one that changes hands all the time, which gives up after 15 seconds', async () => {
+  it.each([
+    [
+      'what it says',
+      (turn: number) => ({ text: JSON.stringify({ pid: 7, machine: 'elsewhere', turn }), mtimeMs: 0 }),
+    ],
+    [
+      'its time, while its owners have not written to it yet',
+      (turn: number) => ({ text: '', mtimeMs: turn }),
+    ],
+  ])('is told by %s from one that changes hands, for which an update waits 15 seconds', async (_, lock) => {
     const disk = volatileFs(base);
     let turn = 0;
     await leave(disk, lockOf(7));
     const busy: FileSystem = {
       ...disk,
-      readFile: async (path) => {
+      stat: async (path) => {
         turn += 1;
-        return path.endsWith('.lock')
-          ? toUtf8(JSON.stringify({ pid: 7, machine: 'elsewhere', turn }))
-          : disk.readFile(path);
+        return { ...(await disk.stat(path)), mtimeMs: lock(turn).mtimeMs };
       },
+      readFile: async (path) => (path.endsWith('.lock') ? toUtf8(lock(turn).text) : disk.readFile(path)),
     };
     const host = fakeHost(1, [1, 7]);
     const update = openFsStore({ directory: base, fs: busy, host }).updateRecord('count', increment);
-    await expect(update).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_IO', details: { pid: 7 } });
+    await expect(update).rejects.toMatchObject({
+      code: 'ERR_INLAY_STORE_IO',
+      message: expect.stringContaining(join(base, 'records', 'count.lock')),
+    });
     expect(host.monotonicMs?.()).toBeGreaterThan(15_000);
+    expect(await disk.readdir(join(base, 'records'))).toEqual(['count.lock']);
   });
 
   it('that is broken while its owner lives makes the owner start over', async () => {
@@ -270,21 +282,57 @@ describe('an abandoned lock', () => {
     expect([...(await disk.readdir(join(base, 'records')))].sort()).toEqual(['count.0', 'count.1']);
   });
 
+  it('that is broken while its owner lives leaves the owner no right to the next lock', async () => {
+    const disk = volatileFs(base);
+    const lock = join(base, 'records', 'count.lock');
+    let taken = false;
+    const slow: FileSystem = {
+      ...disk,
+      open: async (path, flags) => {
+        if (path.includes('tmp') && !taken) {
+          taken = true;
+          await disk.unlink(lock);
+          await leave(disk, lockOf(2));
+        }
+        return disk.open(path, flags);
+      },
+    };
+    let waits = 0;
+    const host = {
+      ...fakeHost(1, [1, 2]),
+      pause: async () => {
+        waits += 1;
+        expect(await disk.readFile(lock)).toEqual(lockOf(2));
+        expect(await disk.readdir(join(base, 'records'))).toEqual(['count.lock']);
+        await disk.unlink(lock);
+      },
+    };
+    await openFsStore({ directory: base, fs: slow, host }).updateRecord('count', increment);
+    expect(waits).toBe(1);
+    expect(await disk.readdir(join(base, 'records'))).toEqual(['count.1']);
+  });
+
   it('is broken once, however the steps of several processes interleave', async () => {
     const property = fc.asyncProperty(fc.scheduler(), async (scheduler) => {
       const disk = volatileFs(base);
       await leave(disk, lockOf(7));
       const pids = [1, 2, 3];
+      let runs = 0;
       const done = pids.map(async (pid) => {
         const turn = scheduler.scheduleFunction(async () => {});
         const fs = interleaved(disk, turn);
         // Time stands still: nobody may take a process for dead only because its turn comes late.
         const host = { ...fakeHost(pid, pids), pause: () => turn() };
-        await openFsStore({ directory: base, fs, host }).updateRecord('count', increment);
+        await openFsStore({ directory: base, fs, host }).updateRecord('count', (present) => {
+          runs += 1;
+          return increment(present);
+        });
       });
       await scheduler.waitFor(Promise.all(done));
       const store = openFsStore({ directory: base, fs: disk });
       expect(fromUtf8((await store.readRecord('count'))!)).toBe('3');
+      // More runs would mean that a lock was broken whose owner lives.
+      expect(runs).toBe(3);
     });
     await fc.assert(property, { numRuns: 200 });
   });

@@ -9,8 +9,8 @@ import type { Schema } from './schema.ts';
  */
 export async function openSqlite(path: string): Promise<Kysely<Schema>> {
   const database = new Database(path);
-  // Backups and inspections by other programs hold the file for moments.
-  database.pragma('busy_timeout = 5000');
+  // Somebody may look into the file with another program; waiting for it holds the event loop.
+  database.pragma('busy_timeout = 1000');
   database.pragma('journal_mode = WAL');
   database.pragma('synchronous = FULL');
   database.pragma('foreign_keys = ON');

@@ -166,7 +166,7 @@ describe('setRollout', () => {
             const seqs = rising.map(
               (_, i) => decide(platform, apply([1, 100], ...rising.slice(0, i + 1)), unit)?.seq,
             );
-            expect(seqs).toEqual([...seqs].sort());
+            expect(seqs).toEqual([...seqs].sort((a = 0, b = 0) => a - b));
             const bucket = bucketOf(platform, '0000000000000002', unit);
             expect(seqs).toEqual(rising.map(([, percent]) => (bucket < Math.round(percent * 100) ? 2 : 1)));
           }

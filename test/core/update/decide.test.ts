@@ -19,7 +19,7 @@ describe('bucketOf', () => {
   it('fills the buckets evenly', () => {
     const cells = 100;
     const units = 40_000;
-    const counts = new Array<number>(cells).fill(0);
+    const counts = Array.from({ length: cells }, () => 0);
     for (let i = 0; i < units; i += 1) {
       const cell = Math.floor(bucketOf(platform, '0123456789abcdef', `unit-${i}`) / (10_000 / cells));
       counts[cell] = (counts[cell] ?? 0) + 1;
