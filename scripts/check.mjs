@@ -12,7 +12,7 @@ const steps = {
   'dist is built': () => withLock(buildDist),
   'types hold, tests included': () => runBin('tsc', ['-b']),
   'lint rules hold': () => runBin('oxlint', ['--type-aware', ...folders]),
-  'files are formatted': () => runBin('oxfmt', ['--check', ...folders]),
+  'files are formatted': () => runBin('oxfmt', ['--check']),
   'the package is well formed': () => runBin('publint', ['--strict']),
   'types resolve for every importer': () =>
     runBin('attw', [

@@ -2,6 +2,7 @@
  * One process with several devices. Each device is an installation of its own: own store, own identity, own copy of
  * the model. It classifies freshly drawn digits without pause and reports what it saw.
  */
+import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { join } from 'node:path';
@@ -16,15 +17,14 @@ let stopping = false;
 
 const loops = devices.map(classify);
 const reporting = setInterval(report, 250);
-process.once('message', async () => {
-  stopping = true;
-  await Promise.all(loops);
-  clearInterval(reporting);
-  report();
-  await Promise.all(devices.map(({ inlay }) => inlay.close()));
-  await Promise.all(backends.map((backend) => backend.close()));
-  process.disconnect();
-});
+await once(process, 'message');
+stopping = true;
+await Promise.all(loops);
+clearInterval(reporting);
+report();
+await Promise.all(devices.map(({ inlay }) => inlay.close()));
+await Promise.all(backends.map((backend) => backend.close()));
+process.disconnect();
 
 async function startDevice(id) {
   const store = openFsStore({ directory: join(folder, `device-${id}`) });

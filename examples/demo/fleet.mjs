@@ -34,7 +34,7 @@ export function startFleet({ devices, processes, ...settings }) {
     read() {
       const reports = [...latest.values()];
       const seen = reports.flatMap(({ version, byVersion }) => [version, ...Object.keys(byVersion)]);
-      const versions = Object.fromEntries([...new Set(seen)].sort().map((version) => [version, blank()]));
+      const versions = Object.fromEntries([...new Set(seen)].sort(byNumbers).map((version) => [version, blank()]));
       for (const { version, byVersion } of reports) {
         versions[version].devices += 1;
         for (const [name, { calls, correct }] of Object.entries(byVersion)) {
@@ -70,6 +70,8 @@ export function startFleet({ devices, processes, ...settings }) {
     },
   };
 }
+
+const { compare: byNumbers } = new Intl.Collator('en', { numeric: true });
 
 function blank() {
   return { devices: 0, calls: 0, correct: 0 };

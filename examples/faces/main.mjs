@@ -4,14 +4,12 @@
  *
  *   node examples/faces/main.mjs MODEL IMAGE… --out DIR [--score 0.7] [--json]
  */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { createInlay } from 'inlay';
 import { parseCommand, UsageError } from './command.mjs';
 import { detectFaces } from './detect.mjs';
 import { drawBox } from './draw.mjs';
-import { decodeImage, encodePng } from './image.mjs';
+import { readImage, writeImage } from './files.mjs';
 import { formatReport } from './report.mjs';
 
 try {
@@ -43,22 +41,4 @@ async function mark(model, { path, out }, minScore) {
   for (const face of faces) drawBox(image, face);
   await writeImage(out, image);
   return { width: image.width, height: image.height, faces, tookMs };
-}
-
-async function readImage(path) {
-  const bytes = await readFile(path).catch((error) => {
-    throw new Error(`The image ${path} cannot be read (${error.code}).`, { cause: error });
-  });
-  const image = decodeImage(bytes);
-  if (image === undefined) throw new Error(`${path} is not a JPEG or PNG file that can be decoded.`);
-  return image;
-}
-
-async function writeImage(path, image) {
-  try {
-    await mkdir(dirname(path), { recursive: true });
-    await writeFile(path, encodePng(image));
-  } catch (error) {
-    throw new Error(`The image ${path} cannot be written (${error.code}).`, { cause: error });
-  }
 }

@@ -21,7 +21,7 @@ export function overlap(a, b) {
   const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
   if (width <= 0 || height <= 0) return 0;
   const shared = width * height;
-  return shared / (area(a) + area(b));
+  return shared / (area(a) + area(b) - shared);
 }
 
 function area({ left, top, right, bottom }) {

@@ -1,10 +1,10 @@
 import wavefile from 'wavefile';
 
 /**
- * Decodes a WAV file of any sample rate, depth and number of channels.
+ * Decodes a WAV file of any sample rate and number of channels: integers, floats, A-law or µ-law.
  * @param {Uint8Array} bytes
  * @param {number} sampleRate Samples per second that the result has.
- * @returns {Float32Array | undefined} One channel, in [-1, 1]; `undefined` if the bytes are no WAV file.
+ * @returns {Float32Array | undefined} One channel, in [-1, 1]; `undefined` if the bytes are none of these.
  */
 export function decodeWav(bytes, sampleRate) {
   const wav = parseWav(bytes);
@@ -19,8 +19,8 @@ function parseWav(bytes) {
     const wav = new wavefile.WaveFile(bytes);
     if (wav.bitDepth === '8a') wav.fromALaw();
     if (wav.bitDepth === '8m') wav.fromMuLaw();
-    if (wav.bitDepth === '4') wav.fromIMAADPCM();
-    return wav;
+    // The library's ADPCM decoder gives more samples than there are, which would shift every time.
+    return wav.bitDepth === '4' ? undefined : wav;
   } catch {
     return undefined;
   }

@@ -1,4 +1,7 @@
-/** Adapter around `onnxruntime-node`: native ONNX Runtime for Node, Bun and Deno. */
+/**
+ * Adapter around `onnxruntime-node`: native ONNX Runtime for Node, Bun and Deno.
+ * @module inlay/backends/onnxruntime-node
+ */
 import { existsSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';

@@ -1,4 +1,7 @@
-/** Adapter around `onnxruntime-web`: ONNX Runtime as WebAssembly, on the CPU, in any runtime that allows it. */
+/**
+ * Adapter around `onnxruntime-web`: ONNX Runtime as WebAssembly, on the CPU, in any runtime that allows it.
+ * @module inlay/backends/onnxruntime-web
+ */
 import type { Backend } from '../core/backend.ts';
 import { BackendError } from '../core/errors.ts';
 import {

@@ -1,7 +1,14 @@
 /** What all builds of ONNX Runtime share: the shape of their JavaScript API, and how it maps to ours. */
 import type { ModelSource, Session, SessionRunOptions, TensorMap } from '../core/backend.ts';
 import { isDType, type DType, type DTypeStorage } from '../core/dtype.ts';
-import { BackendError, InputError, isInlayError, ModelError, StateError, type ErrorParts } from '../core/errors.ts';
+import {
+  BackendError,
+  InputError,
+  isInlayError,
+  ModelError,
+  StateError,
+  type ErrorParts,
+} from '../core/errors.ts';
 import type { Dimension, Signature, TensorSpec } from '../core/signature.ts';
 import { Tensor } from '../core/tensor.ts';
 
@@ -76,7 +83,10 @@ export function createLoader<Module extends OrtModule>(
 function loadError(cause: unknown, packageName: string): BackendError {
   const message = messageOf(cause);
   // A native binary that the package lacks for this platform has the same code, so the name has to match too.
-  const missing = new RegExp(`(package|module|specifier|import|resolve) ['"]${packageName}(/[^'"]*)?['"]`, 'i').test(message);
+  const missing = new RegExp(
+    `(package|module|specifier|import|resolve) ['"]${packageName}(/[^'"]*)?['"]`,
+    'i',
+  ).test(message);
   return missing
     ? new BackendError(
         'ERR_INLAY_BACKEND_MISSING',
@@ -177,17 +187,21 @@ export function wrapSession(ort: OrtSession, provider: string): Session {
     for (const name in feeds) ortFeeds[name] = toOrt(feeds[name] as Tensor);
     const outputs = options?.outputs ?? fetches;
     running += 1;
-    return (outputs === undefined ? ort.run(ortFeeds) : ort.run(ortFeeds, outputs)).then(succeed, (cause: unknown) => {
-      leave();
-      throw runError(cause, feeds);
-    });
+    return (outputs === undefined ? ort.run(ortFeeds) : ort.run(ortFeeds, outputs)).then(
+      succeed,
+      (cause: unknown) => {
+        leave();
+        throw runError(cause, feeds);
+      },
+    );
   };
 
   return { signature, provider, placement: 'inline', run, release: () => (released ??= release()) };
 }
 
 function toSpec({ name, isTensor, type = '', shape = [] }: OrtValueMetadata): TensorSpec {
-  if (!isTensor) throw unsupported(`Input "${name}" is a sequence, map or optional; only tensors can be fed.`);
+  if (!isTensor)
+    throw unsupported(`Input "${name}" is a sequence, map or optional; only tensors can be fed.`);
   if (!isDType(type)) throw unsupported(`"${name}" is of type "${type}", which has no name in ONNX.`);
   // The library reports no dimensions for a scalar and for an unknown rank alike.
   return { name, dtype: type, shape: shape.length === 0 ? null : shape.map((size) => toDimension(size)) };
@@ -256,7 +270,8 @@ export function createError(cause: unknown, source: ModelSource, provider: strin
       parts,
     );
   }
-  const model = source.path === undefined ? `The model of ${source.bytes.length} bytes` : `The model "${source.path}"`;
+  const model =
+    source.path === undefined ? `The model of ${source.bytes.length} bytes` : `The model "${source.path}"`;
   const sentence = CREATE_SENTENCES[code ?? 'ERR_INLAY_MODEL_UNSUPPORTED'];
   return new ModelError(code ?? 'ERR_INLAY_MODEL_UNSUPPORTED', `${model} ${sentence}: ${reason}.`, parts);
 }
@@ -267,6 +282,8 @@ const RUN_REASONS: ReadonlyArray<readonly [InputError['code'], RegExp]> = [
   ['ERR_INLAY_FEED_MISSING', /is missing in 'feeds'/],
   ['ERR_INLAY_OUTPUT_UNKNOWN', /contains invalid output name|'fetches' cannot be an empty array/],
 ];
+
+const DEVICE_LOST = /device (is |was )?lost|lost device|device removed/i;
 
 /** Wraps what the library throws at a run, once. */
 function runError(cause: unknown, feeds: TensorMap): Error {
@@ -281,9 +298,22 @@ function runError(cause: unknown, feeds: TensorMap): Error {
     );
   }
   const code = RUN_REASONS.find(([, pattern]) => pattern.test(reason))?.[0];
-  return code === undefined
-    ? new BackendError('ERR_INLAY_RUN_FAILED', `The run failed: ${reason}.`, parts)
-    : new InputError(code, `ONNX Runtime refuses the call: ${reason}.`, parts);
+  if (code !== undefined) return new InputError(code, `ONNX Runtime refuses the call: ${reason}.`, parts);
+  if (DEVICE_LOST.test(reason)) {
+    return new BackendError(
+      'ERR_INLAY_DEVICE_UNAVAILABLE',
+      `The device was lost during the run: ${reason}.`,
+      parts,
+    );
+  }
+  if (cause instanceof Error && cause.name === 'RuntimeError') {
+    return new BackendError(
+      'ERR_INLAY_BACKEND_UNAVAILABLE',
+      `WebAssembly broke down in the run: ${reason}.`,
+      parts,
+    );
+  }
+  return new BackendError('ERR_INLAY_RUN_FAILED', `The run failed: ${reason}.`, parts);
 }
 
 function isDetached({ data, size }: Tensor): boolean {

@@ -44,7 +44,7 @@ export function fullJitter(
 }
 
 /** Tells whether a failure may pass by itself. */
-export function isRetryable(error: unknown): boolean {
+function isRetryable(error: unknown): boolean {
   return error instanceof NetworkError && error.details['retryable'] === true;
 }
 

@@ -23,6 +23,6 @@ export function formatSpec(spec: TensorSpec): string {
 }
 
 /** Writes a shape as people read it: `[batch, 3, ?]`. */
-export function formatShape(shape: readonly Dimension[] | null): string {
+function formatShape(shape: readonly Dimension[] | null): string {
   return shape === null ? '[…]' : `[${shape.map((dimension) => dimension ?? '?').join(', ')}]`;
 }

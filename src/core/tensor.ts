@@ -103,8 +103,8 @@ export function tensorFrom<D extends DType>(dtype: D, nested: NestedArray): Tens
   return new Tensor(dtype, shape, writeElements(dtype, flat));
 }
 
-/** Shape that the first element of each level promises; {@link tensorFrom} checks that the rest keeps it. */
-export function shapeOf(nested: NestedArray): number[] {
+/** Shape that the first element of each level promises; flattening checks that the rest keeps it. */
+function shapeOf(nested: NestedArray): number[] {
   const shape: number[] = [];
   let level = nested;
   while (Array.isArray(level)) {
@@ -177,7 +177,7 @@ export function writeElements<D extends DType>(dtype: D, elements: readonly Scal
         typeof element === 'bigint' || (typeof element === 'number' && Number.isSafeInteger(element));
       if (!isInteger) throw fail(index, 'an integer');
       if (element < low || element > high) throw fail(index, `between ${low} and ${high}`);
-      if (bits === 64) data[index] = BigInt(element as number | bigint);
+      if (bits === 64) data[index] = BigInt(element);
       else if (bits >= 8) data[index] = Number(element);
       else {
         const perByte = 8 / bits;
@@ -223,5 +223,5 @@ export function storageName(dtype: DType): string {
 export function nameOf(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (typeof value !== 'object') return `a ${typeof value}`;
-  return `a ${(value as object).constructor?.name ?? 'object'}`;
+  return `a ${(value).constructor?.name ?? 'object'}`;
 }

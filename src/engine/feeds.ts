@@ -103,7 +103,7 @@ function toTensor(spec: TensorSpec, feed: Feed): Tensor | Flat {
   if (ArrayBuffer.isView(feed)) {
     if (feed instanceof DataView) throw wrongDType(spec, 'a DataView');
     assertAttached(spec, feed);
-    return toFlat(spec, feed as TypedArray | Uint8ClampedArray);
+    return toFlat(spec, feed);
   }
   if (!Array.isArray(feed)) {
     if (typeof feed === 'object') throw wrongDType(spec, nameOf(feed));
@@ -158,7 +158,7 @@ function toFlat(spec: TensorSpec, array: TypedArray | Uint8ClampedArray): Flat {
 function packedSize(spec: TensorSpec, length: number): number {
   const fixed = spec.shape?.every((dimension) => typeof dimension === 'number');
   if (fixed) {
-    const size = sizeOf(spec.shape as readonly number[]);
+    const size = sizeOf(spec.shape);
     if (storageLength(spec.dtype, size) === length) return size;
   }
   return (length * 8) / DTYPES[spec.dtype].bits;

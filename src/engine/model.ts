@@ -150,7 +150,7 @@ export function createModel(
       signal.throwIfAborted();
       return orAbort(start(feeds, options), signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   };
 

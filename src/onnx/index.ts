@@ -1,4 +1,7 @@
-/** `inlay/onnx`: read, write, inspect and build ONNX models. */
+/**
+ * Read, write, inspect and build ONNX models.
+ * @module inlay/onnx
+ */
 export type { AttributeValue, GraphSource } from './attributes.ts';
 export {
   createGraph,

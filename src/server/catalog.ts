@@ -6,6 +6,7 @@ import type { Platform } from '../core/platform.ts';
 import { describeFile, listReleases } from '../publish/release.ts';
 import { setRollout } from '../publish/rollout.ts';
 import type { Signer } from '../publish/signer.ts';
+import { createTrustedMetadata } from '../trust/client.ts';
 import type { Root, Targets } from '../trust/metadata.ts';
 import { parseEnvelope } from '../trust/parse.ts';
 import { verifySignatures } from '../trust/verify.ts';
@@ -157,6 +158,20 @@ export function createCatalog(options: CatalogOptions): Catalog {
     return [...changed, snapshot, await stamp(heads, snapshot)];
   };
 
+  /** Goes the way of a device, so that nothing is installed that devices would refuse. */
+  const assertTrusted = async (
+    { roots, published }: CatalogState,
+    files: readonly NewMetadata[],
+  ): Promise<void> => {
+    const bytesOf = (role: OnlineRole | 'targets'): Uint8Array =>
+      toUtf8(files.find((file) => file.role === role)?.text ?? published?.texts[role] ?? '');
+    const trusted = await createTrustedMetadata({ platform, root: toUtf8(roots.at(-1) ?? '') });
+    await trusted.updateTimestamp(bytesOf('timestamp'));
+    await trusted.updateSnapshot(bytesOf('snapshot'));
+    await trusted.updateTargets(bytesOf('targets'));
+    await trusted.updateRollout(bytesOf('rollout'));
+  };
+
   const stamp = (heads: Heads, snapshot: Omit<NewMetadata, 'role'>): Promise<NewMetadata> =>
     signed('timestamp', heads, (version) =>
       signing.timestamp(version, describe(snapshot.version, snapshot.text)),
@@ -165,13 +180,16 @@ export function createCatalog(options: CatalogOptions): Catalog {
   const isDue = (role: OnlineRole, { expiresMs }: Published): boolean =>
     expiresMs[role] - platform.now() < validity[role].renewBelowMs;
 
+  const isAnyDue = (published: Published): boolean =>
+    (['timestamp', 'snapshot', 'rollout'] as const).some((role) => isDue(role, published));
+
   const renew = async (): Promise<CatalogState> => {
     const present = await state();
-    if (!present.published || !isDue('timestamp', present.published)) return present;
+    if (!present.published || !isAnyDue(present.published)) return present;
     return inTurn(async () => {
       const before = await state();
       const { heads, published } = before;
-      if (!published || !isDue('timestamp', published)) return before;
+      if (!published || !isAnyDue(published)) return before;
       const { channels, targets, texts } = published;
       let files: readonly NewMetadata[];
       if (isDue('rollout', published)) {
@@ -200,7 +218,7 @@ export function createCatalog(options: CatalogOptions): Catalog {
       if (present) await verifySignatures(platform, envelope, 'root', present.keys, present.roles.root);
       await verifySignatures(platform, envelope, 'root', root.keys, root.roles.root);
       assertValid('root', root.expires, platform.now());
-      assertOnlineRoot(root, signer.keyid);
+      assertOnlineRoot(root, signer);
       const files: NewMetadata[] = [{ role: 'root', version: root.version, text }];
       // Every change makes a new timestamp, so that two writers on one database cannot both win.
       if (published)
@@ -226,18 +244,19 @@ export function createCatalog(options: CatalogOptions): Catalog {
       assertVersion('targets', targets.version, heads.targets);
       await verifySignatures(platform, envelope, 'targets', root.keys, root.roles.targets);
       assertValid('targets', targets.expires, platform.now());
-      assertOnlineDelegation(targets, signer.keyid);
+      assertOnlineDelegation(targets, signer);
       await assertReleases(targets, blobs);
       const changed: NewMetadata[] = [{ role: 'targets', version: targets.version, text }];
-      if (published) {
-        assertPlans(published.channels, published.channels, targets);
-      } else {
+      const channels = published?.channels ?? { stable: [] };
+      assertPlans(channels, channels, targets);
+      if (!published || isDue('rollout', published)) {
         const rollout = await signed('rollout', heads, (version) =>
-          signing.rollout(version, {}, { stable: [] }, targets),
+          signing.rollout(version, channels, channels, targets),
         );
         changed.push(rollout);
       }
       const files = await seal(before, changed);
+      await assertTrusted(before, files);
       await repository.add(files, { actor, action: 'targets', details: versions(files) });
       return targets.version;
     });

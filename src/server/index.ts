@@ -1,4 +1,7 @@
-/** The sync server: a Hono app, and a launcher for Node. */
+/**
+ * The sync server: a Hono app, and a launcher for Node.
+ * @module inlay/server
+ */
 
 export { createSyncApp, type SyncAppOptions } from './app.ts';
 export type { CatalogOptions } from './catalog.ts';

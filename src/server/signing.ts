@@ -11,7 +11,8 @@ import {
 } from '../publish/release.ts';
 import { signMetadata } from '../publish/sign.ts';
 import type { Signer } from '../publish/signer.ts';
-import type { MetaFile, RoleKeys, Root, Targets } from '../trust/metadata.ts';
+import type { NamedKey } from '../trust/keys.ts';
+import type { MetaFile, PublicKey, RoleKeys, Root, Targets } from '../trust/metadata.ts';
 import type { Plan, PlanEntry, RolloutPlans } from '../update/plan.ts';
 
 /** Plans by channel. */
@@ -73,15 +74,15 @@ export function createOnlineSigning(options: {
  * Checks that the online key alone can sign what a root gives it to sign.
  * @throws {@link ServerError} `ERR_INLAY_REFUSED`
  */
-export function assertOnlineRoot(root: Root, keyid: string): void {
-  for (const name of ['timestamp', 'snapshot'] as const) assertOnlineRole(root.roles[name], name, keyid);
+export function assertOnlineRoot({ roles, keys }: Root, onlineKey: NamedKey): void {
+  for (const name of ['timestamp', 'snapshot'] as const) assertOnlineRole(roles[name], name, keys, onlineKey);
 }
 
 /**
  * Checks that targets delegate `rollout/*`, and nothing else, to the online key.
  * @throws {@link ServerError} `ERR_INLAY_REFUSED`
  */
-export function assertOnlineDelegation({ delegations }: Targets, keyid: string): void {
+export function assertOnlineDelegation({ delegations }: Targets, onlineKey: NamedKey): void {
   const [role, ...others] = delegations?.roles ?? [];
   if (!delegations || role?.name !== 'rollout' || others.length > 0 || !role.paths.includes('rollout/*')) {
     throw new ServerError(
@@ -89,11 +90,18 @@ export function assertOnlineDelegation({ delegations }: Targets, keyid: string):
       'The targets must delegate rollout/* to the role rollout, and nothing else to anyone; sign them anew.',
     );
   }
-  assertOnlineRole(role, 'rollout', keyid);
+  assertOnlineRole(role, 'rollout', delegations.keys, onlineKey);
 }
 
-function assertOnlineRole({ keyids, threshold }: RoleKeys, name: string, keyid: string): void {
-  if (threshold === 1 && keyids.includes(keyid)) return;
+function assertOnlineRole(
+  { keyids, threshold }: RoleKeys,
+  name: string,
+  keys: Readonly<Record<string, PublicKey>>,
+  { keyid, key }: NamedKey,
+): void {
+  const named = Object.hasOwn(keys, keyid) ? keys[keyid] : undefined;
+  const isSame = named?.scheme === key.scheme && named.keyval.public === key.keyval.public;
+  if (threshold === 1 && keyids.includes(keyid) && isSame) return;
   throw new ServerError(
     'ERR_INLAY_REFUSED',
     `The role ${name} must be signable by this server's key ${keyid} alone; sign metadata that names it.`,

@@ -1,3 +1,7 @@
+/**
+ * A store in a folder of the file system, shared by any number of processes.
+ * @module inlay/stores/fs
+ */
 import { createHash } from 'node:crypto';
 import * as nodeFs from 'node:fs/promises';
 import { join, resolve } from 'node:path';

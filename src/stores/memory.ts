@@ -1,3 +1,7 @@
+/**
+ * A store that lives as long as the process.
+ * @module inlay/stores/memory
+ */
 import { concatBytes, toHex } from '../core/bytes.ts';
 import { StateError } from '../core/errors.ts';
 import { createSha256 as createPortableSha256, type Hasher } from '../core/hash.ts';

@@ -52,7 +52,8 @@ export function hostBackend(backend: Backend, endpoint: Endpoint, guard: Guard):
   };
   const sessionOf = (id: number): Session => {
     const session = sessions.get(id);
-    if (session === undefined) throw new StateError('ERR_INLAY_CLOSED', 'The session is closed; open a new one.');
+    if (session === undefined)
+      throw new StateError('ERR_INLAY_CLOSED', 'The session is closed; open a new one.');
     return session;
   };
 

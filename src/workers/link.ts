@@ -2,7 +2,13 @@
 import { expose, transfer, wrap, type Endpoint } from 'comlink';
 import type { ModelSource, TensorMap } from '../core/backend.ts';
 import { DTYPES, type DType, type DTypeStorage, type TypedArray } from '../core/dtype.ts';
-import { BackendError, fromErrorRecord, InputError, toErrorRecord, type ErrorRecord } from '../core/errors.ts';
+import {
+  BackendError,
+  fromErrorRecord,
+  InputError,
+  toErrorRecord,
+  type ErrorRecord,
+} from '../core/errors.ts';
 import { Tensor } from '../core/tensor.ts';
 
 export type { Endpoint } from 'comlink';
@@ -24,7 +30,9 @@ export interface Link<A extends Api> {
   fail(error: Error): void;
 }
 
-type Outcome = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: ErrorRecord };
+type Outcome =
+  | { readonly ok: true; readonly value: unknown }
+  | { readonly ok: false; readonly error: ErrorRecord };
 type Method = (...args: unknown[]) => unknown;
 
 /**
@@ -82,7 +90,11 @@ export function connect<A extends Api>(
           },
           (cause: unknown) => {
             settle(reject);
-            reject(new BackendError('ERR_INLAY_RUN_FAILED', `A "${name}" could not be sent to its worker.`, { cause }));
+            reject(
+              new BackendError('ERR_INLAY_RUN_FAILED', `A "${name}" could not be sent to its worker.`, {
+                cause,
+              }),
+            );
           },
         );
       });
@@ -143,8 +155,7 @@ export function packTensors(tensors: TensorMap, handOver: boolean): Packed<WireT
   const buffers: ArrayBuffer[] = [];
   for (const name in tensors) {
     const tensor = tensors[name] as Tensor;
-    const { dtype, shape } = tensor;
-    const data = tensor.data as TypedArray | readonly string[];
+    const { dtype, shape, data } = tensor;
     if (!ArrayBuffer.isView(data)) {
       packed[name] = { dtype, shape, data };
       continue;

@@ -41,7 +41,8 @@ function requestStop(cell: Cell): boolean {
     const state = Atomics.load(cell, 0);
     if (state === CLOSED) return true;
     if (state === CLOSING) return false;
-    if (Atomics.compareExchange(cell, 0, state, state === IDLE ? CLOSED : CLOSING) === state) return state === IDLE;
+    if (Atomics.compareExchange(cell, 0, state, state === IDLE ? CLOSED : CLOSING) === state)
+      return state === IDLE;
   }
 }
 

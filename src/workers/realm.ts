@@ -8,7 +8,7 @@ import type {
   SessionRunOptions,
   TensorMap,
 } from '../core/backend.ts';
-import { BackendError, isInlayError, StateError } from '../core/errors.ts';
+import { BackendError, isInlayError, StateError, type ErrorCode } from '../core/errors.ts';
 import type { HostApi, RemoteSession } from './host.ts';
 import {
   connect,
@@ -69,6 +69,7 @@ interface Bound extends RemoteSession {
  *
  * When the worker dies, calls in flight fail with `ERR_INLAY_WORKER_LOST`; the next call starts another one and opens
  * the session again from its source. Model bytes are therefore kept, and must not change; a path costs no memory.
+ * A worker whose library or device broke down is thrown away in the same manner.
  *
  * @example
  * const backend = createWorkerBackend({ name: 'onnxruntime-node', spawn: () => spawnNodeWorker(script, data) });
@@ -86,9 +87,13 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
 
   const start = (): Realm => {
     const handle = spawn();
-    const link = connect<Calls>(handle.endpoint, ['providers', 'create', 'run', 'release', 'close'], (busy) => {
-      handle.setBusy(busy);
-    });
+    const link = connect<Calls>(
+      handle.endpoint,
+      ['providers', 'create', 'run', 'release', 'close'],
+      (busy) => {
+        handle.setBusy(busy);
+      },
+    );
     const started: Realm = { link, handle, sessions: 0 };
     void handle.ended.then((cause) => {
       if (realm === started) realm = undefined;
@@ -110,7 +115,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
       return await use(used);
     } catch (error) {
       // A library that failed to start may be spoiled for its whole realm.
-      if (hasCode(error, 'ERR_INLAY_BACKEND_UNAVAILABLE') || hasCode(error, 'ERR_INLAY_BACKEND_MISSING')) retire(used);
+      if (hasCode(error, 'ERR_INLAY_BACKEND_UNAVAILABLE', 'ERR_INLAY_BACKEND_MISSING')) retire(used);
       throw error;
     }
   };
@@ -149,6 +154,11 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
         .run(bound.id, packTensors(feeds, runOptions.transfer ?? false), runOptions.outputs)
         .then(succeed, (error: unknown) => {
           if (hasCode(error, 'ERR_INLAY_WORKER_LOST')) countLoss(used);
+          if (hasCode(error, 'ERR_INLAY_DEVICE_UNAVAILABLE', 'ERR_INLAY_BACKEND_UNAVAILABLE')) {
+            // A lost device, or WebAssembly after a trap, comes back only in a new realm.
+            countLoss(used);
+            retire(used);
+          }
           throw error;
         });
     };
@@ -205,8 +215,8 @@ async function closeRealm({ link, handle }: Realm): Promise<void> {
   await handle.end();
 }
 
-function hasCode(error: unknown, code: string): boolean {
-  return isInlayError(error) && error.code === code;
+function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
+  return isInlayError(error) && codes.includes(error.code);
 }
 
 function closedError(what: string): StateError {

@@ -24,7 +24,11 @@ export function addModel(): Uint8Array {
 }
 
 /** `y = x`, of any dtype. */
-export function identityModel(dtype: DType, shape: readonly Dimension[] | null = ['n'], opset = 17): Uint8Array {
+export function identityModel(
+  dtype: DType,
+  shape: readonly Dimension[] | null = ['n'],
+  opset = 17,
+): Uint8Array {
   const graph = createGraph({ name: 'identity', opset });
   graph.input('x', dtype, shape);
   graph.node('Identity', ['x'], {}, { outputs: 'y' });

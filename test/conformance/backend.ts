@@ -208,7 +208,9 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
         using(addModel(), async (session) => {
           const whole = new Tensor('float32', [4, 4], x.slice(0, 16));
           const twice = await session.run({ a: whole, b: whole });
-          expect(Array.from(twice.y?.data as Float32Array)).toEqual(Array.from(x.slice(0, 16), (value) => 2 * value));
+          expect(Array.from(twice.y?.data as Float32Array)).toEqual(
+            Array.from(x.slice(0, 16), (value) => 2 * value),
+          );
           const part = new Tensor('float32', [4, 4], new Float32Array(whole.data.buffer as ArrayBuffer));
           const again = await session.run({ a: whole, b: part }, { transfer: true });
           expect(again.y?.data).toEqual(twice.y?.data);
@@ -288,7 +290,11 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
       }
 
       it('refuses an operator or an element type that the library does not know', async () => {
-        for (const bytes of [unknownOperator(), identityModel('complex64'), identityModel('float8e4m3fn', ['n'], 21)]) {
+        for (const bytes of [
+          unknownOperator(),
+          identityModel('complex64'),
+          identityModel('float8e4m3fn', ['n'], 21),
+        ]) {
           const error = await errorOf(open(bytes));
           expect(error).toBeInstanceOf(ModelError);
           expect(error).toMatchObject({ code: 'ERR_INLAY_MODEL_UNSUPPORTED' });
@@ -331,7 +337,9 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
     describe('the end of a session', () => {
       it('lets runs in flight finish', async () => {
         const session = await open(mlpModel());
-        const runs = Array.from({ length: 5 }, () => session.run({ image: new Tensor('float32', [1, 64], floats(64)) }));
+        const runs = Array.from({ length: 5 }, () =>
+          session.run({ image: new Tensor('float32', [1, 64], floats(64)) }),
+        );
         await session.release();
         expect(await Promise.all(runs)).toHaveLength(5);
       });
@@ -353,7 +361,10 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
         const runs = Array.from({ length: 5 }, () => session.run(pair(1)));
         await Promise.all([own.close(), own.close()]);
         expect(await Promise.all(runs)).toHaveLength(5);
-        for (const promise of [session.run(pair(1)), own.createSession({ bytes: addModel() }, { provider })]) {
+        for (const promise of [
+          session.run(pair(1)),
+          own.createSession({ bytes: addModel() }, { provider }),
+        ]) {
           const error = await errorOf(promise);
           expect(error).toBeInstanceOf(StateError);
           expect(isInlayError(error) && error.code).toBe('ERR_INLAY_CLOSED');

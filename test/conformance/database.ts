@@ -39,7 +39,8 @@ export function testDatabase(name: string, create: () => Promise<DatabaseUnderTe
 
     it('knows the newest version of each role as a number', async () => {
       const repository = await open();
-      for (const version of [1, 2, 10, 9]) await repository.add([{ role: 'targets', version, text: `t${version}` }], event);
+      for (const version of [1, 2, 10, 9])
+        await repository.add([{ role: 'targets', version, text: `t${version}` }], event);
       await repository.add([{ role: 'root', version: 1, text: 'r1' }], event);
       expect(await repository.heads()).toEqual({ root: 1, targets: 10 });
     });
@@ -62,7 +63,8 @@ export function testDatabase(name: string, create: () => Promise<DatabaseUnderTe
 
     it('lists later versions oldest first', async () => {
       const repository = await open();
-      for (const version of [3, 1, 11, 2]) await repository.add([{ role: 'root', version, text: `r${version}` }], event);
+      for (const version of [3, 1, 11, 2])
+        await repository.add([{ role: 'root', version, text: `r${version}` }], event);
       expect(await repository.textsAfter('root', 1)).toEqual(['r2', 'r3', 'r11']);
     });
 

@@ -13,7 +13,10 @@ import { createWorkerBackend } from '../../src/workers/realm.ts';
 export const workerScript: URL = new URL('../../build/worker.js', import.meta.url);
 
 /** A backend whose sessions live in a worker thread. */
-export function workerBackend(library: NodeWorkerData['library'], options: Record<string, unknown> = {}): Backend {
+export function workerBackend(
+  library: NodeWorkerData['library'],
+  options: Record<string, unknown> = {},
+): Backend {
   return createWorkerBackend({
     name: library,
     spawn: () => spawnNodeWorker(workerScript, { library, options }),

@@ -11,4 +11,7 @@ const traits: Omit<BackendTraits, 'placement'> = {
 };
 
 testBackend('onnxruntime-node', () => onnxruntimeNode({ ort }), { ...traits, placement: 'inline' });
-testBackend('onnxruntime-node in a worker', () => workerBackend('onnxruntime-node'), { ...traits, placement: 'worker' });
+testBackend('onnxruntime-node in a worker', () => workerBackend('onnxruntime-node'), {
+  ...traits,
+  placement: 'worker',
+});

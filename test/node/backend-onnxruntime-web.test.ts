@@ -13,4 +13,7 @@ const traits: Omit<BackendTraits, 'placement'> = {
 };
 
 testBackend('onnxruntime-web', () => onnxruntimeWeb({ ort }), { ...traits, placement: 'inline' });
-testBackend('onnxruntime-web in a worker', () => workerBackend('onnxruntime-web'), { ...traits, placement: 'worker' });
+testBackend('onnxruntime-web in a worker', () => workerBackend('onnxruntime-web'), {
+  ...traits,
+  placement: 'worker',
+});

@@ -7,6 +7,7 @@ import * as fc from 'fast-check';
 import { createInlay, Tensor, type Feeds, type Model, type TensorMap } from 'inlay';
 import * as ort from 'onnxruntime-node';
 import { afterAll, describe, expect, it } from 'vitest';
+import { WaveFile } from 'wavefile';
 
 interface Segment {
   readonly start: number;
@@ -301,6 +302,24 @@ describe('decoding', () => {
     expect([...(decodeWav(wav, 16_000) as Float32Array)]).toEqual([0, 0.5, -0.5, -1]);
   });
 
+  const tone = Array.from({ length: 1000 }, (_, i) => Math.sin((2 * Math.PI * 440 * i) / 8000) / 2);
+  const compressed = (how: 'toALaw' | 'toMuLaw' | 'toIMAADPCM'): Uint8Array => {
+    const wav = new WaveFile(writeWav({ bits: 16, code: 1, sampleRate: 8000, channels: [tone] }));
+    wav[how]();
+    return wav.toBuffer();
+  };
+
+  it.each(['toALaw', 'toMuLaw'] as const)('undoes the compression of %s', (how) => {
+    const heard = decodeWav(compressed(how), 8000) as Float32Array;
+    expect(heard).toHaveLength(tone.length);
+    const errors = tone.map((sample, i) => Math.abs(sample - (heard[i] as number)));
+    expect(Math.max(...errors)).toBeLessThan(0.02);
+  });
+
+  it('gives nothing for ADPCM, rather than times that are wrong', () => {
+    expect(decodeWav(compressed('toIMAADPCM'), 8000)).toBeUndefined();
+  });
+
   it('mixes channels to their mean', () => {
     const channels = [
       [0.5, -0.25],
@@ -311,12 +330,12 @@ describe('decoding', () => {
   });
 
   it.each([8_000, 44_100, 48_000])('brings %i samples per second to 16,000', (sampleRate) => {
-    const tone = Array.from(
+    const second = Array.from(
       { length: sampleRate },
       (_, i) => Math.sin((2 * Math.PI * 440 * i) / sampleRate) / 2,
     );
     const heard = decodeWav(
-      writeWav({ bits: 16, code: 1, sampleRate, channels: [tone] }),
+      writeWav({ bits: 16, code: 1, sampleRate, channels: [second] }),
       16_000,
     ) as Float32Array;
     expect(heard).toHaveLength(16_000);

@@ -3,15 +3,17 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
-import { toHex } from '../../src/core/bytes.ts';
+import { toUtf8 } from '../../src/core/bytes.ts';
 import type { Platform } from '../../src/core/platform.ts';
 import { nodePlatform } from '../../src/platform-node.ts';
 import { addRelease, createRoot, createTargets, expiresIn } from '../../src/publish/release.ts';
 import { signMetadata } from '../../src/publish/sign.ts';
 import { generateKeyPair, openSigner, toKeyFile, type Signer } from '../../src/publish/signer.ts';
 import { startServer, type RunningServer, type StartServerOptions } from '../../src/server/index.ts';
+import { createTrustedMetadata } from '../../src/trust/client.ts';
 import type { NamedKey } from '../../src/trust/keys.ts';
 import type { Targets } from '../../src/trust/metadata.ts';
+import type { Plan, RolloutPlans } from '../../src/update/plan.ts';
 
 /** A platform whose wall clock only moves when told to. */
 export interface TestPlatform extends Platform {
@@ -45,16 +47,38 @@ export function tinyModel(producer: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.of(8, 8, 0x12, name.length, ...name, 0x3a, 3, 0x0a, 1, 0x67, 0x42, 2, 0x10, 0x11);
 }
 
-/** A server with what an administrator needs to talk to it. */
-export interface TestServer extends RunningServer {
-  readonly dataDir: string;
+/** A server as an administrator reaches it. */
+export interface ReachableServer {
+  readonly url: string;
   readonly token: string;
-  readonly platform: TestPlatform;
-  readonly errors: unknown[];
+  readonly onlineKey: NamedKey;
+  readonly platform: Platform;
   /** Sends a request with the token. */
   admin(path: string, init?: RequestInit): Promise<Response>;
   put(path: string, body: string | Uint8Array<ArrayBuffer>): Promise<Response>;
   get(path: string, headers?: Record<string, string>): Promise<Response>;
+}
+
+/** A server of this process. */
+export interface TestServer extends RunningServer, ReachableServer {
+  readonly token: string;
+  readonly dataDir: string;
+  readonly platform: TestPlatform;
+  readonly errors: unknown[];
+}
+
+export function reach(
+  server: Pick<ReachableServer, 'url' | 'token' | 'onlineKey' | 'platform'>,
+): ReachableServer {
+  const { url, token } = server;
+  const admin = (path: string, init: RequestInit = {}): Promise<Response> =>
+    fetch(`${url}/v1/admin/${path}`, { ...init, headers: { Authorization: `Bearer ${token}` } });
+  return {
+    ...server,
+    admin,
+    put: (path, body) => admin(path, { method: 'PUT', body }),
+    get: (path, headers = {}) => fetch(`${url}${path}`, { headers }),
+  };
 }
 
 export async function startTestServer(
@@ -72,18 +96,7 @@ export async function startTestServer(
   });
   onTestFinished(() => server.close());
   const token = server.token ?? options.token ?? '';
-  const admin = (path: string, init: RequestInit = {}): Promise<Response> =>
-    fetch(`${server.url}/v1/admin/${path}`, { ...init, headers: { Authorization: `Bearer ${token}` } });
-  return {
-    ...server,
-    dataDir,
-    token,
-    platform,
-    errors,
-    admin,
-    put: (path, body) => admin(path, { method: 'PUT', body }),
-    get: (path, headers = {}) => fetch(`${server.url}${path}`, { headers }),
-  };
+  return { ...server, ...reach({ ...server, token, platform }), token, dataDir, platform, errors };
 }
 
 /** Offline keys and what they signed last. */
@@ -118,7 +131,7 @@ export function rootOf(publisher: Publisher, onlineKey: NamedKey, expires: strin
 }
 
 /** Installs root 1 and targets 1. */
-export async function install(server: TestServer): Promise<Publisher> {
+export async function install(server: ReachableServer): Promise<Publisher> {
   const publisher = await createPublisher(server.platform, server.onlineKey);
   const root = rootOf(publisher, server.onlineKey, expiresIn(server.platform.now(), 365));
   await expectOk(server.put('root', await signMetadata(root, [publisher.root])));
@@ -128,7 +141,7 @@ export async function install(server: TestServer): Promise<Publisher> {
 
 /** Uploads and publishes bytes as a release. */
 export async function publish(
-  server: TestServer,
+  server: ReachableServer,
   publisher: Publisher,
   version: string,
   bytes: Uint8Array<ArrayBuffer> = tinyModel(version),
@@ -141,7 +154,7 @@ export async function publish(
   return { path, url: `/v1/targets/${path.replace(/[^/]+$/, (file) => `${hash}.${file}`)}`, sha256: hash };
 }
 
-export function release(server: TestServer, publisher: Publisher, version: string, bytes: Uint8Array) {
+export function release(server: ReachableServer, publisher: Publisher, version: string, bytes: Uint8Array) {
   return addRelease(publisher.targets, {
     model: 'digits',
     version,
@@ -163,7 +176,8 @@ export async function expectOk(response: Promise<Response>): Promise<unknown> {
 export async function problemOf(response: Promise<Response>): Promise<[number, string]> {
   const { status } = await response;
   const { code, message, ...rest } = (await (await response).json()) as Record<string, string>;
-  if (message === undefined || Object.keys(rest).length > 0) throw new Error('An error is { code, message }.');
+  if (message === undefined || Object.keys(rest).length > 0)
+    throw new Error('An error is { code, message }.');
   return [status, code ?? ''];
 }
 
@@ -174,4 +188,31 @@ export function randomBytes(length: number): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-export { toHex };
+/** What a device gets in one poll. */
+export interface Tip {
+  readonly roots: string[];
+  readonly timestamp: string;
+  readonly snapshot: string;
+  readonly rollout: string;
+}
+
+export async function tipOf(server: ReachableServer, root = 0): Promise<Tip> {
+  return (await expectOk(server.get(`/v1/tip?root=${root}`))) as Tip;
+}
+
+/** Verifies everything as a device does. */
+export async function verify(server: ReachableServer): Promise<{ targets: Targets; plans: readonly Plan[] }> {
+  const { roots, timestamp, snapshot, rollout } = await tipOf(server);
+  const [first = '', ...later] = roots;
+  const trusted = await createTrustedMetadata({ platform: server.platform, root: toUtf8(first) });
+  for (const text of later) await trusted.updateRoot(toUtf8(text));
+  await trusted.updateTimestamp(toUtf8(timestamp));
+  await trusted.updateSnapshot(toUtf8(snapshot));
+  const version = trusted.snapshot?.meta['targets.json']?.version;
+  const targets = await server.get(`/v1/metadata/${version}.targets.json`);
+  await trusted.updateTargets(new Uint8Array(await targets.arrayBuffer()));
+  await trusted.updateRollout(toUtf8(rollout));
+  trusted.assertCurrent();
+  const { plans } = trusted.rollout?.targets['rollout/stable.json']?.custom as unknown as RolloutPlans;
+  return { targets: trusted.targets as Targets, plans };
+}

@@ -116,7 +116,9 @@ describe('openDiskStorage', () => {
         yield bytes.subarray(0, 1000);
       }
     })();
-    await expect(storage.write(sha256(bytes), content, 5000)).rejects.toMatchObject({ code: 'ERR_INLAY_LENGTH' });
+    await expect(storage.write(sha256(bytes), content, 5000)).rejects.toMatchObject({
+      code: 'ERR_INLAY_LENGTH',
+    });
     expect(taken).toBe(6);
     expect(await everyFile(directory)).toEqual([]);
   });
@@ -129,7 +131,9 @@ describe('openDiskStorage', () => {
       yield bytes.subarray(0, 4000);
       throw new Error('connection reset');
     })();
-    await expect(storage.write(sha256(bytes), content, 5000)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_IO' });
+    await expect(storage.write(sha256(bytes), content, 5000)).rejects.toMatchObject({
+      code: 'ERR_INLAY_STORE_IO',
+    });
     expect(await everyFile(directory)).toEqual([]);
   });
 

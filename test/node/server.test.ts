@@ -4,12 +4,11 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { toUtf8 } from '../../src/core/bytes.ts';
-import { expiresIn } from '../../src/publish/release.ts';
+import { addRelease, expiresIn } from '../../src/publish/release.ts';
 import { signMetadata } from '../../src/publish/sign.ts';
 import { startServer } from '../../src/server/index.ts';
-import { createTrustedMetadata } from '../../src/trust/client.ts';
 import type { Targets } from '../../src/trust/metadata.ts';
-import type { Plan, RolloutPlans } from '../../src/update/plan.ts';
+import type { Plan } from '../../src/update/plan.ts';
 import {
   createPublisher,
   createSigner,
@@ -24,42 +23,21 @@ import {
   startTestServer,
   temporaryDirectory,
   tinyModel,
+  tipOf,
+  verify,
   type Publisher,
   type TestServer,
+  type Tip,
 } from './server-fixture.ts';
-
-interface Tip {
-  readonly roots: string[];
-  readonly timestamp: string;
-  readonly snapshot: string;
-  readonly rollout: string;
-}
-
-async function tipOf(server: TestServer, root = 0): Promise<Tip> {
-  return (await expectOk(server.get(`/v1/tip?root=${root}`))) as Tip;
-}
-
-/** Verifies everything as a device does. */
-async function verify(server: TestServer): Promise<{ targets: Targets; plans: readonly Plan[] }> {
-  const { roots, timestamp, snapshot, rollout } = await tipOf(server);
-  const [first = '', ...later] = roots;
-  const trusted = await createTrustedMetadata({ platform: server.platform, root: toUtf8(first) });
-  for (const text of later) await trusted.updateRoot(toUtf8(text));
-  await trusted.updateTimestamp(toUtf8(timestamp));
-  await trusted.updateSnapshot(toUtf8(snapshot));
-  const version = trusted.snapshot?.meta['targets.json']?.version;
-  const targets = await server.get(`/v1/metadata/${version}.targets.json`);
-  await trusted.updateTargets(new Uint8Array(await targets.arrayBuffer()));
-  await trusted.updateRollout(toUtf8(rollout));
-  trusted.assertCurrent();
-  const { plans } = trusted.rollout?.targets['rollout/stable.json']?.custom as unknown as RolloutPlans;
-  return { targets: trusted.targets as Targets, plans };
-}
 
 const status = (server: TestServer): Promise<unknown> => expectOk(server.admin('status'));
 
-const setRollout = (server: TestServer, version: string, percent: number, channel = 'stable'): Promise<Response> =>
-  server.put(`rollouts/${channel}/digits`, JSON.stringify({ version, percent }));
+const setRollout = (
+  server: TestServer,
+  version: string,
+  percent: number,
+  channel = 'stable',
+): Promise<Response> => server.put(`rollouts/${channel}/digits`, JSON.stringify({ version, percent }));
 
 const signedTargets = (publisher: Publisher, targets: Targets): Promise<Uint8Array<ArrayBuffer>> =>
   signMetadata(targets, [publisher.signer]);
@@ -114,7 +92,9 @@ describe('first start', () => {
     const again = await startTestServer({ dataDir: server.dataDir, newToken: true });
     expect(again.token).not.toBe(server.token);
     await status(again);
-    const old = fetch(`${again.url}/v1/admin/status`, { headers: { Authorization: `Bearer ${server.token}` } });
+    const old = fetch(`${again.url}/v1/admin/status`, {
+      headers: { Authorization: `Bearer ${server.token}` },
+    });
     expect((await old).status).toBe(401);
   });
 });
@@ -124,7 +104,8 @@ describe('admin plane', () => {
     'refuses the authorization %s on every route',
     async (authorization) => {
       const server = await startTestServer();
-      const headers: Record<string, string> = authorization === undefined ? {} : { Authorization: authorization };
+      const headers: Record<string, string> =
+        authorization === undefined ? {} : { Authorization: authorization };
       for (const [method, path] of [
         ['GET', 'status'],
         ['GET', 'audit'],
@@ -147,7 +128,10 @@ describe('admin plane', () => {
     for (const path of ['/', '/v1', '/v2/tip', '/v1/metadata/x', '/v1/targets/models/a/1/b', '/%ff']) {
       expect(await problemOf(server.get(path))).toEqual([404, 'ERR_INLAY_NOT_FOUND']);
     }
-    expect(await problemOf(server.admin('status', { method: 'DELETE' }))).toEqual([404, 'ERR_INLAY_NOT_FOUND']);
+    expect(await problemOf(server.admin('status', { method: 'DELETE' }))).toEqual([
+      404,
+      'ERR_INLAY_NOT_FOUND',
+    ]);
   });
 
   it('refuses a blob that hashes to something else and keeps nothing', async () => {
@@ -185,7 +169,11 @@ describe('admin plane', () => {
     const attempts = [
       [await signMetadata(good, [other]), 422, 'ERR_INLAY_SIGNATURE'],
       [await signMetadata(rootOf(publisher, other, later), [publisher.root]), 422, 'ERR_INLAY_REFUSED'],
-      [await signMetadata(rootOf(publisher, onlineKey, later, 2), [publisher.root]), 409, 'ERR_INLAY_CONFLICT'],
+      [
+        await signMetadata(rootOf(publisher, onlineKey, later, 2), [publisher.root]),
+        409,
+        'ERR_INLAY_CONFLICT',
+      ],
       [
         await signMetadata(rootOf(publisher, onlineKey, expiresIn(platform.now(), -1)), [publisher.root]),
         422,
@@ -276,12 +264,15 @@ describe('admin plane', () => {
       [{ ...role, keyids: [publisher.signer.keyid] }],
       [role, { ...role, name: 'team' }],
     ]) {
-      expect(await refusal({ ...targets, delegations: { ...delegations, roles } })).toEqual([422, 'ERR_INLAY_REFUSED']);
+      expect(await refusal({ ...targets, delegations: { ...delegations, roles } })).toEqual([
+        422,
+        'ERR_INLAY_REFUSED',
+      ]);
     }
 
     expect(await tipOf(server)).toEqual(before);
     expect(await status(server)).toMatchObject({ targets: 1, models: {} });
-    expect(await refusal(targets)).toEqual([200, '']);
+    await expectOk(server.put('targets', await signedTargets(publisher, targets)));
   });
 
   it('lets one of two racing publishers win and the other land on top', async () => {
@@ -308,9 +299,13 @@ describe('admin plane', () => {
     await publish(server, publisher, '1.0.0');
     await expectOk(setRollout(server, '1.0.0', 10));
     await problemOf(setRollout(server, '9.9.9', 10));
-    const { records } = (await expectOk(server.admin('audit'))) as { records: { action: string; actor: string }[] };
+    const { records } = (await expectOk(server.admin('audit'))) as {
+      records: { action: string; actor: string }[];
+    };
     expect(records.map(({ action }) => action)).toEqual(['rollout', 'targets', 'targets', 'root', 'token']);
-    expect(records.slice(0, 4).every(({ actor }) => actor === sha256(toUtf8(server.token)).slice(0, 8))).toBe(true);
+    expect(records.slice(0, 4).every(({ actor }) => actor === sha256(toUtf8(server.token)).slice(0, 8))).toBe(
+      true,
+    );
     expect(JSON.stringify(records)).not.toContain(server.token);
   });
 });
@@ -326,7 +321,12 @@ describe('rollouts', () => {
     const first = (await expectOk(setRollout(server, '1.1.0', 10))) as Plan;
     const raised = (await expectOk(setRollout(server, '1.1.0', 62.5))) as Plan;
     expect(raised).toEqual({ ...first, bp: 6250 });
-    expect(first).toMatchObject({ bp: 1000, state: 'ramp', base: { version: '1.0.0' }, cand: { version: '1.1.0' } });
+    expect(first).toMatchObject({
+      bp: 1000,
+      state: 'ramp',
+      base: { version: '1.0.0' },
+      cand: { version: '1.1.0' },
+    });
     expect((await verify(server)).plans).toEqual([raised]);
     const back = (await expectOk(setRollout(server, '1.0.0', 100))) as Plan;
     expect(back).toMatchObject({ state: 'complete', cand: { version: '1.0.0', seq: 1 } });
@@ -358,7 +358,15 @@ describe('rollouts', () => {
     }
     expect(await problemOf(setRollout(server, '2.0.0', 50))).toEqual([404, 'ERR_INLAY_NOT_FOUND']);
     expect(await problemOf(setRollout(server, '1.0.0', 50, 'No%20Name'))).toEqual([422, 'ERR_INLAY_REFUSED']);
-    for (const body of ['', '[]', '{}', 'null', '{"version":"1.0.0"}', '{"version":1,"percent":5}', '{"percent":"5"}']) {
+    for (const body of [
+      '',
+      '[]',
+      '{}',
+      'null',
+      '{"version":"1.0.0"}',
+      '{"version":1,"percent":5}',
+      '{"percent":"5"}',
+    ]) {
       expect(await problemOf(server.put('rollouts/stable/digits', body))).toEqual([422, 'ERR_INLAY_REFUSED']);
     }
     expect(await tipOf(server)).toEqual(before);
@@ -410,10 +418,14 @@ describe('device plane', () => {
     expect(same.sizeBytes).toBeLessThanOrEqual(350);
   });
 
-  async function publishAs(server: TestServer, publisher: Publisher, model: string, version: string): Promise<void> {
+  async function publishAs(
+    server: TestServer,
+    publisher: Publisher,
+    model: string,
+    version: string,
+  ): Promise<void> {
     const bytes = tinyModel(`${model} ${version}`);
     await expectOk(server.put(`blobs/${sha256(bytes)}`, bytes));
-    const { addRelease } = await import('../../src/publish/release.ts');
     const { targets } = addRelease(publisher.targets, {
       model,
       version,
@@ -439,7 +451,8 @@ describe('device plane', () => {
         response.on('end', () => {
           const body = Buffer.concat(chunks);
           const head = response.rawHeaders.reduce((sum, text) => sum + text.length + 2, 0);
-          const sizeBytes = `HTTP/1.1 ${response.statusCode} ${response.statusMessage}\r\n\r\n`.length + head + body.length;
+          const sizeBytes =
+            `HTTP/1.1 ${response.statusCode} ${response.statusMessage}\r\n\r\n`.length + head + body.length;
           done({ status: response.statusCode ?? 0, headers: response.headers, body, sizeBytes });
         });
       });
@@ -459,7 +472,10 @@ describe('device plane', () => {
       expect((await server.get('/v1/tip?root=1', { 'If-None-Match': tag })).status).toBe(304);
     }
     expect((await server.get('/v1/tip?root=0', { 'If-None-Match': etag })).status).toBe(200);
-    const plain = await server.get('/v1/tip?root=1', { 'Accept-Encoding': 'identity', 'If-None-Match': etag });
+    const plain = await server.get('/v1/tip?root=1', {
+      'Accept-Encoding': 'identity',
+      'If-None-Match': etag,
+    });
     expect(plain.status).toBe(200);
     expect(plain.headers.get('content-encoding')).toBeNull();
     await publish(server, publisher, '1.0.0');
@@ -617,6 +633,16 @@ describe('renewal', () => {
     expect((await verify(again)).plans).toEqual([plan]);
   });
 
+  it('keeps everything valid while somebody publishes all the time', async () => {
+    const server = await startTestServer();
+    const publisher = await install(server);
+    for (let i = 0; i < 40; i += 1) {
+      server.platform.advanceHours(5);
+      await publish(server, publisher, `1.0.${i}`);
+    }
+    await verify(server);
+  });
+
   it('renews once for many devices at a time', async () => {
     const server = await startTestServer();
     await install(server);
@@ -651,14 +677,14 @@ describe('restart', () => {
   it('answers the request in flight before it closes', async () => {
     const server = await startTestServer();
     const bytes = randomBytes(100_000);
-    let release: (() => void) | undefined;
+    let sayStarted = (): void => undefined;
     const started = new Promise<void>((resolve) => {
-      release = resolve;
+      sayStarted = resolve;
     });
     const body = new ReadableStream({
       pull: async (controller) => {
         controller.enqueue(bytes.subarray(0, 50_000));
-        release?.();
+        sayStarted();
         await new Promise((resolve) => {
           setImmediate(resolve);
         });

@@ -3,7 +3,11 @@ import type { Backend, Session } from '../../src/core/backend.ts';
 import { BackendError, ModelError } from '../../src/core/errors.ts';
 import { Tensor } from '../../src/core/tensor.ts';
 import { spawnNodeWorker } from '../../src/workers/node.ts';
-import { createWorkerBackend, type WorkerBackendOptions, type WorkerHandle } from '../../src/workers/realm.ts';
+import {
+  createWorkerBackend,
+  type WorkerBackendOptions,
+  type WorkerHandle,
+} from '../../src/workers/realm.ts';
 import { addModel } from '../conformance/backend-models.ts';
 import { errorOf } from '../conformance/backend.ts';
 import { workerScript } from './backend-libraries.ts';
@@ -11,7 +15,7 @@ import { workerScript } from './backend-libraries.ts';
 const crashingScript = new URL('./fixtures/crashing-worker.mjs', import.meta.url);
 /** First bytes of models, and first elements of feeds, that the crashing worker knows. */
 const [PLAIN, SPOILED, DYING] = [0, 1, 2];
-const [EXIT, BUG] = [-1, -2];
+const [EXIT, BUG, DEVICE_LOST] = [-1, -2, -3];
 
 const lost = { name: 'BackendError', code: 'ERR_INLAY_WORKER_LOST' };
 
@@ -46,7 +50,9 @@ describe('a backend in a worker that dies', () => {
   it('rejects every call in flight, those of other sessions included', async () => {
     start();
     const [one, two] = await Promise.all([open(), open()]);
-    const errors = await Promise.all([run(one, EXIT), run(one, 1), run(two, 1), backend.providers()].map(errorOf));
+    const errors = await Promise.all(
+      [run(one, EXIT), run(one, 1), run(two, 1), backend.providers()].map(errorOf),
+    );
     for (const error of errors) {
       expect(error).toBeInstanceOf(BackendError);
       expect(error).toMatchObject(lost);
@@ -118,6 +124,19 @@ describe('a backend in a worker that dies', () => {
     expect(handles).toHaveLength(2);
   });
 
+  it('throws a worker away whose device was lost, and gives up when that goes on', async () => {
+    start();
+    const session = await open();
+    for (let i = 0; i < 3; i += 1) {
+      expect(await errorOf(run(session, DEVICE_LOST))).toMatchObject({
+        code: 'ERR_INLAY_DEVICE_UNAVAILABLE',
+      });
+      await handles[i]?.ended;
+    }
+    expect(await errorOf(run(session, 1))).toMatchObject({ ...lost, details: { losses: 3 } });
+    expect(handles).toHaveLength(3);
+  });
+
   it('ends an empty worker if it is asked to, and starts another one', async () => {
     start({ endWhenEmpty: true });
     const [one, two] = await Promise.all([open(), open()]);
@@ -143,7 +162,8 @@ describe('a backend in a worker that dies', () => {
   it('rejects calls when the script does not start', async () => {
     backend = createWorkerBackend({
       name: 'nowhere',
-      spawn: () => spawnNodeWorker(new URL('./nowhere.mjs', import.meta.url), { library: 'onnxruntime-node' }),
+      spawn: () =>
+        spawnNodeWorker(new URL('./nowhere.mjs', import.meta.url), { library: 'onnxruntime-node' }),
     });
     const error = await errorOf(backend.providers());
     expect(error).toMatchObject(lost);

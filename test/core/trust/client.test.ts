@@ -9,7 +9,9 @@ import {
   expiresIn,
 } from '../../../src/publish/release.ts';
 import { signMetadata } from '../../../src/publish/sign.ts';
+import type { Signer } from '../../../src/publish/signer.ts';
 import { createTrustedMetadata, metadataCaps, type TrustedMetadata } from '../../../src/trust/client.ts';
+import { parseEnvelope } from '../../../src/trust/parse.ts';
 import { testPlatform, testStart, type TestPlatform } from '../platform.ts';
 import { createRepository, newSigner, type Repository } from '../publish/repository.ts';
 
@@ -180,6 +182,25 @@ describe('root rotation', () => {
     trusted.assertCurrent();
   });
 
+  it('drops what one of several online keys signed when another one is rotated', async () => {
+    const [second, third] = await Promise.all([newSigner(platform), newSigner(platform)]);
+    const withOnline = async (version: number, signers: Signer[]): Promise<Uint8Array> => {
+      const role = { keyids: signers.map(({ keyid }) => keyid), threshold: 1 };
+      const { rootBody } = repository;
+      const keys = { ...rootBody.keys, ...Object.fromEntries(signers.map(({ keyid, key }) => [keyid, key])) };
+      const roles = { ...rootBody.roles, timestamp: role, snapshot: role };
+      return signMetadata({ ...rootBody, version, keys, roles }, repository.root);
+    };
+    const trusted = await open();
+    await trusted.updateRoot(await withOnline(2, [repository.online, second]));
+    await updateAll(trusted);
+    await trusted.updateRoot(await withOnline(3, [second, repository.online]));
+    expect(trusted.timestamp?.version).toBe(1);
+    await trusted.updateRoot(await withOnline(4, [repository.online, third]));
+    expect(trusted.timestamp).toBeUndefined();
+    expect(trusted.snapshot).toBeUndefined();
+  });
+
   it('drops targets whose key was taken away', async () => {
     const trusted = await current();
     repository.targetsSigner = await newSigner(platform);
@@ -282,6 +303,14 @@ describe('attacks (TUF 1.0 §1.5.2)', () => {
     const old = repository.files.timestamp;
     await repository.signAll();
     const trusted = await current();
+    await expect(trusted.updateTimestamp(old)).rejects.toThrow(failsWith('ERR_INLAY_ROLLBACK'));
+  });
+
+  it('rollback: refuses an older timestamp also if it names the same snapshot', async () => {
+    const old = repository.files.timestamp;
+    const { signed } = parseEnvelope(old, 'timestamp');
+    const trusted = await open();
+    await trusted.updateTimestamp(await signMetadata({ ...signed, version: 2 }, [repository.online]));
     await expect(trusted.updateTimestamp(old)).rejects.toThrow(failsWith('ERR_INLAY_ROLLBACK'));
   });
 
