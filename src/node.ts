@@ -52,6 +52,8 @@ export function createBackends(options: NodeBackendOptions = {}): readonly Backe
   return (['onnxruntime-node', 'onnxruntime-web'] as const).map((library) =>
     createWorkerBackend({
       name: library,
+      // The memory of WebAssembly never shrinks; only the end of its worker gives it back.
+      endWhenEmpty: library === 'onnxruntime-web',
       spawn: () => spawnNodeWorker(script, { library, options: { allowSoftwareAdapter } }),
     }),
   );

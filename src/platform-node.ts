@@ -9,9 +9,9 @@ import { webPlatform } from './platform.ts';
 export function nodePlatform(): Platform {
   return {
     ...webPlatform('node'),
-    setTimer: (task, delayMs) => {
+    setTimer: (task, delayMs, keepAlive = false) => {
       const timer = setTimeout(task, delayMs);
-      timer.unref();
+      if (!keepAlive) timer.unref();
       return () => {
         clearTimeout(timer);
       };

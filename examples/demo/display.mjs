@@ -13,7 +13,10 @@ export function createDisplay({ quiet, stream = process.stdout }) {
       stream.write(`\n▸ ${text}\n`);
     },
     detail(text) {
-      if (!quiet) stream.write(`  ${text}\n`);
+      if (quiet) return;
+      // The next table goes below this line.
+      live?.clear();
+      stream.write(`  ${text}\n`);
     },
     show(state) {
       if (quiet || state.devices === 0) return;

@@ -34,7 +34,9 @@ export function startFleet({ devices, processes, ...settings }) {
     read() {
       const reports = [...latest.values()];
       const seen = reports.flatMap(({ version, byVersion }) => [version, ...Object.keys(byVersion)]);
-      const versions = Object.fromEntries([...new Set(seen)].sort(byNumbers).map((version) => [version, blank()]));
+      const versions = Object.fromEntries(
+        [...new Set(seen)].sort(byNumbers).map((version) => [version, blank()]),
+      );
       for (const { version, byVersion } of reports) {
         versions[version].devices += 1;
         for (const [name, { calls, correct }] of Object.entries(byVersion)) {

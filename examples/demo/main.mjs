@@ -64,6 +64,7 @@ try {
     const complete = (now) => percent === 100 && now.versions['1.1.0']?.devices === DEVICES;
     state = await watch(percent === 100 ? GIVE_UP_SECONDS : STAGE_SECONDS, complete);
     reached[`${percent}%`] = state.versions['1.1.0']?.devices ?? 0;
+    display.detail(`  ${reached[`${percent}%`]} of ${DEVICES} devices run 1.1.0`);
   }
   state = await watch(STAGE_SECONDS / 2);
   await fleet.stop();

@@ -3,10 +3,10 @@ import type { ModelSource, Session, SessionRunOptions, TensorMap } from '../core
 import { isDType, type DType, type DTypeStorage } from '../core/dtype.ts';
 import {
   BackendError,
+  closedError,
   InputError,
   isInlayError,
   ModelError,
-  StateError,
   type ErrorParts,
 } from '../core/errors.ts';
 import type { Dimension, Signature, TensorSpec } from '../core/signature.ts';
@@ -104,7 +104,7 @@ function loadError(cause: unknown, packageName: string): BackendError {
 export interface SessionSet {
   /**
    * Opens a session and keeps track of it.
-   * @throws {@link StateError} `ERR_INLAY_CLOSED` after {@link SessionSet.close}.
+   * @throws `StateError` `ERR_INLAY_CLOSED` after {@link SessionSet.close}.
    */
   open(create: () => Promise<Session>): Promise<Session>;
   /** Releases every session, those that are still being created included. Safe to call twice. */
@@ -318,11 +318,6 @@ function runError(cause: unknown, feeds: TensorMap): Error {
 
 function isDetached({ data, size }: Tensor): boolean {
   return size > 0 && data.length === 0;
-}
-
-/** The error of a thing that was closed: `The session`, `The backend onnxruntime-node` … */
-export function closedError(what: string): StateError {
-  return new StateError('ERR_INLAY_CLOSED', `${what} is closed; open a new one.`);
 }
 
 function unsupported(message: string): ModelError {

@@ -44,7 +44,8 @@ export interface Session {
   /**
    * Runs once. Feeds are complete and of the right dtype and shape.
    * @returns output tensors, owned by the caller.
-   * @throws {@link BackendError} `ERR_INLAY_RUN_FAILED`, or `ERR_INLAY_WORKER_LOST` when its worker died.
+   * @throws {@link BackendError} `ERR_INLAY_RUN_FAILED`; `ERR_INLAY_WORKER_LOST` when its worker died;
+   * `ERR_INLAY_DEVICE_UNAVAILABLE` or `ERR_INLAY_BACKEND_UNAVAILABLE` when the device or the library broke down.
    */
   run(feeds: TensorMap, options?: SessionRunOptions): Promise<TensorMap>;
   /** Waits for runs in flight, then frees the memory. Safe to call twice. */

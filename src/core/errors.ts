@@ -133,6 +133,11 @@ export class ServerError extends InlayError<'ServerError'> {
   }
 }
 
+/** The error of whatever was closed: `The session`, `Model "digits"` … */
+export function closedError(what: string): StateError {
+  return new StateError('ERR_INLAY_CLOSED', `${what} was closed; open a new one.`);
+}
+
 /** Union of all error classes, so that `switch (error.code)` narrows. */
 export type AnyInlayError =
   | InputError

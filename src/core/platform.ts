@@ -8,8 +8,13 @@ export interface Platform {
   now(): number;
   /** Monotonic clock, milliseconds, for durations. */
   monotonicMs(): number;
-  /** Runs `task` once after `delayMs`. The timer never keeps a process alive. @returns cancels it. */
-  setTimer(task: () => void, delayMs: number): () => void;
+  /**
+   * Runs `task` once after `delayMs`.
+   * @param keepAlive whether the process waits for it, as it must where a caller waits for what follows. Default: it
+   * does not.
+   * @returns cancels it.
+   */
+  setTimer(task: () => void, delayMs: number, keepAlive?: boolean): () => void;
   /** Uniform number in [0, 1), for jitter. */
   random(): number;
   /** Cryptographically strong random bytes. */

@@ -64,10 +64,14 @@ function wait(
       cancel();
       reject(signal?.reason);
     };
-    const cancel = platform.setTimer(() => {
-      signal?.removeEventListener('abort', abort);
-      resolve();
-    }, delayMs);
+    const cancel = platform.setTimer(
+      () => {
+        signal?.removeEventListener('abort', abort);
+        resolve();
+      },
+      delayMs,
+      true,
+    );
     signal?.addEventListener('abort', abort, { once: true });
   });
 }

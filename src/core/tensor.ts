@@ -223,5 +223,5 @@ export function storageName(dtype: DType): string {
 export function nameOf(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (typeof value !== 'object') return `a ${typeof value}`;
-  return `a ${(value).constructor?.name ?? 'object'}`;
+  return `a ${value.constructor?.name ?? 'object'}`;
 }

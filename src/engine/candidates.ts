@@ -88,36 +88,55 @@ export async function openSession(
     }
   };
 
-  const first = async (candidates: readonly Candidate[], warm: boolean): Promise<Opened | undefined> => {
-    for (const candidate of candidates) {
-      const opened = await create(candidate, warm);
-      if (opened !== undefined) return opened;
+  // A library is started when it is its turn, not before: the later ones are there for when the first does not work.
+  const listed = new Map<Backend, readonly Candidate[]>();
+  const candidatesOf = async (backend: Backend): Promise<readonly Candidate[]> => {
+    const known = listed.get(backend);
+    if (known !== undefined) return known;
+    const found = await backend.providers().then(
+      (providers) => providers.map((provider) => ({ backend, provider })),
+      (error: unknown) => {
+        refuse(backend.name, undefined, error);
+        return [];
+      },
+    );
+    listed.set(backend, found);
+    return found;
+  };
+  const first = async (
+    fits: (provider: ExecutionProvider) => boolean,
+    warm: boolean,
+  ): Promise<Opened | undefined> => {
+    for (const backend of backends) {
+      for (const candidate of await candidatesOf(backend)) {
+        const opened = fits(candidate.provider) ? await create(candidate, warm) : undefined;
+        if (opened !== undefined) return opened;
+      }
     }
     return undefined;
   };
-
-  const all = await listCandidates(backends, refuse);
-  const onCpu = all.filter(({ provider }) => provider.device === 'cpu');
-  const elsewhere = all.filter(({ provider }) => provider.device !== 'cpu');
+  const fastest = async (backend: Backend): Promise<Opened | undefined> => {
+    let best: Opened | undefined;
+    for (const candidate of [...(await candidatesOf(backend))].sort(cpuFirst)) {
+      const rival = await create(candidate, candidate.provider.device !== 'cpu');
+      if (rival !== undefined)
+        best = best === undefined ? rival : await keepFaster(platform, best, rival, attempts);
+    }
+    return best;
+  };
 
   let chosen: Opened | undefined;
-  if (device === 'cpu') chosen = await first(onCpu, false);
-  else if (device === 'gpu') chosen = await first(elsewhere, true);
+  if (device === 'cpu') chosen = await first((provider) => provider.device === 'cpu', false);
+  else if (device === 'gpu') chosen = await first((provider) => provider.device !== 'cpu', true);
   else if (device === 'auto') {
-    chosen = await first(onCpu, false);
-    for (const candidate of elsewhere) {
-      const rival = await create(candidate, true);
-      if (rival === undefined) continue;
-      if (chosen === undefined) chosen = rival;
-      else chosen = await keepFaster(platform, chosen, rival, attempts);
-    }
+    for (const backend of backends) chosen ??= await fastest(backend);
   } else {
-    const wanted = device.flatMap((name) => {
-      const named = all.filter(({ provider }) => provider.name === name);
-      if (named.length === 0) refuse('any', name, unavailable('no installed backend offers it'));
-      return named;
-    });
-    chosen = await first(wanted, true);
+    for (const name of device) {
+      if (chosen !== undefined) break;
+      chosen = await first((provider) => provider.name === name, true);
+      const offered = [...listed.values()].flat().some(({ provider }) => provider.name === name);
+      if (!offered) refuse('any', name, unavailable('no installed backend offers it'));
+    }
   }
   if (chosen === undefined) throw noneWorks(device, attempts, errors);
 
@@ -132,19 +151,9 @@ interface Opened {
   readonly createMs: number;
 }
 
-async function listCandidates(
-  backends: readonly Backend[],
-  refuse: (backend: string, provider: string | undefined, error: unknown) => void,
-): Promise<readonly Candidate[]> {
-  const candidates: Candidate[] = [];
-  for (const backend of backends) {
-    try {
-      for (const provider of await backend.providers()) candidates.push({ backend, provider });
-    } catch (error) {
-      refuse(backend.name, undefined, error);
-    }
-  }
-  return candidates;
+/** The CPU is what the others are measured against. */
+function cpuFirst(a: Candidate, b: Candidate): number {
+  return Number(b.provider.device === 'cpu') - Number(a.provider.device === 'cpu');
 }
 
 /** A model that is missing or broken is so for every candidate. */

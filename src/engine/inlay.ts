@@ -1,5 +1,5 @@
 import type { Backend, ModelSource } from '../core/backend.ts';
-import { ModelError, StateError } from '../core/errors.ts';
+import { closedError, ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store, StoreInfo } from '../core/store.ts';
 import type * as Remote from '../update/remote.ts';
@@ -112,7 +112,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
   const manage = async (name: string | undefined, loaded: LoadedVersion): Promise<ManagedModel> => {
     if (closing !== undefined) {
       await loaded.session.release();
-      throw closed();
+      throw closedError('This Inlay');
     }
     const managed = createModel(platform, name, loaded);
     models.add(managed);
@@ -121,7 +121,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
   };
 
   const load = async (reference: ModelReference, options: LoadOptions = {}): Promise<Model> => {
-    if (closing !== undefined) throw closed();
+    if (closing !== undefined) throw closedError('This Inlay');
     options.signal?.throwIfAborted();
     if (isNamed(reference)) return loadByName(reference.name, options);
     const source = await locate(parts, reference, options.signal);
@@ -139,7 +139,9 @@ export function assembleInlay(parts: InlayParts): Inlay {
       blob.path === undefined
         ? blob.bytes().then((bytes) => open({ bytes }, version, options.device))
         : open({ path: blob.path }, version, options.device);
-    return followReleases(await (starting ??= startSync(parts.sync)), name, openRelease, (loaded) => manage(name, loaded));
+    return followReleases(await (starting ??= startSync(parts.sync)), name, openRelease, (loaded) =>
+      manage(name, loaded),
+    );
   };
 
   const inlay: Inlay = {
@@ -156,7 +158,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
       sync: sync?.info(),
     }),
     checkForUpdates: async () => {
-      if (closing !== undefined) throw closed();
+      if (closing !== undefined) throw closedError('This Inlay');
       if (parts.sync !== undefined) await (await (starting ??= startSync(parts.sync))).check();
     },
     close: () => {
@@ -201,8 +203,4 @@ async function locate(
     });
   }
   return { path };
-}
-
-function closed(): StateError {
-  return new StateError('ERR_INLAY_CLOSED', 'This Inlay was closed; create another one.');
 }

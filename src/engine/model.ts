@@ -1,5 +1,5 @@
 import type { TensorMap } from '../core/backend.ts';
-import { InputError, StateError } from '../core/errors.ts';
+import { closedError, InputError } from '../core/errors.ts';
 import { createEmitter, type Events } from '../core/events.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Signature } from '../core/signature.ts';
@@ -122,7 +122,7 @@ export function createModel(
   };
 
   const start = (feeds: Feeds, options: RunOptions | undefined): Promise<TensorMap> => {
-    if (closing !== undefined) throw closed(name);
+    if (closing !== undefined) throw closedError(name === undefined ? 'The model' : `Model "${name}"`);
     const used = lease;
     const bound = used.bind(feeds);
     if (options?.outputs !== undefined) assertOutputs(used.outputNames, options.outputs);
@@ -230,9 +230,4 @@ function orAbort<T>(run: Promise<T>, signal: AbortSignal): Promise<T> {
       signal.removeEventListener('abort', abort);
     });
   });
-}
-
-function closed(name: string | undefined): StateError {
-  const what = name === undefined ? 'The model' : `Model "${name}"`;
-  return new StateError('ERR_INLAY_CLOSED', `${what} was closed; load it again.`);
 }

@@ -38,7 +38,7 @@ export function requireToken(
         'ERR_INLAY_UNAUTHORIZED',
         token === undefined
           ? 'The admin plane needs a token; send it as `Authorization: Bearer TOKEN`.'
-          : 'The token is not valid; use the one that the server printed at its first start.',
+          : 'The token is not valid; use the one printed at the first start, or `inlay server --new-token` for another.',
       );
     }
     c.set('actor', presented.slice(0, 8));

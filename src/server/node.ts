@@ -96,7 +96,6 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
       renewal = renew();
     };
     undo.push(() => {
-      stopped = true;
       cancelTimer();
       return renewal;
     });
@@ -105,6 +104,10 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
 
     const listener = getRequestListener(app.fetch, { overrideGlobalObjects: false });
     const server = createServer({ requestTimeout: requestTimeoutMs }, (request, response) => {
+      response.once('close', () => {
+        // A connection that was busy when the server stopped would be kept alive for seconds.
+        if (stopped) setImmediate(() => server.closeIdleConnections());
+      });
       void listener(request, response);
     });
     await new Promise<void>((done, fail) => {
@@ -112,6 +115,7 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
       server.listen(port, host, done);
     });
     undo.push(async () => {
+      stopped = true;
       const closed = new Promise((done) => {
         server.close(done);
       });

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import * as nodeFs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { StateError, StoreError } from '../core/errors.ts';
+import { closedError, StoreError } from '../core/errors.ts';
 import type { Blob, Store } from '../core/store.ts';
 
 import { openDisk, type FileSystem } from './fs-disk.ts';
@@ -47,7 +47,7 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
 
   const assertOpen = (): void => {
     if (!closed) return;
-    throw new StateError('ERR_INLAY_CLOSED', `The store in ${directory} is closed; open it again.`);
+    throw closedError(`The store in ${directory}`);
   };
 
   const blobOf = (sha256: string, sizeBytes: number): Blob => {

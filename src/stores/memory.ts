@@ -3,7 +3,7 @@
  * @module inlay/stores/memory
  */
 import { concatBytes, toHex } from '../core/bytes.ts';
-import { StateError } from '../core/errors.ts';
+import { closedError } from '../core/errors.ts';
 import { createSha256 as createPortableSha256, type Hasher } from '../core/hash.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { assertBlobName, assertRecordName, assertSameHash, isIterable, skip } from './rules.ts';
@@ -27,7 +27,7 @@ export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
   let closed = false;
 
   const assertOpen = (): void => {
-    if (closed) throw new StateError('ERR_INLAY_CLOSED', 'This memory store is closed; create another one.');
+    if (closed) throw closedError('This memory store');
   };
 
   const blobOf = (sha256: string, pieces: readonly Uint8Array[]): Blob => ({

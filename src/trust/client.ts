@@ -266,7 +266,8 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
       const next = await byRoot('targets', bytes);
       assertPinned(platform, 'targets', next, pin);
       assertFresh('targets', next, startMs);
-      await proveAgain({ ...held, targets: next });
+      // Whoever signs `rollout` may have changed.
+      held = { ...held, targets: next, rollout: undefined };
     },
 
     updateRollout: async (bytes) => {

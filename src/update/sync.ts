@@ -1,5 +1,5 @@
 import { toUtf8 } from '../core/bytes.ts';
-import { StateError } from '../core/errors.ts';
+import { closedError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { fullJitter, retry, retryAfterMs } from '../core/retry.ts';
 import type { Blob, Store } from '../core/store.ts';
@@ -308,7 +308,7 @@ export function createSync(parts: SyncParts): Sync {
     }),
     stop: async () => {
       cancelTimer?.();
-      controller.abort(new StateError('ERR_INLAY_CLOSED', 'This sync was stopped; create another one.'));
+      controller.abort(closedError('This sync'));
       await Promise.allSettled([...underway]);
     },
   };

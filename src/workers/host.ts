@@ -1,6 +1,6 @@
 /** The worker's half: a backend whose sessions are reached by number. */
 import type { Backend, ExecutionProvider, ModelSource, Session, SessionOptions } from '../core/backend.ts';
-import { StateError } from '../core/errors.ts';
+import { closedError } from '../core/errors.ts';
 import type { Signature } from '../core/signature.ts';
 import { packTensors, serve, toTensors, type Endpoint, type Packed, type WireTensors } from './link.ts';
 
@@ -52,8 +52,7 @@ export function hostBackend(backend: Backend, endpoint: Endpoint, guard: Guard):
   };
   const sessionOf = (id: number): Session => {
     const session = sessions.get(id);
-    if (session === undefined)
-      throw new StateError('ERR_INLAY_CLOSED', 'The session is closed; open a new one.');
+    if (session === undefined) throw closedError('The session');
     return session;
   };
 

@@ -26,7 +26,12 @@ export interface NodeWorkerMessage extends NodeWorkerData {
 export function spawnNodeWorker(script: URL, data: NodeWorkerData): WorkerHandle {
   const cell = createCell();
   const workerData: NodeWorkerMessage = { ...data, cell };
-  const worker = new Worker(script, { workerData, name: `inlay ${data.library}` });
+  const worker = new Worker(script, {
+    workerData,
+    name: `inlay ${data.library}`,
+    // This flag of `node --eval` is inherited by workers, which refuse to load files with it.
+    ...(process.execArgv.some((argument) => argument.startsWith('--input-type')) && { execArgv: [] }),
+  });
   worker.unref();
   const unwatch = quiesceAtExit(cell);
 

@@ -8,7 +8,7 @@ import type {
   SessionRunOptions,
   TensorMap,
 } from '../core/backend.ts';
-import { BackendError, isInlayError, StateError, type ErrorCode } from '../core/errors.ts';
+import { BackendError, closedError, isInlayError, type ErrorCode } from '../core/errors.ts';
 import type { HostApi, RemoteSession } from './host.ts';
 import {
   connect,
@@ -217,10 +217,6 @@ async function closeRealm({ link, handle }: Realm): Promise<void> {
 
 function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
   return isInlayError(error) && codes.includes(error.code);
-}
-
-function closedError(what: string): StateError {
-  return new StateError('ERR_INLAY_CLOSED', `${what} is closed; open a new one.`);
 }
 
 function lostError(name: string, cause: unknown): BackendError {

@@ -1,8 +1,38 @@
-/** Small models with known answers, for {@link testBackend} and for tests of what uses a backend. */
+/** Small models, and the libraries' own answers to them, for {@link testBackend} and for tests of what uses a backend. */
+import type { TensorMap } from '../../src/core/backend.ts';
 import type { DType, DTypeStorage } from '../../src/core/dtype.ts';
 import type { Dimension } from '../../src/core/signature.ts';
 import { Tensor } from '../../src/core/tensor.ts';
 import { createGraph, encodeModel } from '../../src/onnx/index.ts';
+
+/** The part of both libraries that a comparison needs. */
+interface Library {
+  readonly Tensor: new (type: never, data: never, dims: readonly number[]) => object;
+  readonly InferenceSession: {
+    create(
+      bytes: Uint8Array,
+      options: { executionProviders: string[] },
+    ): Promise<{ run(feeds: never): Promise<object>; release(): Promise<void> }>;
+  };
+}
+
+/** Runs models through a library without Inlay. */
+export function runRawWith(library: Library, provider: string) {
+  return async (model: Uint8Array, feeds: TensorMap): Promise<TensorMap> => {
+    const session = await library.InferenceSession.create(model, { executionProviders: [provider] });
+    const entries = Object.entries(feeds).map(([name, { dtype, shape, data }]) => [
+      name,
+      new library.Tensor(dtype as never, data as never, shape),
+    ]);
+    const outputs = await session.run(Object.fromEntries(entries) as never);
+    await session.release();
+    return Object.fromEntries(
+      Object.entries(outputs as Record<string, { type: DType; dims: number[]; data: unknown }>).map(
+        ([name, { type, dims, data }]) => [name, new Tensor(type, dims, data as DTypeStorage[DType])],
+      ),
+    );
+  };
+}
 
 /** Pseudo-random float32 values in [-1, 1), the same ones each time. */
 export function floats(length: number, seed = 1): Float32Array {

@@ -9,6 +9,8 @@ export interface TestPlatform extends Platform {
   setNow(ms: number): void;
   /** Delays of the timers that wait, milliseconds from now, ascending. */
   timers(): readonly number[];
+  /** Whether the process would wait for one of them. */
+  isKeptAlive(): boolean;
 }
 
 /** 2030-01-01T00:00:00Z. */
@@ -19,7 +21,7 @@ export function testPlatform(options: { seed?: number; fetch?: Platform['fetch']
   let now = testStart;
   let monotonic = 0;
   let state = options.seed ?? 1;
-  const waiting = new Set<{ at: number; task: () => void }>();
+  const waiting = new Set<{ at: number; task: () => void; keepAlive: boolean }>();
 
   /** mulberry32 */
   const random = (): number => {
@@ -33,8 +35,8 @@ export function testPlatform(options: { seed?: number; fetch?: Platform['fetch']
     runtime: 'test',
     now: () => now,
     monotonicMs: () => monotonic,
-    setTimer: (task, delayMs) => {
-      const timer = { at: monotonic + delayMs, task };
+    setTimer: (task, delayMs, keepAlive = false) => {
+      const timer = { at: monotonic + delayMs, task, keepAlive };
       waiting.add(timer);
       return () => {
         waiting.delete(timer);
@@ -65,6 +67,7 @@ export function testPlatform(options: { seed?: number; fetch?: Platform['fetch']
     setNow: (ms) => {
       now = ms;
     },
+    isKeptAlive: () => [...waiting].some(({ keepAlive }) => keepAlive),
     timers: () => [...waiting].map(({ at }) => at - monotonic).sort((a, b) => a - b),
   };
 }

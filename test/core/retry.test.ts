@@ -83,7 +83,7 @@ describe('retry', () => {
     expect(await run([error])).toMatchObject({ outcome: error, tries: 1 });
   });
 
-  it('ends at once when it is aborted while waiting', async () => {
+  it('keeps the process alive while it waits, and ends at once when it is aborted', async () => {
     const platform = testPlatform();
     const controller = new AbortController();
     const running = retry(() => Promise.reject(failure()), {
@@ -94,6 +94,7 @@ describe('retry', () => {
       signal: controller.signal,
     });
     await until(() => platform.timers().length > 0);
+    expect(platform.isKeptAlive()).toBe(true);
     controller.abort(new Error('stopped'));
     await expect(running).rejects.toThrow('stopped');
     expect(platform.timers()).toEqual([]);

@@ -1,13 +1,15 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DTYPES, dtypeFromOnnx, isDType, sizeBytesOf, storageLength, type DType } from '../../src/core/dtype.ts';
-import { InputError } from '../../src/core/errors.ts';
 import {
-  fromBfloat16Bits,
-  fromFloat16Bits,
-  toBfloat16Bits,
-  toFloat16Bits,
-} from '../../src/core/float.ts';
+  DTYPES,
+  dtypeFromOnnx,
+  isDType,
+  sizeBytesOf,
+  storageLength,
+  type DType,
+} from '../../src/core/dtype.ts';
+import { InputError } from '../../src/core/errors.ts';
+import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from '../../src/core/float.ts';
 import { readElements, Tensor, tensorFrom, writeElements, type Scalar } from '../../src/core/tensor.ts';
 
 const dtypes = Object.keys(DTYPES).filter(isDType);
@@ -109,7 +111,7 @@ describe('writeElements', () => {
 
     it(`refuses for ${dtype} what is out of range or no integer`, () => {
       for (const value of [min - 1n, max + 1n, 0.5, Number.NaN, Number.POSITIVE_INFINITY, '1', true]) {
-        expect(() => writeElements(dtype, [value as Scalar])).toThrow(
+        expect(() => writeElements(dtype, [value])).toThrow(
           expect.objectContaining({ code: 'ERR_INLAY_FEED_VALUE' }) as Error,
         );
       }
@@ -177,7 +179,17 @@ describe('Tensor', () => {
     );
   });
 
-  it.each([[[[1, 2], [3]]], [[[1], 2]], [[1, [2]]], [[[1, 2], [3, [4]]]]])('refuses the ragged array %j', (nested) => {
+  it.each([
+    [[[1, 2], [3]]],
+    [[[1], 2]],
+    [[1, [2]]],
+    [
+      [
+        [1, 2],
+        [3, [4]],
+      ],
+    ],
+  ])('refuses the ragged array %j', (nested) => {
     expect(() => tensorFrom('float32', nested)).toThrow(
       expect.objectContaining({ code: 'ERR_INLAY_FEED_SHAPE' }) as Error,
     );

@@ -1,7 +1,8 @@
 import * as ort from 'onnxruntime-node';
 import { onnxruntimeNode } from '../../src/backends/onnxruntime-node.ts';
 import { testBackend, type BackendTraits } from '../conformance/backend.ts';
-import { runRawWith, temporaryFiles, workerBackend } from './backend-libraries.ts';
+import { runRawWith } from '../conformance/backend-models.ts';
+import { temporaryFiles, workerBackend } from './backend-libraries.ts';
 
 const traits: Omit<BackendTraits, 'placement'> = {
   provider: 'cpu',

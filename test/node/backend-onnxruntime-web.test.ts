@@ -1,7 +1,8 @@
 import * as ort from 'onnxruntime-web';
 import { onnxruntimeWeb } from '../../src/backends/onnxruntime-web.ts';
 import { testBackend, type BackendTraits } from '../conformance/backend.ts';
-import { runRawWith, temporaryFiles, workerBackend } from './backend-libraries.ts';
+import { runRawWith } from '../conformance/backend-models.ts';
+import { temporaryFiles, workerBackend } from './backend-libraries.ts';
 
 ort.env.wasm.numThreads = 1;
 

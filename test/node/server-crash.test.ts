@@ -45,7 +45,11 @@ async function kill({ child }: ServerProcess, signal: 'SIGKILL' | 'SIGTERM'): Pr
 }
 
 /** Publishes until the server is gone. @returns versions that were acknowledged. */
-async function publishUntilGone(server: ReachableServer, publisher: Publisher, round: number): Promise<string[]> {
+async function publishUntilGone(
+  server: ReachableServer,
+  publisher: Publisher,
+  round: number,
+): Promise<string[]> {
   const acknowledged: string[] = [];
   for (let i = 0; ; i += 1) {
     const version = `${round}.0.${i}`;
@@ -94,22 +98,29 @@ describe('a server that is killed', () => {
     database.close();
   });
 
-  it.each([1, 30, 60, 90, 130, 200])('starts again after a death %i ms into its first start', async (delayMs) => {
-    const dataDir = await temporaryDirectory();
-    const args = [main, 'server', '--port', '0', '--data', dataDir, '--new-token', '--json'];
-    const child = spawn(process.execPath, args, { stdio: 'ignore' });
-    await new Promise((done) => {
-      setTimeout(done, delayMs);
-    });
-    const exit = once(child, 'exit');
-    child.kill('SIGKILL');
-    await exit;
-    const again = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    onTestFinished(() => {
-      again.kill('SIGKILL');
-    });
-    const [line] = (await once(createInterface(again.stdout), 'line')) as [string];
-    const started = JSON.parse(line) as { url: string; token: string; onlineKey: ReachableServer['onlineKey'] };
-    await install(reach({ ...started, platform: nodePlatform() }));
-  });
+  it.each([1, 30, 60, 90, 130, 200])(
+    'starts again after a death %i ms into its first start',
+    async (delayMs) => {
+      const dataDir = await temporaryDirectory();
+      const args = [main, 'server', '--port', '0', '--data', dataDir, '--new-token', '--json'];
+      const child = spawn(process.execPath, args, { stdio: 'ignore' });
+      await new Promise((done) => {
+        setTimeout(done, delayMs);
+      });
+      const exit = once(child, 'exit');
+      child.kill('SIGKILL');
+      await exit;
+      const again = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+      onTestFinished(() => {
+        again.kill('SIGKILL');
+      });
+      const [line] = (await once(createInterface(again.stdout), 'line')) as [string];
+      const started = JSON.parse(line) as {
+        url: string;
+        token: string;
+        onlineKey: ReachableServer['onlineKey'];
+      };
+      await install(reach({ ...started, platform: nodePlatform() }));
+    },
+  );
 });

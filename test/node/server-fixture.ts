@@ -1,4 +1,4 @@
-import { createHash, webcrypto } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -44,7 +44,7 @@ export function sha256(bytes: Uint8Array): string {
 /** The smallest file that is an ONNX model: IR version 8, opset 17, an empty graph, and a producer to tell it apart. */
 export function tinyModel(producer: string): Uint8Array<ArrayBuffer> {
   const name = new TextEncoder().encode(producer);
-  return Uint8Array.of(8, 8, 0x12, name.length, ...name, 0x3a, 3, 0x0a, 1, 0x67, 0x42, 2, 0x10, 0x11);
+  return Uint8Array.of(8, 8, 0x12, name.length, ...name, 0x3a, 3, 0x12, 1, 0x67, 0x42, 2, 0x10, 0x11);
 }
 
 /** A server as an administrator reaches it. */
@@ -107,7 +107,7 @@ export interface Publisher {
 }
 
 export async function createSigner(platform: Platform): Promise<Signer> {
-  const { subtle } = webcrypto;
+  const { subtle } = globalThis.crypto;
   return openSigner({ subtle, platform }, toKeyFile(await generateKeyPair(subtle)));
 }
 
@@ -184,7 +184,8 @@ export async function problemOf(response: Promise<Response>): Promise<[number, s
 /** Random bytes that look like nothing. */
 export function randomBytes(length: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(length);
-  for (let at = 0; at < length; at += 65_536) webcrypto.getRandomValues(bytes.subarray(at, at + 65_536));
+  for (let at = 0; at < length; at += 65_536)
+    globalThis.crypto.getRandomValues(bytes.subarray(at, at + 65_536));
   return bytes;
 }
 

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { slowModel } from '../conformance/backend-models.ts';
 import { temporaryFiles } from './backend-libraries.ts';
@@ -20,8 +20,12 @@ interface Ending {
 }
 
 function play(scenario: string, path: string, ...more: string[]): Promise<Ending> {
+  return start([script, scenario, path, String(SIZE), ...more]);
+}
+
+function start(argv: readonly string[]): Promise<Ending> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [script, scenario, path, String(SIZE), ...more]);
+    const child = spawn(process.execPath, argv);
     let [stdout, stderr] = ['', ''];
     child.stdout.on('data', (text) => (stdout += text));
     child.stderr.on('data', (text) => (stderr += text));
@@ -69,6 +73,14 @@ describe('a process with a native run in a worker', () => {
 
   it('ends by itself when nothing runs', async () => {
     expect(await play('leave-idle', path)).toEqual(clean(0, 'done\n'));
+  });
+
+  it('starts workers from a script on the command line, too', async () => {
+    const code = `process.argv.splice(1, 0, ''); await import(${JSON.stringify(pathToFileURL(script).href)});`;
+    for (const flags of [['--input-type=module'], ['--input-type', 'module']]) {
+      const ending = await start([...flags, '--eval', code, 'leave-idle', path, String(SIZE)]);
+      expect(ending).toEqual(clean(0, 'done\n'));
+    }
   });
 
   it('stays alive for a run in flight', async () => {

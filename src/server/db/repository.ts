@@ -5,6 +5,8 @@ import type { Schema } from './schema.ts';
 /** Roles whose metadata the server keeps. */
 export type Role = 'root' | 'targets' | 'rollout' | 'snapshot' | 'timestamp';
 
+const roles: readonly Role[] = ['root', 'targets', 'rollout', 'snapshot', 'timestamp'];
+
 /** A metadata file to be added. */
 export interface NewMetadata {
   readonly role: Role;
@@ -75,12 +77,21 @@ export function createRepository(db: Kysely<Schema>, now: () => number): Reposit
   return {
     heads: () =>
       guarded(async () => {
-        const rows = await db
-          .selectFrom('metadata')
-          .select((eb) => ['role', eb.fn.max('version').as('version')])
-          .groupBy('role')
-          .execute();
-        return Object.fromEntries(rows.map(({ role, version }) => [role, Number(version)]));
+        // One index seek per role, however many versions there are: every poll of a device asks this.
+        const row = await db
+          .selectNoFrom((eb) =>
+            roles.map((role) =>
+              eb
+                .selectFrom('metadata')
+                .select(({ fn }) => fn.max('version').as('version'))
+                .where('role', '=', role)
+                .as(role),
+            ),
+          )
+          .executeTakeFirstOrThrow();
+        return Object.fromEntries(
+          roles.flatMap((role) => (row[role] === null ? [] : [[role, Number(row[role])]])),
+        );
       }),
 
     text: (role, version) =>

@@ -11,6 +11,7 @@ import {
 import { signMetadata } from '../../../src/publish/sign.ts';
 import type { Signer } from '../../../src/publish/signer.ts';
 import { createTrustedMetadata, metadataCaps, type TrustedMetadata } from '../../../src/trust/client.ts';
+import type { MetaFile } from '../../../src/trust/metadata.ts';
 import { parseEnvelope } from '../../../src/trust/parse.ts';
 import { testPlatform, testStart, type TestPlatform } from '../platform.ts';
 import { createRepository, newSigner, type Repository } from '../publish/repository.ts';
@@ -119,6 +120,36 @@ describe('a trusted set', () => {
     await expect(trusted.updateRollout(files.rollout)).rejects.toThrow(
       failsWith('ERR_INLAY_METADATA_INVALID'),
     );
+  });
+
+  it('is not current without the rollout that its snapshot lists', async () => {
+    const trusted = await open();
+    const { files } = repository;
+    await trusted.updateTimestamp(files.timestamp);
+    await trusted.updateSnapshot(files.snapshot);
+    await trusted.updateTargets(files.targets);
+    expect(() => {
+      trusted.assertCurrent();
+    }).toThrow(/rollout is missing/);
+  });
+
+  it('refuses a file that is pinned by a hash that it cannot compute', async () => {
+    const { timestamp, snapshot } = await pin(undefined, (file) => ({ ...file, hashes: { sha512: 'ab' } }));
+    const trusted = await open();
+    await trusted.updateTimestamp(timestamp);
+    await expect(trusted.updateSnapshot(snapshot)).rejects.toThrow(failsWith('ERR_INLAY_HASH'));
+  });
+
+  it('refuses a file whose version is not the pinned one', async () => {
+    for (const [version, code] of [
+      [versionsNow() - 1, 'ERR_INLAY_METADATA_INVALID'],
+      [versionsNow() + 1, 'ERR_INLAY_ROLLBACK'],
+    ] as const) {
+      const { timestamp, snapshot } = await pin(undefined, (file) => ({ ...file, version }));
+      const trusted = await open();
+      await trusted.updateTimestamp(timestamp);
+      await expect(trusted.updateSnapshot(snapshot)).rejects.toThrow(failsWith(code));
+    }
   });
 
   it('takes the same timestamp version again for no change', async () => {
@@ -467,8 +498,14 @@ describe('attacks (TUF 1.0 §1.5.2)', () => {
   });
 });
 
+/** Version of the next snapshot. */
+const versionsNow = (): number => repository.versions.snapshot;
+
 /** Signs a snapshot and a timestamp that pin the present targets and, if given, another rollout. */
-async function pin(rollout?: Uint8Array): Promise<{ snapshot: Uint8Array; timestamp: Uint8Array }> {
+async function pin(
+  rollout?: Uint8Array,
+  change: (snapshot: MetaFile) => MetaFile = (file) => file,
+): Promise<{ snapshot: Uint8Array; timestamp: Uint8Array }> {
   const { files, online, versions, targetsBody } = repository;
   const expires = expiresIn(testStart, 3);
   const meta = {
@@ -478,7 +515,7 @@ async function pin(rollout?: Uint8Array): Promise<{ snapshot: Uint8Array; timest
   const snapshot = await signMetadata(createSnapshot({ version: versions.snapshot, expires, meta }), [
     online,
   ]);
-  const pinned = describeFile(platform, versions.snapshot, snapshot);
+  const pinned = change(describeFile(platform, versions.snapshot, snapshot));
   const body = createTimestamp({ version: versions.timestamp, expires, snapshot: pinned });
   return { snapshot, timestamp: await signMetadata(body, [online]) };
 }

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { StoreError } from '../../../src/core/errors.ts';
 import type { Store } from '../../../src/core/store.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
 import { sha256Hex } from '../../../src/trust/keys.ts';
@@ -78,6 +79,15 @@ describe('downloadTarget', () => {
   it('tells a failing store from a failing server', async () => {
     store.putBlob = () => Promise.reject(new Error('disk on fire'));
     expect((await download(content)).outcome).toEqual(new Error('disk on fire'));
+  });
+
+  it('names what the server did wrong, also when the store wraps it', async () => {
+    const { putBlob } = store;
+    store.putBlob = (name, pieces) =>
+      putBlob(name, pieces).catch((cause: unknown) => {
+        throw new StoreError('ERR_INLAY_STORE_IO', 'The write failed.', { cause });
+      });
+    expect((await download(content, content)).outcome).toEqual(failsWith('ERR_INLAY_LENGTH'));
   });
 
   it('reports a login page as wrong content and not as a forged file', async () => {

@@ -76,6 +76,20 @@ describe('resolvePlan', () => {
     expect(() => resolve([{ ...plan, model: 'faces' }], 'faces')).toThrow(refused);
   });
 
+  it.each([
+    ['the folder of another model', 'models/faces/2/m.onnx', {}],
+    ['the folder of another release', 'models/digits/7/m.onnx', {}],
+    ['the name of another model', two.path, { model: 'faces' }],
+  ])('wrong software: a signed file with %s is no release of this one', (_, path, change) => {
+    const target = targets.targets[two.path];
+    if (!target) throw new Error('The release is missing.');
+    const listed = { ...targets.targets, [path]: { ...target, custom: { ...target.custom, ...change } } };
+    const rollout = withPlans([{ ...plan, cand: { ...plan.cand, path } }]);
+    expect(() =>
+      resolvePlan({ targets: { ...targets, targets: listed }, rollout }, 'stable', 'digits'),
+    ).toThrow(refused);
+  });
+
   it('does not mind the base of a completed rollout', () => {
     const base = { ...one, path: 'models/digits/0/gone.onnx' };
     expect(resolve([{ ...plan, base, bp: 10_000, state: 'complete' }])).toMatchObject({ state: 'complete' });

@@ -267,6 +267,15 @@ describe('a failing check', () => {
     expect(await sync.resolve('digits')).toMatchObject({ version: '1.1.0' });
   });
 
+  it('is incomplete without the rollout that the snapshot lists', async () => {
+    const { timestamp, snapshot } = repository.files;
+    server.intercept = (path) =>
+      path.startsWith('/v1/tip')
+        ? Response.json({ roots: [], timestamp: fromUtf8(timestamp), snapshot: fromUtf8(snapshot) })
+        : undefined;
+    expect(await failing(open().check())).toEqual(failsWith('ERR_INLAY_METADATA_INVALID'));
+  });
+
   it('indefinite freeze: expired metadata stops activations and not what is committed', async () => {
     await shipped('1.0.0', one);
     const sync = open();
@@ -419,6 +428,7 @@ describe('the poll loop', () => {
       sync.start();
       sync.start();
       expect(device.timers()).toHaveLength(1);
+      expect(device.isKeptAlive()).toBe(false);
       return device.timers()[0] ?? -1;
     });
     expect(Math.min(...firsts)).toBeLessThan(pollMs * 0.05);
@@ -465,6 +475,11 @@ describe('the poll loop', () => {
     platform.advance(platform.timers()[0] ?? 0);
     await until(() => platform.timers().includes(pollMs));
     expect(sync.info().lastError).toBeUndefined();
+
+    server.intercept = () => Response.json({}, { status: 404 });
+    platform.advance(pollMs);
+    await until(() => errors.length === 10 && platform.timers().length === 1);
+    expect(platform.timers()).toEqual([15_000]);
     await sync.stop();
   });
 
@@ -492,6 +507,13 @@ describe('the poll loop', () => {
     expect(platform.timers()).toEqual([]);
     await expect(sync.check()).rejects.toThrow(failsWith('ERR_INLAY_CLOSED'));
     await expect(sync.resolve('digits')).rejects.toThrow(failsWith('ERR_INLAY_CLOSED'));
+    sync.start();
+    expect(platform.timers()).toEqual([]);
+  });
+
+  it('does not begin after a stop', async () => {
+    const sync = open({ pollMs });
+    await sync.stop();
     sync.start();
     expect(platform.timers()).toEqual([]);
   });
