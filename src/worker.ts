@@ -9,14 +9,13 @@ import { onnxruntimeNode } from './backends/onnxruntime-node.ts';
 import { onnxruntimeWeb } from './backends/onnxruntime-web.ts';
 import type { Backend } from './core/backend.ts';
 import { hostBackend } from './workers/host.ts';
+import { createAttentivePort } from './workers/node-port.ts';
 import type { NodeWorkerMessage } from './workers/node.ts';
 import { createGuard } from './workers/quiesce.ts';
 
-const { library, options, cell } = workerData as NodeWorkerMessage;
-
-const backends: Readonly<Record<NodeWorkerMessage['library'], () => Backend>> = {
-  'onnxruntime-node': () => onnxruntimeNode({ ...options, ort: () => import('onnxruntime-node') }),
-  'onnxruntime-web': () => onnxruntimeWeb({ ...options, ort: () => import('onnxruntime-web') }),
+const backends: Readonly<Record<NodeWorkerMessage['library'], (options: object) => Backend>> = {
+  'onnxruntime-node': (options) => onnxruntimeNode({ ...options, ort: () => import('onnxruntime-node') }),
+  'onnxruntime-web': (options) => onnxruntimeWeb({ ...options, ort: () => import('onnxruntime-web') }),
 };
 
 if (parentPort === null) throw new Error('inlay/worker is started as a worker thread, not imported.');
@@ -24,4 +23,5 @@ parentPort.on('messageerror', (error) => {
   // A call that cannot be read would wait for its answer for good; a lost worker does not.
   throw error;
 });
-hostBackend(backends[library](), nodeEndpoint(parentPort), createGuard(cell));
+const { library, options = {}, cell } = workerData as NodeWorkerMessage;
+hostBackend(backends[library](options), nodeEndpoint(createAttentivePort(parentPort)), createGuard(cell));

@@ -221,8 +221,9 @@ export function createCatalog(options: CatalogOptions): Catalog {
       assertOnlineRoot(root, signer);
       const files: NewMetadata[] = [{ role: 'root', version: root.version, text }];
       // Every change makes a new timestamp, so that two writers on one database cannot both win.
-      if (published)
+      if (published) {
         files.push(await stamp(heads, { version: heads.snapshot ?? 0, text: published.texts.snapshot }));
+      }
       await repository.add(files, { actor, action: 'root', details: versions(files) });
       return root.version;
     });

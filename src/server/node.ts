@@ -1,8 +1,5 @@
 import { mkdir } from 'node:fs/promises';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
-import { getRequestListener } from '@hono/node-server';
 import type { Platform } from '../core/platform.ts';
 import { nodePlatform } from '../platform-node.ts';
 import type { NamedKey } from '../trust/keys.ts';
@@ -11,6 +8,7 @@ import { createToken, hashToken } from './auth.ts';
 import { createCatalog } from './catalog.ts';
 import { createRepository } from './db/repository.ts';
 import { openSqlite } from './db/sqlite.ts';
+import { listen } from './listen.ts';
 import { lockDirectory } from './lock.ts';
 import { openOnlineKey } from './online-key.ts';
 import { openDiskStorage } from './storage/disk.ts';
@@ -47,9 +45,6 @@ export interface RunningServer {
 
 /** Online metadata is looked at this often; the first device after an expiry would have to wait for it otherwise. */
 const renewEveryMs = 15 * 60_000;
-/** A large upload on a slow line takes longer than Node's five minutes. */
-const requestTimeoutMs = 6 * 3_600_000;
-const drainMs = 5_000;
 
 /**
  * Starts a sync server on a data directory. The directory is used by one server at a time.
@@ -96,36 +91,15 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
       renewal = renew();
     };
     undo.push(() => {
+      stopped = true;
       cancelTimer();
       return renewal;
     });
     schedule();
     await renewal;
 
-    const listener = getRequestListener(app.fetch, { overrideGlobalObjects: false });
-    const server = createServer({ requestTimeout: requestTimeoutMs }, (request, response) => {
-      response.once('close', () => {
-        // A connection that was busy when the server stopped would be kept alive for seconds.
-        if (stopped) setImmediate(() => server.closeIdleConnections());
-      });
-      void listener(request, response);
-    });
-    await new Promise<void>((done, fail) => {
-      server.once('error', fail);
-      server.listen(port, host, done);
-    });
-    undo.push(async () => {
-      stopped = true;
-      const closed = new Promise((done) => {
-        server.close(done);
-      });
-      server.closeIdleConnections();
-      const cancel = platform.setTimer(() => {
-        server.closeAllConnections();
-      }, drainMs);
-      await closed;
-      cancel();
-    });
+    const listening = await listen(app, { host, port, platform });
+    undo.push(() => listening.close());
 
     // Only now, so that a start that fails does not use the one token up.
     let token: string | undefined;
@@ -134,11 +108,9 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
       await repository.replaceTokens(hashToken(token));
     }
 
-    const { address, family, port: actualPort } = server.address() as AddressInfo;
-    const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${actualPort}`;
     let closing: Promise<void> | undefined;
     return {
-      url,
+      url: listening.url,
       ...(token !== undefined && { token }),
       onlineKey: { keyid: signer.keyid, key: signer.key },
       close: () => (closing ??= release()),
