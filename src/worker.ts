@@ -9,7 +9,6 @@ import { onnxruntimeNode } from './backends/onnxruntime-node.ts';
 import { onnxruntimeWeb } from './backends/onnxruntime-web.ts';
 import type { Backend } from './core/backend.ts';
 import { hostBackend } from './workers/host.ts';
-import { createAttentivePort } from './workers/node-port.ts';
 import type { NodeWorkerMessage } from './workers/node.ts';
 import { createGuard } from './workers/quiesce.ts';
 
@@ -24,4 +23,4 @@ parentPort.on('messageerror', (error) => {
   throw error;
 });
 const { library, options = {}, cell } = workerData as NodeWorkerMessage;
-hostBackend(backends[library](options), nodeEndpoint(createAttentivePort(parentPort)), createGuard(cell));
+hostBackend(backends[library](options), nodeEndpoint(parentPort), createGuard(cell));

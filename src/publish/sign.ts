@@ -26,7 +26,7 @@ export async function signMetadata(
  * Writes an envelope as JSON. It is its canonical form, except that control characters are escaped: OLPC canonical
  * JSON leaves them bare, and JSON readers refuse that.
  */
-export function encodeEnvelope(envelope: Envelope): Uint8Array<ArrayBuffer> {
+function encodeEnvelope(envelope: Envelope): Uint8Array<ArrayBuffer> {
   const text = fromUtf8(canonicalJson(envelope));
   // White space stands only inside strings, so every control character is one of theirs.
   const escape = (char: string): string =>

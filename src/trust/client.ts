@@ -26,7 +26,7 @@ import type {
 } from './metadata.ts';
 import { verifySignatures } from './verify.ts';
 
-export { metadataCaps, type TrustedRole } from './checks.ts';
+export { metadataCaps } from './checks.ts';
 
 /** What a trusted set is made of. */
 export interface TrustedMetadataOptions {

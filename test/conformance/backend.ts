@@ -386,7 +386,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
 }
 
 /** Compares element by element and bit by bit. */
-export function expectSame(actual: TensorMap, expected: TensorMap): void {
+function expectSame(actual: TensorMap, expected: TensorMap): void {
   expect(Object.keys(actual).sort()).toEqual(Object.keys(expected).sort());
   for (const [name, tensor] of Object.entries(expected)) {
     const other = actual[name] as Tensor;

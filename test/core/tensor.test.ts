@@ -10,7 +10,7 @@ import {
 } from '../../src/core/dtype.ts';
 import { InputError } from '../../src/core/errors.ts';
 import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from '../../src/core/float.ts';
-import { readElements, Tensor, tensorFrom, writeElements, type Scalar } from '../../src/core/tensor.ts';
+import { readElements, Tensor, tensorFrom, writeElements } from '../../src/core/tensor.ts';
 
 const dtypes = Object.keys(DTYPES).filter(isDType);
 

@@ -25,7 +25,7 @@ export interface FakeBackendOptions {
   readonly onRun?: (feeds: TensorMap, provider: string) => TensorMap | Promise<TensorMap>;
 }
 
-export const VECTOR: Signature = {
+const VECTOR: Signature = {
   inputs: [{ name: 'x', dtype: 'float32', shape: ['batch', 2] }],
   outputs: [{ name: 'y', dtype: 'float32', shape: ['batch', 2] }],
 };
