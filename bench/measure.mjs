@@ -5,20 +5,24 @@ import { performance } from 'node:perf_hooks';
  * @template {string} Name
  * @param {Record<Name, () => Promise<unknown>>} contestants Each does one unit of work.
  * @param {{ rounds: number, repeats: number }} options Repeats are the units per contestant and round.
- * @returns {Promise<Record<Name, number[]>>} microseconds per unit, one figure per round.
+ * @returns {Promise<Record<Name, number[]>>} for each round, the median of its units in microseconds.
  */
 export async function interleave(contestants, { rounds, repeats }) {
   const entries = Object.entries(contestants);
-  const times = Object.fromEntries(entries.map(([name]) => [name, []]));
+  const results = Object.fromEntries(entries.map(([name]) => [name, []]));
+  const times = new Float64Array(repeats);
   for (let round = -1; round < rounds; round += 1) {
     for (const [name, work] of entries) {
-      const started = performance.now();
-      for (let i = 0; i < repeats; i += 1) await work();
+      for (let i = 0; i < repeats; i += 1) {
+        const started = performance.now();
+        await work();
+        times[i] = (performance.now() - started) * 1000;
+      }
       // The first round warms caches and compilers up.
-      if (round >= 0) times[name].push(((performance.now() - started) * 1000) / repeats);
+      if (round >= 0) results[name].push(median(times));
     }
   }
-  return times;
+  return results;
 }
 
 /** Median. @param {readonly number[]} values */

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 import * as ort from 'onnxruntime-node';
 import { createInlay, Tensor } from 'inlay';
 import { added, interleave, median } from './measure.mjs';
@@ -20,26 +22,17 @@ export async function run() {
   const tensor = { x: new Tensor('float32', [1, 4], data) };
   const array = { x: data };
 
+  const echo = await startEcho();
   const small = await interleave(
     {
       raw: () => session.run(raw),
       tensor: () => inlineModel.run(tensor),
       array: () => inlineModel.run(array),
       worker: () => workerModel.run(tensor),
+      echo: () => echo.send(array),
     },
     { rounds: 21, repeats: 2000 },
   );
-  const budget = Math.max(2, 0.15 * median(small.raw));
-  const overhead = (name, times, target) =>
-    figure({
-      bench: 'overhead',
-      case: name,
-      metric: 'added per call',
-      value: added(small.raw, times),
-      unit: 'µs',
-      target,
-    });
-
   // 6 MB: what a 1024 × 512 × 3 float image takes.
   const count = (6 * 2 ** 20) / 4;
   const large = await worker.load(write('mean', mean(count)));
@@ -58,43 +51,44 @@ export async function run() {
     },
     { rounds: 15, repeats: 20 },
   );
+  await Promise.all([inline.close(), worker.close(), session.release(), echo.stop()]);
+
+  const row = (name, value, parts = {}) =>
+    figure({ bench: 'overhead', case: name, metric: 'per call', value, unit: 'µs', ...parts });
+  const overhead = (name, times, target) =>
+    row(name, added(small.raw, times), { metric: 'added per call', target });
+  const budget = Math.max(2, 0.15 * median(small.raw));
   return [
-    figure({
-      bench: 'overhead',
-      case: 'raw session.run',
-      metric: 'per call',
-      value: median(small.raw),
-      unit: 'µs',
-    }),
-    figure({
-      bench: 'overhead',
-      case: 'inline, tensor',
-      metric: 'per call',
-      value: median(small.tensor),
-      baseline: median(small.raw),
-      unit: 'µs',
-    }),
+    row('raw session.run', median(small.raw)),
+    row('inline, tensor', median(small.tensor), { baseline: median(small.raw) }),
     overhead('inline, tensor', small.tensor, budget),
     overhead('inline, typed array', small.array, budget),
+    row('bare postMessage to a worker and back', median(small.echo)),
     overhead('worker, small feeds', small.worker, 35),
-    figure({
-      bench: 'overhead',
-      case: 'worker, 6 MB copied',
-      metric: 'per call',
-      value: median(moved.copied),
-      baseline: median(moved.inline),
-      unit: 'µs',
-    }),
-    figure({
-      bench: 'overhead',
-      case: 'worker, 6 MB transferred',
-      metric: 'per call',
-      value: median(moved.transferred),
+    row('worker, 6 MB copied', median(moved.copied), { baseline: median(moved.inline) }),
+    row('worker, 6 MB transferred', median(moved.transferred), {
       baseline: median(moved.copied),
-      unit: 'µs',
       target: 1,
       targetIs: 'ratio',
       ok: detached && added(moved.transferred, moved.copied) > 0,
     }),
   ];
+}
+
+/** A worker that only sends messages back: what crossing threads costs on this machine, whoever does it. */
+async function startEcho() {
+  const code = `const { parentPort } = require('node:worker_threads');
+    parentPort.on('message', (message) => parentPort.postMessage(message));`;
+  const worker = new Worker(code, { eval: true });
+  await once(worker, 'online');
+  let settle;
+  worker.on('message', (message) => settle(message));
+  return {
+    send: (message) =>
+      new Promise((resolve) => {
+        settle = resolve;
+        worker.postMessage(message);
+      }),
+    stop: () => worker.terminate(),
+  };
 }

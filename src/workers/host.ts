@@ -79,5 +79,5 @@ export function hostBackend(backend: Backend, endpoint: Endpoint, guard: Guard):
       await backend.close();
     }),
   };
-  serve(api, endpoint);
+  serve(api, endpoint, 'run');
 }

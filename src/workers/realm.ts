@@ -90,6 +90,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     const link = connect<Calls>(
       handle.endpoint,
       ['providers', 'create', 'run', 'release', 'close'],
+      'run',
       (busy) => {
         handle.setBusy(busy);
       },

@@ -37,16 +37,17 @@ const api = {
   },
 };
 
-describe('a link', () => {
+describe.each(Object.keys(api) as (keyof typeof api)[])('a link whose short way is `%s`', (short) => {
   let ports: MessageChannel | undefined;
   const busy: boolean[] = [];
   const open = (): Link<typeof api> => {
     ports = new MessageChannel();
     busy.length = 0;
-    serve(api, ports.port2 as unknown as Endpoint);
+    serve(api, ports.port2 as unknown as Endpoint, short);
     return connect<typeof api>(
       ports.port1 as unknown as Endpoint,
       Object.keys(api) as (keyof typeof api)[],
+      short,
       (state) => busy.push(state),
     );
   };
