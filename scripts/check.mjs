@@ -11,6 +11,7 @@ const steps = {
   'the lock file is complete': () => runNpm(['ci', '--dry-run', '--silent', '--prefer-offline']),
   'dist is built': () => withLock(buildDist),
   'types hold, tests included': () => runBin('tsc', ['-b']),
+  'examples in the documentation compile': () => runNode('scripts/check-examples.mjs'),
   'lint rules hold': () => runBin('oxlint', ['--type-aware', ...folders]),
   'files are formatted': () => runBin('oxfmt', ['--check']),
   'the package is well formed': () => runBin('publint', ['--strict']),

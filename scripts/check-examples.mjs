@@ -1,0 +1,87 @@
+// Type-checks every example of the README and of the documentation comments, as the code of somebody who uses the package.
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { root, runBin, runMain, SetupError } from './run.mjs';
+
+const folder = join(root, 'build/examples');
+
+/** Where the names come from that an example may use without importing them. */
+const imports = {
+  inlay: ['createInlay', 'Tensor', 'tensorFrom'],
+  'inlay/onnx': ['createGraph', 'encodeModel'],
+  'inlay/backends/onnxruntime-node': ['onnxruntimeNode'],
+  'inlay/backends/onnxruntime-web': ['onnxruntimeWeb'],
+  'node:fs/promises': ['readFile'],
+  '../workers/realm.js': ['createWorkerBackend'],
+  '../workers/node.js': ['spawnNodeWorker'],
+};
+
+/** What an example may take as given. */
+const given = {
+  pixels: 'Float32Array',
+  root: 'string',
+  model: "import('inlay').Model",
+  script: 'URL',
+  data: "import('../workers/node.js').NodeWorkerData",
+};
+
+function examplesOf(path) {
+  const text = readFileSync(join(root, path), 'utf8');
+  if (path.endsWith('.md')) return [...text.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code);
+  return [...text.matchAll(/^ *\* @example\n((?: *\*(?!\/).*\n)+)/gm)].map(([, block]) =>
+    block.replace(/^ *\* ?/gm, '').replace(/^@[^]*$/m, ''),
+  );
+}
+
+function complete(code) {
+  const uses = (name) => new RegExp(`\\b${name}\\b`).test(code);
+  const defines = (name) => new RegExp(`(const|import) [^;=]*\\b${name}\\b`).test(code);
+  const isFree = (name) => uses(name) && !defines(name);
+  const lines = Object.entries(imports).flatMap(([from, names]) => {
+    const free = names.filter(isFree);
+    return free.length > 0 ? [`import { ${free.join(', ')} } from '${from}';`] : [];
+  });
+  const declared = Object.entries(given).filter(([name]) => isFree(name));
+  return [
+    ...lines,
+    ...declared.map(([name, type]) => `declare const ${name}: ${type};`),
+    code,
+    'export {};',
+    '',
+  ].join('\n');
+}
+
+await runMain(async () => {
+  const sources = readdirSync(join(root, 'src'), { recursive: true }).filter((path) => path.endsWith('.ts'));
+  const files = ['README.md', ...sources.map((path) => join('src', path))];
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  let count = 0;
+  for (const path of files) {
+    for (const code of examplesOf(path)) {
+      count += 1;
+      const name = `${path.replaceAll(/[^a-z0-9]+/gi, '-')}-${count}.ts`;
+      writeFileSync(join(folder, name), complete(code));
+    }
+  }
+  const config = {
+    extends: '../../src/tsconfig.base.json',
+    compilerOptions: {
+      lib: ['es2022', 'esnext.disposable', 'dom'],
+      types: ['node'],
+      noEmit: true,
+      composite: false,
+      isolatedDeclarations: false,
+      declaration: false,
+      noUncheckedIndexedAccess: false,
+      rootDir: '..',
+    },
+    include: ['.'],
+    // The default excludes `outDir`, which this folder is in.
+    exclude: [],
+  };
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config));
+  const code = await runBin('tsc', ['-p', join(folder, 'tsconfig.json')]);
+  if ((code ?? 0) !== 0) throw new SetupError('✗ An example of the documentation does not compile.');
+  console.log(`${count} examples compile.`);
+});
