@@ -9,6 +9,7 @@ import type { Platform } from './core/platform.ts';
 import type { Store } from './core/store.ts';
 import { assembleInlay, type Inlay, type InlayOptions } from './engine/inlay.ts';
 import { nodePlatform } from './platform-node.ts';
+import { withMemoryFallback } from './stores/fs-fallback.ts';
 import { openFsStore } from './stores/fs.ts';
 import { spawnNodeWorker } from './workers/node.ts';
 import { createWorkerBackend } from './workers/realm.ts';
@@ -30,7 +31,10 @@ export interface NodeBackendOptions {
 export interface NodeInlayOptions extends InlayOptions, NodeBackendOptions {
   /** Inference libraries to use, best first. Default: what {@link createBackends} makes. The host closes its own. */
   readonly backends?: readonly Backend[];
-  /** Where models by name are kept. Default: the OS cache directory. The host closes its own. */
+  /**
+   * Where models by name are kept. Default: the OS cache directory, or memory where that cannot be used, as
+   * `info().store.degraded` then says. The host closes its own.
+   */
   readonly store?: Store;
   /** Clock, randomness, fetch and hashing. Default: Node's. */
   readonly platform?: Platform;
@@ -68,10 +72,11 @@ export function createBackends(options: NodeBackendOptions = {}): readonly Backe
  */
 export function createInlay(options: NodeInlayOptions = {}): Inlay {
   const backends = options.backends ?? createBackends(options);
-  const store = options.store ?? openFsStore();
+  const platform = options.platform ?? nodePlatform();
+  const store = options.store ?? withMemoryFallback(openFsStore(), platform.createSha256);
   return assembleInlay({
     ...options,
-    platform: options.platform ?? nodePlatform(),
+    platform,
     backends,
     store,
     remote: () => import('./update/remote.ts'),

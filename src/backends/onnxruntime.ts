@@ -69,15 +69,13 @@ export function createLoader<Module extends OrtModule>(
   packageName: string,
 ): () => Promise<Module> {
   let loading: Promise<Module> | undefined = typeof ort === 'function' ? undefined : Promise.resolve(ort);
-  const load = async (): Promise<Module> => {
-    try {
-      return await (ort as () => Promise<Module>)();
-    } catch (cause) {
+  // Async, so that a loader that throws at once fails like one that rejects.
+  const load = async (): Promise<Module> => (ort as () => Promise<Module>)();
+  return () =>
+    (loading ??= load().catch((cause: unknown) => {
       loading = undefined;
       throw loadError(cause, packageName);
-    }
-  };
-  return () => (loading ??= load());
+    }));
 }
 
 function loadError(cause: unknown, packageName: string): BackendError {
@@ -333,5 +331,7 @@ const NOISE = /\/\S+\.(cc|h):\d+ \S.*?\)(::<lambda\(\)>)? |^.*?ERROR_CODE: \d+, 
 
 /** A library's message on one line, without noise and final stop. */
 function reasonOf(thrown: unknown): string {
-  return messageOf(thrown).replace(/\s+/g, ' ').replace(NOISE, '').trim().replace(/\.$/, '').slice(0, 500);
+  // Cut before it is searched: names out of a hostile model are in it, and the search takes time by their square.
+  const message = messageOf(thrown).slice(0, 2000);
+  return message.replace(/\s+/g, ' ').replace(NOISE, '').trim().replace(/\.$/, '').slice(0, 500);
 }

@@ -39,11 +39,14 @@ export interface AdminClientOptions {
   readonly platform: Pick<Platform, 'fetch'>;
 }
 
-/** Creates the client. Nothing is sent yet. */
+/** Creates the client. Nothing is sent yet. @throws `TypeError` if the URL or the token cannot be one. */
 export function createAdminClient(options: AdminClientOptions): AdminClient {
   const { server, token, platform } = options;
   if (!/^https?:\/\//.test(server)) {
     throw new TypeError(`The server ${server} is not a URL; write it like http://127.0.0.1:8787.`);
+  }
+  if (token !== undefined && !/^[!-~]+$/.test(token)) {
+    throw new TypeError('The admin token has characters that no token has; copy it again.');
   }
   const base = server.replace(/\/+$/, '');
 

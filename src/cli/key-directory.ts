@@ -1,12 +1,13 @@
 /** The folder of the offline keys: `root.key.json`, `targets.key.json`, and the public metadata beside them. */
 
 import { webcrypto } from 'node:crypto';
-import { access, mkdir, open, readFile, rename } from 'node:fs/promises';
+import { access, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { toHex } from '../core/bytes.ts';
 import { InlayError, ServerError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import { generateKeyPair, openSigner, toKeyFile, type KeyFile, type Signer } from '../publish/signer.ts';
+import { generateKeyPair, openSigner, parseKeyFile, toKeyFile, type Signer } from '../publish/signer.ts';
+import { makeFolder } from '../server/folder.ts';
 
 /** Files that may be shown to anyone. */
 export type PublicFile = 'root.json' | 'targets.json' | 'verified.json';
@@ -54,14 +55,15 @@ export function openKeyDirectory(path: string, platform: Platform): KeyDirectory
       join(path, 'root.json'),
       join(path, 'targets.json'),
     ]) {
-      if (await exists(file)) {
-        throw new ServerError(
-          'ERR_INLAY_CONFLICT',
-          `${file} exists and is not overwritten; choose another folder with --keys, ` +
-            'or send what is there to the server with `inlay keys install`.',
-          { details: { file } },
-        );
-      }
+      if (!(await exists(file))) continue;
+      const isInstallable =
+        (await exists(join(path, 'root.json'))) && (await exists(join(path, 'targets.json')));
+      throw new ServerError(
+        'ERR_INLAY_CONFLICT',
+        `${file} exists and is not overwritten; choose another folder with --keys` +
+          (isInstallable ? ', or send what is there to the server with `inlay keys install`.' : '.'),
+        { details: { file } },
+      );
     }
   };
 
@@ -75,20 +77,14 @@ export function openKeyDirectory(path: string, platform: Platform): KeyDirectory
     path,
     assertVacant,
     create: async () => {
-      await mkdir(path, { recursive: true, mode: 0o700 });
+      await makeFolder(path);
       await assertVacant();
       return { root: await createKey('root'), targets: await createKey('targets') };
     },
     signer: async (role) => {
       const bytes = await read(fileOf(role));
       if (!bytes) throw missing(fileOf(role));
-      let keyFile: KeyFile;
-      try {
-        keyFile = JSON.parse(new TextDecoder().decode(bytes)) as KeyFile;
-      } catch {
-        // The parser's message quotes the file, and that holds a private key.
-        throw new TypeError(`The key file ${fileOf(role)} is damaged; restore it from a backup.`);
-      }
+      const keyFile = parseKeyFile(new TextDecoder().decode(bytes), fileOf(role));
       return openSigner({ subtle, platform }, keyFile);
     },
     read: (file) => read(join(path, file)),

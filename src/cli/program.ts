@@ -9,14 +9,24 @@ import { addRolloutList } from './rollout-list.ts';
 import { addRolloutSet } from './rollout-set.ts';
 import { addServer } from './server.ts';
 import { addStatus } from './status.ts';
-import type { Terminal } from './terminal.ts';
+import { toPrintable, type Terminal } from './terminal.ts';
 
 /**
  * Runs one command line.
  * @param args without the names of the runtime and the script.
  * @returns exit code: 0, 1 for a failure, 2 for a wrong command line.
  */
-export async function runCommand(args: readonly string[], terminal: Terminal): Promise<number> {
+export async function runCommand(args: readonly string[], outside: Terminal): Promise<number> {
+  // Names in model files and messages of servers are printed, and come from anyone.
+  const terminal: Terminal = {
+    ...outside,
+    print: (text) => {
+      outside.print(toPrintable(text));
+    },
+    printError: (text) => {
+      outside.printError(toPrintable(text));
+    },
+  };
   try {
     await createProgram(terminal).parseAsync([...args], { from: 'user' });
     return 0;

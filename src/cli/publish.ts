@@ -72,7 +72,7 @@ function targetName(path: string): string {
   const plain = basename(path)
     .toLowerCase()
     .replace(/[^a-z0-9._-]+/g, '-')
-    .replace(/^[^a-z0-9]+/, '')
-    .slice(-128);
+    .slice(-128)
+    .replace(/^[^a-z0-9]+/, '');
   return plain === '' ? 'model.onnx' : plain;
 }

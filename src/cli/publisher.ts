@@ -87,6 +87,13 @@ async function currentTargets({ client, keys, platform }: PublishOptions): Promi
     throw new TrustError('ERR_INLAY_HASH', 'The targets are not those that the snapshot pins; try again.');
   }
   const envelope = parseEnvelope(bytes, 'targets');
+  // Whoever holds the online key could call an old file the newest one (TUF 1.0 §5.6.4).
+  if (envelope.signed.version !== pin.version) {
+    throw new TrustError(
+      'ERR_INLAY_ROLLBACK',
+      `The targets are of version ${envelope.signed.version} where the snapshot pins ${pin.version}; restore the server.`,
+    );
+  }
   await verifySignatures(platform, envelope, 'targets', trusted.root.keys, trusted.root.roles.targets);
   await keys.write('verified.json', toUtf8(JSON.stringify(trusted.export())));
   return envelope.signed;

@@ -40,7 +40,7 @@ export function addRolloutSet(rollout: Command, terminal: Terminal): void {
 }
 
 function parsePercent(text: string): number {
-  const percent = Number(text.replace(/%$/, ''));
-  if (text.trim() !== '' && percent > 0 && percent <= 100) return percent;
+  const percent = /^\d+(\.\d+)?%?$/.test(text) ? Number.parseFloat(text) : Number.NaN;
+  if (percent > 0 && percent <= 100) return percent;
   throw new InvalidArgumentError('It is a number above 0 and up to 100.');
 }

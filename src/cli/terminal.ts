@@ -15,6 +15,11 @@ export interface Terminal {
   interrupted(): Promise<void>;
 }
 
+/** Shows control characters, which could steer a terminal, as what they are; line ends and tabs stay. */
+export function toPrintable(text: string): string {
+  return text.replace(/[^\P{Cc}\n\t]/gu, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
 /** Draws rows under a heading, without boxes. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const none = Object.fromEntries(

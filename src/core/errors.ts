@@ -45,7 +45,8 @@ export interface ErrorCodes {
     | 'ERR_INLAY_CONFLICT'
     | 'ERR_INLAY_REFUSED'
     | 'ERR_INLAY_UNAUTHORIZED'
-    | 'ERR_INLAY_NOT_FOUND';
+    | 'ERR_INLAY_NOT_FOUND'
+    | 'ERR_INLAY_SERVER';
 }
 
 /** Name of an error class. */
@@ -126,7 +127,7 @@ export class TrustError extends InlayError<'TrustError'> {
   }
 }
 
-/** The sync server refuses what an administrator asked for. */
+/** The sync server refuses what it was asked for, or fails at it. */
 export class ServerError extends InlayError<'ServerError'> {
   constructor(code: ErrorCode<'ServerError'>, message: string, parts?: ErrorParts) {
     super('ServerError', code, message, parts);

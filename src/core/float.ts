@@ -32,7 +32,7 @@ export function fromFloat16Bits(bits: number): number {
 }
 
 /**
- * Rounds a number to bfloat16, ties to even.
+ * Rounds a number to float32, and that to bfloat16, ties to even.
  * @returns the 16 bits, sign first.
  */
 export function toBfloat16Bits(value: number): number {

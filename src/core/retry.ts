@@ -60,6 +60,11 @@ function wait(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
+    // It may have come during the last try, which failed of something else.
+    if (signal?.aborted) {
+      reject(signal.reason);
+      return;
+    }
     const abort = (): void => {
       cancel();
       reject(signal?.reason);

@@ -52,7 +52,7 @@ export class Tensor<D extends DType = DType> {
 
   /** Bytes of storage; 0 for strings. */
   get sizeBytes(): number {
-    return (this.data as unknown as Partial<TypedArray>).byteLength ?? 0;
+    return ArrayBuffer.isView(this.data) ? this.data.byteLength : 0;
   }
 
   /**
@@ -71,7 +71,10 @@ export class Tensor<D extends DType = DType> {
   }
 }
 
-/** Number of elements of a shape; 1 for a scalar. */
+/**
+ * Number of elements of a shape; 1 for a scalar.
+ * @throws {@link InputError} `ERR_INLAY_FEED_SHAPE` if a length is no non-negative integer.
+ */
 export function sizeOf(shape: readonly number[]): number {
   let size = 1;
   for (const length of shape) {

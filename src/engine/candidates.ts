@@ -8,7 +8,7 @@ import type {
 } from '../core/backend.ts';
 import { BackendError, isInlayError, ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import { exampleFeeds } from './example.ts';
+import { exampleFeeds } from './example-feeds.ts';
 
 /**
  * Which devices may run a model.

@@ -1,6 +1,7 @@
-import { ModelError } from '../core/errors.ts';
+import { isInlayError, ModelError } from '../core/errors.ts';
 import type { Release, Sync } from '../update/sync.ts';
 import { warmUp } from './candidates.ts';
+import { assertReplaces } from './replaces.ts';
 import type { LoadedVersion, ManagedModel, Model } from './model.ts';
 
 /**
@@ -9,7 +10,8 @@ import type { LoadedVersion, ManagedModel, Model } from './model.ts';
  * A new release is opened and warmed up beside the present one; only then do calls move over. Whatever fails before
  * that leaves the present one in place.
  *
- * @throws {@link ModelError} `ERR_INLAY_MODEL_UNAVAILABLE` when there is no release to start with.
+ * @throws {@link ModelError} `ERR_INLAY_MODEL_UNAVAILABLE` when there is no release to start with;
+ * {@link StateError} `ERR_INLAY_CLOSED` when the Inlay is closed meanwhile.
  */
 export async function followReleases(
   sync: Sync,
@@ -18,53 +20,79 @@ export async function followReleases(
   manage: (loaded: LoadedVersion) => Promise<ManagedModel>,
 ): Promise<Model> {
   sync.start();
-  let running: Release | undefined;
   let managed: ManagedModel | undefined;
+  /** SHA-256 of the release that answers calls. */
+  let running: string | undefined;
+  /** SHA-256 of the release with which this device starts next time, as far as this model had a part in it. */
+  let kept: string | undefined;
 
   const move = async (release: Release): Promise<void> => {
     let loaded: LoadedVersion | undefined;
     try {
       loaded = await open(release);
       await warmUp(loaded.session);
+      if (managed !== undefined)
+        assertReplaces(name, managed.current().session.signature, release.version, loaded.session.signature);
     } catch (error) {
-      await loaded?.session.release();
-      sync.reject(name, release, error);
+      // Why it does not work is worth more than why it cannot be released.
+      await loaded?.session.release().catch(() => {});
+      if (!isClosed(error)) sync.reject(name, release, error);
       throw error;
     }
     if (managed === undefined) managed = await manage(loaded);
     else managed.swap(loaded);
-    running = release;
-    await sync.commit(name, release);
+    running = release.sha256;
   };
 
   const update = async (): Promise<void> => {
     const offered = await sync.resolve(name);
-    if (offered === undefined || offered.sha256 === running?.sha256) return;
-    await move(offered);
+    if (offered === undefined) return;
+    if (offered.sha256 !== running) await move(offered);
+    await sync.commit(name, offered);
+    kept = offered.sha256;
   };
 
-  const committed = await sync.committed(name);
-  // A committed release that no longer opens (a damaged disk) must not keep a good one from arriving.
-  if (committed !== undefined) await move(committed).catch(() => {});
-  if (managed === undefined) {
+  const start = async (): Promise<ManagedModel> => {
+    const committed = await sync.committed(name);
+    if (committed !== undefined) {
+      // A committed release that no longer opens must not keep a good one from arriving.
+      await move(committed).catch(() => {});
+      kept = running;
+    }
+    if (managed !== undefined) return managed;
+    let failure: unknown;
     try {
       await sync.check();
       await update();
     } catch (error) {
-      throw unavailable(name, error);
+      failure = error;
     }
-    if (managed === undefined) throw unavailable(name, undefined);
-  }
+    // A model that runs but could not be remembered serves; the next check tries to remember it again.
+    if (managed !== undefined) return managed;
+    throw isClosed(failure) ? failure : unavailable(name, failure);
+  };
 
-  const followed: ManagedModel = managed;
+  const followed = await start();
+  let isOver = false;
   let last: Promise<void> = Promise.resolve();
-  const unsubscribe = sync.subscribe(name, () => {
-    last = last.then(update).catch((error: unknown) => {
-      followed.updateFailed(error);
-    });
+  const unsubscribe = sync.subscribe(
+    name,
+    () => kept,
+    () => {
+      last = last.then(update).catch((error: unknown) => {
+        if (!isOver && !isClosed(error)) followed.updateFailed(error);
+      });
+    },
+  );
+  void followed.closed.then(() => {
+    isOver = true;
+    unsubscribe();
   });
-  void followed.closed.then(unsubscribe);
   return followed.model;
+}
+
+function isClosed(error: unknown): boolean {
+  return isInlayError(error) && error.code === 'ERR_INLAY_CLOSED';
 }
 
 function unavailable(name: string, cause: unknown): ModelError {

@@ -1,3 +1,4 @@
+import { orAbort } from '../core/abort.ts';
 import type { Backend, ModelSource } from '../core/backend.ts';
 import { closedError, ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
@@ -37,6 +38,7 @@ export type ModelReference = string | URL | Uint8Array | ArrayBuffer | { readonl
 export interface LoadOptions {
   /** Where to run this model. Default: what `createInlay` was given. */
   readonly device?: DevicePreference;
+  /** Gives the load up: it rejects with `signal.reason`, and a model that is there nevertheless is closed. */
   readonly signal?: AbortSignal;
 }
 
@@ -122,10 +124,20 @@ export function assembleInlay(parts: InlayParts): Inlay {
 
   const load = async (reference: ModelReference, options: LoadOptions = {}): Promise<Model> => {
     if (closing !== undefined) throw closedError('This Inlay');
-    options.signal?.throwIfAborted();
-    if (isNamed(reference)) return loadByName(reference.name, options);
-    const source = await locate(parts, reference, options.signal);
-    return (await manage(undefined, await open(source, undefined, options.device))).model;
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const loading = isNamed(reference) ? loadByName(reference.name, options) : loadFrom(reference, options);
+    return signal === undefined
+      ? loading
+      : orAbort(loading, signal, (model) => void model.close().catch(() => {}));
+  };
+
+  const loadFrom = async (
+    reference: Exclude<ModelReference, { readonly name: string }>,
+    { device, signal }: LoadOptions,
+  ): Promise<Model> => {
+    const source = await locate(parts, reference, signal);
+    return (await manage(undefined, await open(source, undefined, device))).model;
   };
 
   const loadByName = async (name: string, options: LoadOptions): Promise<Model> => {

@@ -1,3 +1,4 @@
+import { orAbort } from '../core/abort.ts';
 import type { TensorMap } from '../core/backend.ts';
 import { closedError, InputError } from '../core/errors.ts';
 import { createEmitter, type Events } from '../core/events.ts';
@@ -217,17 +218,4 @@ function assertOutputs(known: ReadonlySet<string>, wanted: readonly string[]): v
     `The model has no output "${unknown}"; its outputs are ${[...known].map((n) => `"${n}"`).join(', ')}.`,
     { details: { output: unknown } },
   );
-}
-
-/** Settles with the run, or rejects with the signal's reason if that comes first. */
-function orAbort<T>(run: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = (): void => {
-      reject(signal.reason as Error);
-    };
-    signal.addEventListener('abort', abort, { once: true });
-    run.then(resolve, reject).finally(() => {
-      signal.removeEventListener('abort', abort);
-    });
-  });
 }

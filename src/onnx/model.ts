@@ -36,7 +36,7 @@ export function parseModel(bytes: Uint8Array): ModelProto {
  * Writes an ONNX model: one allocation, weights copied once.
  * @returns Bytes owned by the caller.
  * @throws {@link ModelError} `ERR_INLAY_MODEL_UNSUPPORTED` from 2 GiB on, `ERR_INLAY_MODEL_INVALID` if messages nest
- * deeper than 100.
+ * deeper than 100; `RangeError` if an integer has more than 64 bits.
  */
 export function encodeModel(model: ModelProto): Uint8Array<ArrayBuffer> {
   return encodeMessage('ModelProto', model);

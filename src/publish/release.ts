@@ -44,7 +44,7 @@ export interface RootOptions {
   readonly targetsThreshold?: number;
 }
 
-/** Creates a root that trusts the given keys. */
+/** Creates a root that trusts the given keys. @throws `RangeError` if a threshold cannot be met. */
 export function createRoot(options: RootOptions): Root {
   const { rootKeys, targetsKeys, onlineKey, expires, version = 1 } = options;
   const { rootThreshold = Math.floor(rootKeys.length / 2) + 1, targetsThreshold = 1 } = options;
@@ -102,7 +102,7 @@ export interface NewRelease {
  * Adds a release with the next sequence number of its model. Naming the same version with the same content again
  * changes nothing.
  * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if the version exists with other content, `ERR_INLAY_REFUSED` if a
- * name is malformed.
+ * name is malformed; `RangeError` if length or hash is.
  */
 export function addRelease(
   targets: Targets,
@@ -175,6 +175,7 @@ export function describeFile(
 /**
  * Creates the `rollout` role's metadata: the plans of every channel.
  * @param options.channels plans by channel.
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED` if the name of a channel is malformed.
  */
 export function createRolloutTargets(
   platform: Pick<Platform, 'createSha256'>,

@@ -9,7 +9,7 @@ import type { Plan, PlanEntry } from '../update/plan.ts';
  * share run the last release that was completed.
  * @param percent share in (0, 100], at most two decimals; 100 completes the rollout.
  * @param newSalt gives 16 random hex digits; called once per new rollout.
- * @throws {@link ServerError} `ERR_INLAY_REFUSED`
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED` if the share falls or is none; `RangeError` if the salt is none.
  */
 export function setRollout(
   plans: readonly Plan[],

@@ -1,6 +1,7 @@
 import { fromHex, toHex, toUtf8 } from '../core/bytes.ts';
 import type { Platform } from '../core/platform.ts';
 import { keyIdOf, type NamedKey } from '../trust/keys.ts';
+import { isFields, type Fields } from '../trust/parse.ts';
 
 /** Something that holds a private key and signs with it: a key file, an HSM, a remote service. */
 export interface Signer extends NamedKey {
@@ -37,6 +38,22 @@ export async function generateKeyPair(subtle: SubtleCrypto): Promise<KeyPair> {
 /** Gives a key pair the form in which it is stored. */
 export function toKeyFile(pair: KeyPair): KeyFile {
   return { keytype: 'ed25519', scheme: 'ed25519', public: pair.publicKey, private: pair.privateKey };
+}
+
+/**
+ * Reads a stored key pair.
+ * @param path where it is stored, for the message.
+ * @throws `TypeError` if it is no JSON object; the message does not quote it.
+ */
+export function parseKeyFile(text: string, path: string): KeyFile {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    // The parser's message quotes the text, and that holds a private key.
+  }
+  if (isFields(value)) return value as Fields & KeyFile;
+  throw new TypeError(`The key file ${path} is damaged; restore it from a backup.`);
 }
 
 /**

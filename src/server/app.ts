@@ -39,6 +39,7 @@ export function createAppOf(catalog: Catalog, options: SyncAppOptions): Hono {
 
 /** Status by code; what is not here is the server's own fault. */
 const statuses: Readonly<Partial<Record<ErrorCode, ContentfulStatusCode>>> = {
+  ERR_INLAY_NETWORK: 400,
   ERR_INLAY_UNAUTHORIZED: 401,
   ERR_INLAY_NOT_FOUND: 404,
   ERR_INLAY_CONFLICT: 409,
@@ -60,7 +61,7 @@ function describeError(c: Context, error: unknown, onError: (error: unknown) => 
     return sendProblem(c, status, error.code, error.message);
   }
   onError(error);
-  return sendProblem(c, 500, 'ERR_INLAY_STORE_IO', 'The server failed; its log says why.');
+  return sendProblem(c, 500, 'ERR_INLAY_SERVER', 'The server failed; its log says why.');
 }
 
 function logError(error: unknown): void {

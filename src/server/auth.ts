@@ -20,7 +20,10 @@ export function hashToken(token: string): string {
   return createHash('sha256').update(token).digest('hex');
 }
 
-/** Lets only requests with a valid `Authorization: Bearer` token through. */
+/**
+ * Lets only requests with a valid `Authorization: Bearer` token through.
+ * @throws {@link ServerError} `ERR_INLAY_UNAUTHORIZED`, for the app's error handler.
+ */
 export function requireToken(
   repository: Pick<Repository, 'tokenHashes'>,
 ): MiddlewareHandler<{ Variables: AdminVariables }> {

@@ -1,10 +1,11 @@
 import { concatBytes } from '../core/bytes.ts';
-import { ServerError, TrustError } from '../core/errors.ts';
+import { NetworkError, ServerError, TrustError } from '../core/errors.ts';
 
 /**
  * Streams the body of a request.
  * @param maxBytes largest `Content-Length` that is let in; who reads the stream counts for itself.
- * @throws {@link TrustError} `ERR_INLAY_LENGTH` before anything is read.
+ * @throws {@link TrustError} `ERR_INLAY_LENGTH` before anything is read; the stream {@link NetworkError}
+ * `ERR_INLAY_NETWORK` if the sender leaves in the middle.
  */
 export function openBody(request: Request, maxBytes: number): AsyncIterable<Uint8Array> {
   if (Number(request.headers.get('content-length') ?? 0) > maxBytes) throw tooLong(maxBytes);
@@ -13,7 +14,7 @@ export function openBody(request: Request, maxBytes: number): AsyncIterable<Uint
 
 /**
  * Reads the whole body of a request.
- * @throws {@link TrustError} `ERR_INLAY_LENGTH`
+ * @throws {@link TrustError} `ERR_INLAY_LENGTH`, {@link NetworkError} `ERR_INLAY_NETWORK`
  */
 export async function readBody(request: Request, maxBytes: number): Promise<Uint8Array<ArrayBuffer>> {
   const chunks: Uint8Array[] = [];
@@ -45,7 +46,13 @@ export async function readJsonObject(request: Request): Promise<Readonly<Record<
 async function* chunksOf(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
   if (!body) return;
   const reader = body.getReader();
-  for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value;
+  const read = (): ReturnType<typeof reader.read> => reader.read().catch(brokenOff);
+  for (let part = await read(); !part.done; part = await read()) yield part.value;
+}
+
+/** The sender's fault, not that of whoever keeps the body. */
+function brokenOff(cause: unknown): never {
+  throw new NetworkError('ERR_INLAY_NETWORK', 'The body broke off before its end; send it again.', { cause });
 }
 
 function tooLong(maxBytes: number): TrustError {

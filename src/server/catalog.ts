@@ -19,6 +19,7 @@ import {
   assertPlans,
   channelsOf,
   createOnlineSigning,
+  plansOf,
   validity,
   type Channels,
   type OnlineRole,
@@ -271,11 +272,10 @@ export function createCatalog(options: CatalogOptions): Catalog {
       const release = releases.find((candidate) => candidate.version === version);
       if (!published || !release) throw noSuchRelease(model, version, releases);
       const { channels, targets } = published;
-      const plans = setRollout(channels[channel] ?? [], release, percent, () =>
-        toHex(platform.randomBytes(8)),
-      );
+      const current = plansOf(channels, channel);
+      const plans = setRollout(current, release, percent, () => toHex(platform.randomBytes(8)));
       const plan = plans.find((candidate) => candidate.model === model) as Plan;
-      const present = channels[channel]?.find((candidate) => candidate.model === model);
+      const present = current.find((candidate) => candidate.model === model);
       if (present?.id === plan.id && present.bp === plan.bp) return present;
       const after = { ...channels, [channel]: plans };
       const rollout = await signed('rollout', heads, (next) =>

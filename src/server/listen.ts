@@ -2,6 +2,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import type { Hono } from 'hono';
+import { ServerError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 
 /** A socket that takes requests. */
@@ -12,15 +13,28 @@ export interface Listening {
   close(): Promise<void>;
 }
 
+/** What {@link listen} needs. */
+export interface ListenOptions {
+  readonly host: string;
+  /** 0 takes any free port. */
+  readonly port: number;
+  readonly platform: Pick<Platform, 'setTimer'>;
+  /** Gets errors of the socket that come after it listens. */
+  readonly onError: (error: unknown) => void;
+  /** A connection on which nothing moves for so long is given up, milliseconds. Default 5 minutes. */
+  readonly idleTimeoutMs?: number;
+}
+
 /** A large upload on a slow line takes longer than Node's five minutes. */
 const requestTimeoutMs = 6 * 3_600_000;
 const drainMs = 5_000;
 
-/** Serves an app over HTTP/1.1. Rejects with `EADDRINUSE` if the port is taken. */
-export async function listen(
-  app: Hono,
-  { host, port, platform }: { host: string; port: number; platform: Pick<Platform, 'setTimer'> },
-): Promise<Listening> {
+/**
+ * Serves an app over HTTP/1.1.
+ * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if the port is taken.
+ */
+export async function listen(app: Hono, options: ListenOptions): Promise<Listening> {
+  const { host, port, platform, onError, idleTimeoutMs = 300_000 } = options;
   const listener = getRequestListener(app.fetch, { overrideGlobalObjects: false });
   const sockets = new Set<Socket>();
   const busy = new Set<Socket>();
@@ -43,9 +57,18 @@ export async function listen(
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
   });
+  // A reader who stops in the middle of a file would keep the file open for ever.
+  server.timeout = idleTimeoutMs;
   await new Promise<void>((done, fail) => {
-    server.once('error', fail);
-    server.listen(port, host, done);
+    const refuse = (cause: NodeJS.ErrnoException): void => {
+      fail(cause.code === 'EADDRINUSE' ? portTaken(host, port, cause) : cause);
+    };
+    server.once('error', refuse);
+    server.listen(port, host, () => {
+      server.off('error', refuse);
+      server.on('error', onError);
+      done();
+    });
   });
 
   const { address, family, port: actualPort } = server.address() as AddressInfo;
@@ -64,4 +87,12 @@ export async function listen(
       cancel();
     },
   };
+}
+
+function portTaken(host: string, port: number, cause: Error): ServerError {
+  return new ServerError(
+    'ERR_INLAY_CONFLICT',
+    `Port ${port} of ${host} is taken; stop what listens there, or choose another with --port.`,
+    { cause, details: { host, port } },
+  );
 }

@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Platform } from '../core/platform.ts';
 import { nodePlatform } from '../platform-node.ts';
@@ -8,6 +7,7 @@ import { createToken, hashToken } from './auth.ts';
 import { createCatalog } from './catalog.ts';
 import { createRepository } from './db/repository.ts';
 import { openSqlite } from './db/sqlite.ts';
+import { makeFolder } from './folder.ts';
 import { listen } from './listen.ts';
 import { lockDirectory } from './lock.ts';
 import { openOnlineKey } from './online-key.ts';
@@ -48,8 +48,7 @@ const renewEveryMs = 15 * 60_000;
 
 /**
  * Starts a sync server on a data directory. The directory is used by one server at a time.
- * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if another server uses the directory; `EADDRINUSE` if the port is
- * taken.
+ * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if another server uses the directory or the port.
  */
 export async function startServer(options: StartServerOptions = {}): Promise<RunningServer> {
   const { host = '127.0.0.1', port = 8787, newToken = false, maxBlobBytes } = options;
@@ -62,7 +61,7 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
   };
 
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeFolder(directory);
     undo.push(lockDirectory(directory));
     const signer = await openOnlineKey(directory, platform);
     const db = await openSqlite(join(directory, 'inlay.db'));
@@ -98,7 +97,7 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
     schedule();
     await renewal;
 
-    const listening = await listen(app, { host, port, platform });
+    const listening = await listen(app, { host, port, platform, onError });
     undo.push(() => listening.close());
 
     // Only now, so that a start that fails does not use the one token up.

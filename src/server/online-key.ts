@@ -2,7 +2,7 @@ import { webcrypto } from 'node:crypto';
 import { open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Platform } from '../core/platform.ts';
-import { generateKeyPair, openSigner, toKeyFile, type KeyFile, type Signer } from '../publish/signer.ts';
+import { generateKeyPair, openSigner, parseKeyFile, toKeyFile, type Signer } from '../publish/signer.ts';
 
 /** Opens the server's own key in a data directory; creates it at first. It is readable by its owner only. */
 export async function openOnlineKey(directory: string, platform: Platform): Promise<Signer> {
@@ -25,12 +25,4 @@ export async function openOnlineKey(directory: string, platform: Platform): Prom
     await rename(part, path);
   }
   return openSigner({ subtle, platform }, parseKeyFile(text, path));
-}
-
-function parseKeyFile(text: string, path: string): KeyFile {
-  try {
-    return JSON.parse(text) as KeyFile;
-  } catch {
-    throw new TypeError(`The key file ${path} is damaged; restore it from a backup.`);
-  }
 }

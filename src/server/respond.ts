@@ -59,7 +59,7 @@ export function sendProblem(
   return c.json({ code, message }, status);
 }
 
-/** Sends a blob or one range of it. */
+/** Sends a blob, or for `GET`, which alone knows ranges (RFC 9110 §14.2), one range of it. */
 export function sendBlob(c: Context, blobs: BlobStorage, sha256: string, sizeBytes: number): Response {
   const etag = `"${sha256}"`;
   c.header('ETag', etag);
@@ -71,8 +71,9 @@ export function sendBlob(c: Context, blobs: BlobStorage, sha256: string, sizeByt
   c.header('X-Content-Type-Options', 'nosniff');
   // RFC 9110 §13.1.5: a range of something else than the client has begun with is of no use to it.
   const condition = c.req.header('if-range');
-  const wanted = condition === undefined || condition === etag ? c.req.header('range') : undefined;
-  const range = parseRange(wanted, sizeBytes);
+  const isGet = c.req.method === 'GET';
+  const isWanted = isGet && (condition === undefined || condition === etag);
+  const range = isWanted ? parseRange(c.req.header('range'), sizeBytes) : undefined;
   if (range === 'unsatisfiable') {
     c.header('Content-Range', `bytes */${sizeBytes}`);
     return sendProblem(
@@ -86,7 +87,7 @@ export function sendBlob(c: Context, blobs: BlobStorage, sha256: string, sizeByt
   c.header('Content-Length', String(end - start + 1));
   if (range) c.header('Content-Range', `bytes ${start}-${end}/${sizeBytes}`);
   const status = range ? 206 : 200;
-  if (c.req.method === 'HEAD' || end < start) return c.body(null, status);
+  if (!isGet || end < start) return c.body(null, status);
   return c.body(blobs.read(sha256, start, end), status);
 }
 

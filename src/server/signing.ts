@@ -84,7 +84,7 @@ export function assertOnlineRoot({ roles, keys }: Root, onlineKey: NamedKey): vo
  */
 export function assertOnlineDelegation({ delegations }: Targets, onlineKey: NamedKey): void {
   const [role, ...others] = delegations?.roles ?? [];
-  if (!delegations || role?.name !== 'rollout' || others.length > 0 || !role.paths.includes('rollout/*')) {
+  if (!delegations || role?.name !== 'rollout' || others.length > 0 || role.paths.join() !== 'rollout/*') {
     throw new ServerError(
       'ERR_INLAY_REFUSED',
       'The targets must delegate rollout/* to the role rollout, and nothing else to anyone; sign them anew.',
@@ -107,6 +107,11 @@ function assertOnlineRole(
     `The role ${name} must be signable by this server's key ${keyid} alone; sign metadata that names it.`,
     { details: { role: name, keyid } },
   );
+}
+
+/** Plans of one channel; none for one that is not there, even if `Object` has its name. */
+export function plansOf(channels: Channels, channel: string): readonly Plan[] {
+  return Object.hasOwn(channels, channel) ? (channels[channel] ?? []) : [];
 }
 
 /** Reads the plans out of the `rollout` role's metadata. */
@@ -154,7 +159,7 @@ export function assertPlans(before: Channels, after: Channels, targets: Targets)
       if (!Number.isSafeInteger(bp) || bp < 0 || bp > 10_000 || (state === 'complete') !== (bp === 10_000)) {
         refuse(`a share of ${bp} basis points does not fit the state ${state}`);
       }
-      const present = before[channel]?.find((other) => other.id === id);
+      const present = plansOf(before, channel).find((other) => other.id === id);
       if (!present) continue;
       if (present.salt !== salt || present.model !== model || !sameEntry(present.cand, cand)) {
         refuse('its salt, model or candidate changed; start a new rollout');

@@ -26,7 +26,11 @@ export function createStatus(
 ): ServerStatus {
   const models = new Map<string, Omit<Release, 'model'>[]>();
   const releases = [...(published?.releases.values() ?? [])].sort((a, b) => a.seq - b.seq);
-  for (const { model, ...release } of releases) models.set(model, [...(models.get(model) ?? []), release]);
+  for (const { model, ...release } of releases) {
+    const listed = models.get(model);
+    if (listed) listed.push(release);
+    else models.set(model, [release]);
+  }
   const online = Object.entries(published?.expiresMs ?? {}).map(
     ([role, ms]) => [role, `${new Date(ms).toISOString().slice(0, 19)}Z`] as const,
   );

@@ -2,11 +2,12 @@ import { TrustError, isInlayError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { openStream } from './fetch.ts';
+import { intactBlob } from './intact.ts';
 import type { PlanEntry } from './plan.ts';
 
 /** What {@link downloadTarget} needs. */
 export interface DownloadOptions {
-  readonly platform: Pick<Platform, 'fetch' | 'setTimer' | 'now'>;
+  readonly platform: Pick<Platform, 'createSha256' | 'fetch' | 'setTimer' | 'now'>;
   readonly store: Store;
   /** Base URL of the sync server, without a slash at its end. */
   readonly url: string;
@@ -19,14 +20,14 @@ export interface DownloadOptions {
 }
 
 /**
- * Brings a signed file into the store, unless it is there. It is counted and hashed while it streams; what does not
+ * Brings a signed file into the store, unless it is there and intact. It is counted and hashed while it streams; what does not
  * have the signed length and hash is not kept, and no byte beyond the signed length is read on.
  * @throws {@link TrustError} `ERR_INLAY_LENGTH` or `ERR_INLAY_HASH`, {@link NetworkError}, {@link StoreError}.
  */
 export async function downloadTarget(options: DownloadOptions): Promise<Blob> {
   const { platform, store, target, onBytes } = options;
   const { path, sha256, length } = target;
-  const present = await store.blob(sha256);
+  const present = await intactBlob(platform, store, target);
   if (present) return present;
 
   const stream = await openStream(platform, targetUrl(options.url, target), options);

@@ -1,6 +1,6 @@
 import { TrustError } from '../core/errors.ts';
 import type { TrustedMetadata } from '../trust/client.ts';
-import type { Targets } from '../trust/metadata.ts';
+import type { TargetFile, Targets } from '../trust/metadata.ts';
 import { isFields, isSize } from '../trust/parse.ts';
 import { buckets } from './decide.ts';
 import type { Plan, PlanEntry } from './plan.ts';
@@ -29,14 +29,20 @@ export function resolvePlan(
   if (named.length === 0) return undefined;
   const plan: unknown = named[0];
   if (!isPlan(plan)) throw invalid(model, `the plan in channel ${channel} is malformed`);
-  assertListed(targets, model, plan.cand);
-  // Once complete, nobody runs the base, and its release may be gone from `targets`.
-  if (plan.base && plan.state === 'ramp') assertListed(targets, model, plan.base);
+  const { base, cand, state } = plan;
+  assertListed(targets, model, cand);
+  // Once complete, only devices on which the candidate does not work run the base, and it may be gone from `targets`.
+  if (base && state === 'complete' && !targetOf(targets, base)) return { ...plan, base: null };
+  if (base) assertListed(targets, model, base);
   return plan;
 }
 
+function targetOf({ targets }: Targets, { path }: PlanEntry): TargetFile | undefined {
+  return Object.hasOwn(targets, path) ? targets[path] : undefined;
+}
+
 function assertListed(targets: Targets, model: string, entry: PlanEntry): void {
-  const listed = Object.hasOwn(targets.targets, entry.path) ? targets.targets[entry.path] : undefined;
+  const listed = targetOf(targets, entry);
   if (!listed) throw invalid(model, `${quote(entry.path)} is not in the signed targets`);
   const { custom = {}, hashes, length } = listed;
   const agrees =

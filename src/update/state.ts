@@ -25,7 +25,7 @@ export interface SyncState {
 
 const nothing: SyncState = { metadata: { rootVersion: 0, timestampVersion: 0, texts: {} }, committed: {} };
 
-/** Reads and writes the record of one channel. */
+/** Reads and writes what is remembered of one channel of one server. */
 export interface StateFile {
   read(): Promise<SyncState>;
   /** Replaces the metadata, unless another process stored newer one meanwhile. */
@@ -34,9 +34,8 @@ export interface StateFile {
   saveCommitted(model: string, entry: PlanEntry): Promise<void>;
 }
 
-/** Opens the record of a channel. A damaged one counts as empty, since everything in it can be had again. */
-export function openState(store: Store, channel: string): StateFile {
-  const name = `sync-${channel}`;
+/** Opens a record. A damaged one counts as empty, since everything in it can be had again. */
+export function openState(store: Store, name: string): StateFile {
   const update = async (change: (state: SyncState) => SyncState): Promise<void> => {
     await store.updateRecord(name, (present) => {
       const state = decode(present);

@@ -4,8 +4,10 @@ import type { Platform } from '../core/platform.ts';
 import { fullJitter, retry, retryAfterMs } from '../core/retry.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { createTrustedMetadata, type TrustedMetadata } from '../trust/client.ts';
+import { sha256Hex } from '../trust/keys.ts';
 import { decide } from './decide.ts';
 import { downloadTarget } from './download.ts';
+import { intactBlob } from './intact.ts';
 import type { Plan, PlanEntry } from './plan.ts';
 import { refresh } from './refresh.ts';
 import { resolvePlan } from './resolve.ts';
@@ -79,13 +81,26 @@ export interface Sync {
   commit(model: string, entry: PlanEntry): Promise<void>;
   /** Stops offering a release until another rollout or another process; the rollout's base is offered instead. */
   reject(model: string, entry: PlanEntry, reason: unknown): void;
-  /** Calls `listener` after a check when another release than the committed one is on offer. @returns unsubscribes. */
-  subscribe(model: string, listener: () => void): () => void;
+  /**
+   * Calls `listener` after a check when there is something to do: another release is on offer, or what is on offer
+   * cannot be used and {@link Sync.resolve} says why.
+   * @param running gives the SHA-256 of the subscriber's release. What is committed does not tell, since several
+   * processes share it.
+   * @returns unsubscribes.
+   */
+  subscribe(model: string, running: () => string | undefined, listener: () => void): () => void;
   info(): SyncInfo;
   /** Stops polling and ends what is under way. Safe to call twice. */
   stop(): Promise<void>;
 }
 
+interface Subscription {
+  readonly running: () => string | undefined;
+  readonly listener: () => void;
+}
+
+/** Stands in for the hash of an offer that failed; no release has it. */
+const unusable = '';
 /** How often one request is tried before it counts as failed. */
 const attempts = { attempts: 3, baseMs: 500, capMs: 10_000 };
 /** First bound of the wait after a failed check; it doubles up to the poll period. */
@@ -109,10 +124,11 @@ export function createSync(parts: SyncParts): Sync {
   if (!(pollMs >= 100 && pollMs < 2 ** 31)) {
     throw new RangeError(`pollMs is ${pollMs}; use 100 to 2147483647 milliseconds.`);
   }
-  const state = openState(store, channel);
+  // Apps of other servers may share the store and use the same names.
+  const state = openState(store, `sync-${channel}-${sha256Hex(platform, toUtf8(url)).slice(0, 16)}`);
   const controller = new AbortController();
   const { signal } = controller;
-  const listeners = new Map<string, Set<() => void>>();
+  const subscriptions = new Map<string, Set<Subscription>>();
   const rejections = new Map<string, Rejection & { readonly plan: string | undefined }>();
   const downloads = new Map<string, Promise<Blob>>();
   const underway = new Set<Promise<unknown>>();
@@ -178,11 +194,6 @@ export function createSync(parts: SyncParts): Sync {
     return download;
   };
 
-  const committedEntry = async (model: string): Promise<PlanEntry | undefined> => {
-    const { committed } = await state.read();
-    return Object.hasOwn(committed, model) ? committed[model] : undefined;
-  };
-
   const report = (error: unknown): void => {
     try {
       parts.onError?.(error);
@@ -191,20 +202,15 @@ export function createSync(parts: SyncParts): Sync {
     }
   };
 
-  /** Whether a listener has something to do: another release, or a plan that cannot be used and should be reported. */
-  const isNews = async (model: string): Promise<boolean> => {
-    try {
-      const entry = await offer(model);
-      return entry !== undefined && entry.sha256 !== (await committedEntry(model))?.sha256;
-    } catch {
-      return true;
-    }
-  };
-
   const notify = async (): Promise<void> => {
-    for (const [model, set] of listeners) {
-      if (!(await isNews(model))) continue;
-      for (const listener of [...set]) {
+    for (const [model, set] of subscriptions) {
+      const offered = await offer(model).then(
+        (entry) => entry?.sha256,
+        () => unusable,
+      );
+      if (offered === undefined) continue;
+      for (const { running, listener } of [...set]) {
+        if (offered === running()) continue;
         try {
           listener();
         } catch (error) {
@@ -271,9 +277,10 @@ export function createSync(parts: SyncParts): Sync {
       }),
     committed: (model) =>
       run(async () => {
-        const entry = await committedEntry(model);
+        const { committed } = await state.read();
+        const entry = Object.hasOwn(committed, model) ? committed[model] : undefined;
         // A blob that is gone is a normal state: browsers evict.
-        const blob = entry && (await store.blob(entry.sha256));
+        const blob = entry && (await intactBlob(platform, store, entry));
         return blob && { ...entry, blob };
       }),
     commit: (model, entry) => run(() => state.saveCommitted(model, entry)),
@@ -286,11 +293,12 @@ export function createSync(parts: SyncParts): Sync {
       }
       rejections.set(`${model} ${sha256}`, { model, version, reason, plan });
     },
-    subscribe: (model, listener) => {
-      const set = listeners.get(model) ?? new Set();
-      listeners.set(model, set.add(listener));
+    subscribe: (model, running, listener) => {
+      const subscription = { running, listener };
+      const set = subscriptions.get(model) ?? new Set();
+      subscriptions.set(model, set.add(subscription));
       return () => {
-        set.delete(listener);
+        set.delete(subscription);
       };
     },
     info: () => ({

@@ -23,6 +23,17 @@ export type Calls<A extends Api> = {
     : never;
 };
 
+/** What the calling end of a link needs to know. */
+export interface LinkOptions<A extends Api> {
+  readonly methods: readonly (keyof A & string)[];
+  /** Name of the method that is reached by the short way, the same as at the other end. */
+  readonly short: keyof A & string;
+  /** Hears `true` when a call is in flight after none was, `false` when none is any more. */
+  readonly onBusy?: (busy: boolean) => void;
+  /** Passes an answer of the short way on, at once or later. */
+  readonly pace?: (answer: () => void) => void;
+}
+
 /** The calling end of a link. */
 export interface Link<A extends Api> {
   readonly calls: Calls<A>;
@@ -88,17 +99,9 @@ export function serve<A extends Api>(api: A, endpoint: Endpoint, short: keyof A 
   });
 }
 
-/**
- * Connects to the methods that {@link serve} offers at the other end.
- * @param short - name of the method that is reached by the short way, the same as at the other end.
- * @param onBusy - hears `true` when a call is in flight after none was, `false` when none is any more.
- */
-export function connect<A extends Api>(
-  endpoint: Endpoint,
-  methods: readonly (keyof A & string)[],
-  short: keyof A & string,
-  onBusy: (busy: boolean) => void = () => {},
-): Link<A> {
+/** Connects to the methods that {@link serve} offers at the other end. */
+export function connect<A extends Api>(endpoint: Endpoint, options: LinkOptions<A>): Link<A> {
+  const { methods, short, onBusy = () => {}, pace = (answer) => answer() } = options;
   // The proxies are kept: comlink closes an endpoint whose proxies were collected, and drops its replies.
   const remote = wrap<Record<string, Method>>(endpoint);
   const inFlight = new Set<(error: Error) => void>();
@@ -110,7 +113,7 @@ export function connect<A extends Api>(
     const { data } = event as MessageEvent<ShortAnswer>;
     if (!Array.isArray(data)) return;
     const [call, outcome] = data as ShortAnswer;
-    waiting.get(call)?.(outcome);
+    pace(() => waiting.get(call)?.(outcome));
   });
   const sendShort = (args: readonly unknown[], onOutcome: (outcome: Outcome) => void): void => {
     lastCall += 1;

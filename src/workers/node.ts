@@ -65,6 +65,9 @@ export function spawnNodeWorker(script: URL, data: NodeWorkerData): WorkerHandle
       if (busy) worker.ref();
       else worker.unref();
     },
+    nextTurn: (task) => {
+      setImmediate(task);
+    },
     end: endOnce,
   };
 }

@@ -20,6 +20,7 @@ import {
   type Packed,
   type WireTensors,
 } from './link.ts';
+import { createPacer } from './pacer.ts';
 
 /** A worker that runs {@link hostBackend}. */
 export interface WorkerHandle {
@@ -28,6 +29,8 @@ export interface WorkerHandle {
   readonly ended: Promise<unknown>;
   /** Says whether calls are in flight: the process stays alive for them, and for nothing else. */
   setBusy(busy: boolean): void;
+  /** Runs a task when the event loop has gone round, where the runtime hands over many messages in one go. */
+  readonly nextTurn?: (task: () => void) => void;
   /** Lets native code come to its end, then ends the worker. Safe to call twice. */
   end(): Promise<void>;
 }
@@ -87,14 +90,15 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
 
   const start = (): Realm => {
     const handle = spawn();
-    const link = connect<Calls>(
-      handle.endpoint,
-      ['providers', 'create', 'run', 'release', 'close'],
-      'run',
-      (busy) => {
+    const { nextTurn } = handle;
+    const link = connect<Calls>(handle.endpoint, {
+      methods: ['providers', 'create', 'run', 'release', 'close'],
+      short: 'run',
+      onBusy: (busy) => {
         handle.setBusy(busy);
       },
-    );
+      ...(nextTurn && { pace: createPacer(nextTurn, () => performance.now()) }),
+    });
     const started: Realm = { link, handle, sessions: 0 };
     void handle.ended.then((cause) => {
       if (realm === started) realm = undefined;

@@ -58,7 +58,7 @@ describe('retry', () => {
 
   it('spreads over the whole bound', async () => {
     const waits: number[] = [];
-    for (let seed = 0; seed < 200; seed += 1)
+    for (let seed = 0; seed < 60; seed += 1)
       waits.push(...(await run([failure()], {}, testPlatform({ seed }))).waits);
     expect(Math.min(...waits)).toBeLessThan(10);
     expect(Math.max(...waits)).toBeGreaterThan(90);
@@ -97,6 +97,20 @@ describe('retry', () => {
     expect(platform.isKeptAlive()).toBe(true);
     controller.abort(new Error('stopped'));
     await expect(running).rejects.toThrow('stopped');
+    expect(platform.timers()).toEqual([]);
+  });
+
+  it('does not wait when the abort came during the last try', async () => {
+    const platform = testPlatform();
+    const controller = new AbortController();
+    const task = async (): Promise<never> => {
+      controller.abort(new Error('stopped'));
+      throw failure();
+    };
+    const { signal } = controller;
+    await expect(retry(task, { platform, attempts: 5, baseMs: 100, capMs: 1000, signal })).rejects.toThrow(
+      'stopped',
+    );
     expect(platform.timers()).toEqual([]);
   });
 

@@ -205,17 +205,24 @@ describe('a library that does not load', () => {
     expect(error).toMatchObject({ code: 'ERR_INLAY_BACKEND_UNAVAILABLE', cause: broken });
   });
 
-  it('is loaded again by the next call, and only once when it loads', async () => {
+  it.each([
+    ['rejects', () => Promise.reject(broken)],
+    [
+      'throws',
+      () => {
+        throw broken;
+      },
+    ],
+  ])('is loaded again by the call after one that %s, and only once when it loads', async (_, fail) => {
     const { library } = fakeLibrary({});
     let loads = 0;
     const backend = onnxruntimeNode({
-      ort: async () => {
+      ort: () => {
         loads += 1;
-        if (loads === 1) throw broken;
-        return library;
+        return loads === 1 ? fail() : Promise.resolve(library);
       },
     });
-    await errorOf(backend.providers());
+    expect(await errorOf(backend.providers())).toMatchObject({ code: 'ERR_INLAY_BACKEND_UNAVAILABLE' });
     await Promise.all([backend.providers(), backend.providers()]);
     expect(loads).toBe(2);
   });
@@ -285,6 +292,11 @@ describe('what the library gives', () => {
       const session = await open({ run: () => Promise.reject(cause) });
       expect(await errorOf(session.run({}))).toMatchObject({ name: 'BackendError', code, cause });
     }
+  });
+
+  it('is a message that is cut, in no more time than its length asks for', async () => {
+    const session = await open({ run: () => Promise.reject(new Error('/'.repeat(1_000_000))) });
+    expect(String(await errorOf(session.run({}))).length).toBeLessThan(1000);
   });
 
   it('is released only when its runs are over, and once', async () => {

@@ -8,6 +8,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { runCommand } from '../../src/cli/program.ts';
 import type { Terminal } from '../../src/cli/terminal.ts';
 import { fromUtf8 } from '../../src/core/bytes.ts';
+import type { KeyFile } from '../../src/publish/signer.ts';
 import type { ServerStatus } from '../../src/server/index.ts';
 import {
   expectOk,
@@ -146,7 +147,11 @@ describe('inlay', () => {
     const { code, err } = await user.run('publish', 'a.onnx', '--name', 'a', '--version', '1');
     expect(code).toBe(1);
     expect(err).toMatch(/^error: The key file .* is damaged/);
-    expect(await readFile(join(server.dataDir, 'online-key.json'), 'utf8')).not.toContain(out);
+    const online = JSON.parse(await readFile(join(server.dataDir, 'online-key.json'), 'utf8')) as KeyFile;
+    expect(online.private).toMatch(/^[\w+/=]{60,}$/);
+    for (const path of ['/v1/online-key', '/v1/tip']) {
+      expect(await (await server.get(path)).text()).not.toContain(online.private);
+    }
   });
 
   it('does not overwrite keys, and makes none when the server says no', async () => {
@@ -165,6 +170,17 @@ describe('inlay', () => {
     const elsewhere = await user.run('keys', 'init', '--keys', 'others');
     expect(elsewhere.err).toMatch(/The server has a root already/);
     expect(await readdir(user.cwd)).toEqual(['inlay-keys']);
+  });
+
+  it('sends nobody to install keys of which there is no root', async () => {
+    const { user } = await startForUser();
+    await user.run('keys', 'init');
+    expect((await user.run('keys', 'init')).err).toContain('`inlay keys install`');
+    await rm(join(user.cwd, 'inlay-keys', 'root.json'));
+    const again = await user.run('keys', 'init');
+    expect(again.err).toMatch(
+      /root\.key\.json exists .*choose another folder with --keys\. \(ERR_INLAY_CONFLICT\)$/,
+    );
   });
 
   it('creates everything without a network for a ceremony, and installs it later', async () => {
@@ -191,6 +207,21 @@ describe('inlay', () => {
       expect(err).toMatch(/^error: .*\(ERR_INLAY_MODEL_[A-Z_]+\)$/);
     }
     expect(await expectOk(server.admin('status'))).toMatchObject({ targets: 1, blobs: { count: 0 } });
+  });
+
+  it('names the file of a release after that of the model, as far as a target can be named so', async () => {
+    const { user } = await startForUser();
+    await user.run('keys', 'init');
+    for (const [file, target] of [
+      ['Über Model (2).ONNX', 'ber-model-2-.onnx'],
+      [`${'x'.repeat(20)}-${'y'.repeat(122)}.onnx`, `${'y'.repeat(122)}.onnx`],
+      ['---', 'model.onnx'],
+    ] as const) {
+      await user.write(file, tinyModel(target.slice(0, 20)));
+      const flags = ['--name', 'a', '--version', target];
+      const { path } = await user.json<{ path: string }>('publish', `./${file}`, ...flags);
+      expect(path.split('/').at(-1)).toBe(target);
+    }
   });
 
   it('publishes the same again without a change, and never another content under a version', async () => {
@@ -287,6 +318,9 @@ describe('inlay', () => {
     expect((await user.run('status', '--token', 'x', '--server', 'localhost')).err).toMatch(
       /^error: .*not a URL/,
     );
+    expect((await user.run('status', '--token', 'x\ny')).err).toMatch(
+      /^error: The admin token has characters/,
+    );
     const { url } = await startTestServer();
     const page = await user.run('status', '--token', 'x', '--server', `${url}/healthz`);
     expect(page.err).toContain('(ERR_INLAY_NOT_FOUND)');
@@ -308,6 +342,7 @@ describe('inlay', () => {
     ['a missing argument', ['inspect']],
     ['a port that is none', ['server', '--port', '70000']],
     ['a share that is none', ['rollout', 'set', 'a', '1', '--percent', '0']],
+    ['a share in other digits', ['rollout', 'set', 'a', '1', '--percent', '0x10']],
     ['a key that is none', ['keys', 'init', '--online-key', 'xyz']],
   ])('ends with 2 and says why for %s', async (_what, args) => {
     const { code, out, err } = await (await createUser()).run(...args);
@@ -346,6 +381,16 @@ describe('inlay inspect', () => {
       opsets: { 'ai.onnx': 17 },
       producer: { name: 'factory' },
     });
+  });
+
+  it('shows names that would steer a terminal as text', async () => {
+    const user = await createUser();
+    const title = '\u001b]0;title\u0007\u009b2J';
+    await user.write('a.onnx', tinyModel(title));
+    const { out } = await user.run('inspect', 'a.onnx');
+    expect(out).toContain('\\u001b]0;title\\u0007\\u009b2J');
+    expect(out).not.toMatch(/[^\P{Cc}\n]/u);
+    expect(await user.json('inspect', 'a.onnx')).toMatchObject({ producer: { name: title } });
   });
 });
 

@@ -9,6 +9,7 @@ import {
   openDiskStorage,
   openSqlite,
   type Repository,
+  type ServerStatus,
 } from '../../src/server/index.ts';
 import { hashToken } from '../../src/server/auth.ts';
 import {
@@ -87,7 +88,7 @@ describe('a server whose database fails', () => {
         'ERR_INLAY_STORE_FULL',
       ],
       [new StoreError('ERR_INLAY_STORE_IO', 'The database failed.'), 500, 'ERR_INLAY_STORE_IO'],
-      [new Error('secret internals'), 500, 'ERR_INLAY_STORE_IO'],
+      [new Error('secret internals'), 500, 'ERR_INLAY_SERVER'],
     ] as const) {
       server.breakWith(error);
       const answer = server.put('targets', body);
@@ -112,6 +113,26 @@ describe('a server whose database fails', () => {
     server.breakWith(undefined);
     expect(await (await server.get('/v1/tip')).text()).not.toBe(before);
   });
+});
+
+describe('a sender who leaves in the middle', () => {
+  it.each(['root', 'targets', `blobs/${'0'.repeat(64)}`, 'rollouts/stable/digits'])(
+    'of %s is not taken for a fault of the server',
+    async (path) => {
+      const server = await createFaultyServer();
+      const body = new ReadableStream({
+        pull: (controller) => {
+          controller.enqueue(new Uint8Array(10));
+          controller.error(new Error('aborted'));
+        },
+      });
+      const init = { method: 'PUT', body, duplex: 'half' } as RequestInit;
+      expect(await problemOf(server.admin(path, init))).toEqual([400, 'ERR_INLAY_NETWORK']);
+      expect(server.errors).toEqual([]);
+      const { blobs } = (await (await server.admin('status')).json()) as ServerStatus;
+      expect(blobs.count).toBe(0);
+    },
+  );
 });
 
 describe('a server whose blobs were damaged', () => {

@@ -1,8 +1,9 @@
 import { stat } from 'node:fs/promises';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { toUtf8 } from '../../src/core/bytes.ts';
 import { addRelease, expiresIn } from '../../src/publish/release.ts';
 import { signMetadata } from '../../src/publish/sign.ts';
@@ -67,7 +68,10 @@ describe('first start', () => {
     const other = await startTestServer();
     const dataDir = await temporaryDirectory();
     const port = Number(new URL(other.url).port);
-    await expect(startServer({ port, dataDir })).rejects.toMatchObject({ code: 'EADDRINUSE' });
+    await expect(startServer({ port, dataDir })).rejects.toMatchObject({
+      code: 'ERR_INLAY_CONFLICT',
+      message: `Port ${port} of 127.0.0.1 is taken; stop what listens there, or choose another with --port.`,
+    });
     const server = await startServer({ port: 0, dataDir });
     expect(server.token).toBeDefined();
     await server.close();
@@ -261,6 +265,7 @@ describe('admin plane', () => {
     if (!role || !delegations) throw new Error('There is a delegation.');
     for (const roles of [
       [{ ...role, paths: ['models/*'] }],
+      [{ ...role, paths: ['rollout/*', 'models/*'] }],
       [{ ...role, keyids: [publisher.signer.keyid] }],
       [role, { ...role, name: 'team' }],
     ]) {
@@ -336,6 +341,15 @@ describe('rollouts', () => {
     expect(await status(server)).toMatchObject({ channels: { stable: [back], beta: [{ bp: 100 }] } });
   });
 
+  it('takes a channel by any name that is one', async () => {
+    const server = await startTestServer();
+    const publisher = await install(server);
+    await publish(server, publisher, '1.0.0');
+    for (const percent of [10, 20]) await expectOk(setRollout(server, '1.0.0', percent, 'constructor'));
+    expect(await status(server)).toMatchObject({ channels: { constructor: [{ bp: 2000 }] } });
+    await verify(server);
+  });
+
   it('signs nothing new for a share that is in force', async () => {
     const server = await startTestServer();
     const publisher = await install(server);
@@ -392,7 +406,7 @@ describe('rollouts', () => {
 });
 
 describe('device plane', () => {
-  it('sends the tip of five models in at most 1.5 kB, and 304 in at most 350 bytes with its request', async () => {
+  it('sends the tip of five models in at most 1.5 kB', async () => {
     const server = await startTestServer();
     const publisher = await install(server);
     for (const [i, model] of ['a', 'b', 'c', 'd', 'e'].entries()) {
@@ -411,11 +425,28 @@ describe('device plane', () => {
     expect(tip.roots).toEqual([]);
     expect(full.body.length).toBeLessThanOrEqual(1536);
     expect(full.sizeBytes).toBeLessThanOrEqual(2048);
-    const headers = { 'Accept-Encoding': 'gzip', 'If-None-Match': full.headers['etag'] as string };
-    const same = await raw(server, '/v1/tip?root=1', headers);
-    expect(same.status).toBe(304);
-    expect(same.body).toHaveLength(0);
-    expect(same.sizeBytes).toBeLessThanOrEqual(350);
+  });
+
+  it('takes at most 350 bytes both ways for a poll that brings nothing new', async () => {
+    const server = await startTestServer();
+    await install(server);
+    const { host, hostname, port } = new URL(server.url);
+    const etag = (await server.get('/v1/tip?root=1')).headers.get('etag');
+    // What the protocol needs; `fetch` of Node adds some 150 bytes of its own.
+    const sent = `GET /v1/tip?root=1 HTTP/1.1\r\nHost: ${host}\r\nAccept-Encoding: gzip\r\nIf-None-Match: ${etag}\r\n\r\n`;
+    const socket = connect(Number(port), hostname);
+    onTestFinished(() => {
+      socket.destroy();
+    });
+    socket.setEncoding('latin1').write(sent);
+    let received = '';
+    for await (const text of socket) {
+      received += String(text);
+      if (received.includes('\r\n\r\n')) break;
+    }
+    expect(received).toMatch(/^HTTP\/1\.1 304 /);
+    expect(received.endsWith('\r\n\r\n')).toBe(true);
+    expect(sent.length + received.length).toBeLessThanOrEqual(350);
   });
 
   async function publishAs(
@@ -492,8 +523,8 @@ describe('device plane', () => {
 
   it('serves every metadata file under its version, to be kept for ever', async () => {
     const server = await startTestServer();
-    await install(server);
-    const { roots, snapshot, rollout, timestamp } = await tipOf(server);
+    const publisher = await install(server);
+    const { roots, snapshot, rollout } = await tipOf(server);
     for (const [file, text] of [
       ['1.root.json', roots[0]],
       ['1.snapshot.json', snapshot],
@@ -503,9 +534,16 @@ describe('device plane', () => {
       expect(response.headers.get('cache-control')).toContain('immutable');
       expect(await response.text()).toBe(text);
     }
+    await publish(server, publisher, '1.0.0');
+    for (const [file, text] of [
+      ['1.snapshot.json', snapshot],
+      ['2.snapshot.json', (await tipOf(server)).snapshot],
+    ] as const) {
+      expect(await (await server.get(`/v1/metadata/${file}`)).text()).toBe(text);
+    }
     const newest = await server.get('/v1/metadata/timestamp.json');
     expect(newest.headers.get('cache-control')).toBe('no-cache');
-    expect(await newest.text()).toBe(timestamp);
+    expect(await newest.text()).toBe((await tipOf(server)).timestamp);
     for (const file of ['2.root.json', '0.root.json', '1.timestamp.json', 'root.json', '1.online-key.json']) {
       expect((await server.get(`/v1/metadata/${file}`)).status).toBe(404);
     }
@@ -563,8 +601,10 @@ describe('device plane', () => {
     expect(await beyond.json()).toMatchObject({ code: 'ERR_INLAY_REFUSED' });
     expect((await server.get(url, { 'If-None-Match': `"${hash}"` })).status).toBe(304);
 
-    const head = await fetch(server.url + url, { method: 'HEAD' });
-    expect([head.status, head.headers.get('content-length')]).toEqual([200, '200000']);
+    for (const Range of ['bytes=0-', 'bytes=0-9', 'bytes=200000-']) {
+      const head = await fetch(server.url + url, { method: 'HEAD', headers: { Range } });
+      expect([head.status, head.headers.get('content-length')]).toEqual([200, '200000']);
+    }
     for (const path of [
       url.replace(hash, sha256(unreleased)),
       url.replace('digits.onnx', 'other.onnx'),

@@ -44,12 +44,11 @@ describe.each(Object.keys(api) as (keyof typeof api)[])('a link whose short way 
     ports = new MessageChannel();
     busy.length = 0;
     serve(api, ports.port2 as unknown as Endpoint, short);
-    return connect<typeof api>(
-      ports.port1 as unknown as Endpoint,
-      Object.keys(api) as (keyof typeof api)[],
+    return connect<typeof api>(ports.port1 as unknown as Endpoint, {
+      methods: Object.keys(api) as (keyof typeof api)[],
       short,
-      (state) => busy.push(state),
-    );
+      onBusy: (state) => busy.push(state),
+    });
   };
   afterEach(() => {
     ports?.port1.close();

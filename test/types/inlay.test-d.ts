@@ -10,9 +10,9 @@ expectTypeOf(new Tensor('int64', [1], new BigInt64Array(1)).data).toEqualTypeOf<
 expectTypeOf(new Tensor('float16', [1], new Uint16Array(1)).data).toEqualTypeOf<Uint16Array>();
 expectTypeOf<Tensor['dtype']>().toEqualTypeOf<DType>();
 // @ts-expect-error: float32 is held in a Float32Array.
-new Tensor('float32', [1], new Float64Array(1));
+void new Tensor('float32', [1], new Float64Array(1));
 // @ts-expect-error: there is no such dtype.
-new Tensor('float31', [1], new Float32Array(1));
+void new Tensor('float31', [1], new Float32Array(1));
 
 // Feeds are what a host has at hand.
 expectTypeOf<{ x: Float32Array; rate: 16000; mask: boolean[]; text: string[] }>().toExtend<Feeds>();

@@ -31,7 +31,16 @@ export interface DeviceRoutesOptions {
 export function createDeviceRoutes(options: DeviceRoutesOptions): Hono {
   const { catalog, repository, blobs, signer, onError } = options;
   const routes = new Hono();
-  const tips = new WeakMap<CatalogState, Map<number, Promise<Representation>>>();
+  const encoded = new WeakMap<CatalogState, Map<string, Promise<Representation>>>();
+
+  /** Encodes a text of a state once, since all devices ask for the same ones. */
+  const encodeOnce = (state: CatalogState, name: string, write: () => string): Promise<Representation> => {
+    const known = encoded.get(state) ?? new Map<string, Promise<Representation>>();
+    encoded.set(state, known);
+    const representation = known.get(name) ?? represent(write());
+    known.set(name, representation);
+    return representation;
+  };
 
   const readable = cors({
     origin: '*',
@@ -59,25 +68,31 @@ export function createDeviceRoutes(options: DeviceRoutesOptions): Hono {
     }
     const { timestamp, snapshot, rollout } = state.published.texts;
     const since = Math.min(Number(query), state.roots.length);
-    const bySince = tips.get(state) ?? new Map<number, Promise<Representation>>();
-    tips.set(state, bySince);
-    const tip =
-      bySince.get(since) ??
-      represent(JSON.stringify({ roots: state.roots.slice(since), timestamp, snapshot, rollout }));
-    bySince.set(since, tip);
-    return sendText(c, await tip, revalidated);
+    const tip = await encodeOnce(state, `tip?root=${since}`, () =>
+      JSON.stringify({ roots: state.roots.slice(since), timestamp, snapshot, rollout }),
+    );
+    return sendText(c, tip, revalidated);
   });
 
   routes.get('/metadata/timestamp.json', async (c) => {
-    const { published } = await catalog.state();
-    if (!published) throw notFound('timestamp.json');
-    return sendText(c, await represent(published.texts.timestamp), revalidated);
+    const state = await catalog.state();
+    const text = state.published?.texts.timestamp;
+    if (text === undefined) throw notFound('timestamp.json');
+    return sendText(c, await encodeOnce(state, 'timestamp.json', () => text), revalidated);
   });
 
   routes.get('/metadata/:file', async (c) => {
     const file = c.req.param('file');
-    const [, version, role] = /^(\d{1,9})\.(root|targets|rollout|snapshot)\.json$/.exec(file) ?? [];
-    const text = role === undefined ? undefined : await repository.text(role as Role, Number(version));
+    const [, digits, name] = /^(\d{1,9})\.(root|targets|rollout|snapshot)\.json$/.exec(file) ?? [];
+    if (name === undefined) throw notFound(file);
+    const role = name as VersionedRole;
+    const version = Number(digits);
+    const state = await catalog.state();
+    const present = presentText(state, role, version);
+    if (present !== undefined) {
+      return sendText(c, await encodeOnce(state, `${version}.${role}`, () => present), immutable);
+    }
+    const text = await repository.text(role, version);
     if (text === undefined) throw notFound(file);
     return sendText(c, await represent(text), immutable);
   });
@@ -100,14 +115,29 @@ export function createDeviceRoutes(options: DeviceRoutesOptions): Hono {
   routes.get('/targets/rollout/:file', async (c) => {
     const file = c.req.param('file');
     const [, sha256 = '', name = ''] = /^([0-9a-f]{64})\.(.+)$/.exec(file) ?? [];
-    const target = (await catalog.state()).published?.rollout.targets[`rollout/${name}`];
+    const state = await catalog.state();
+    const target = state.published?.rollout.targets[`rollout/${name}`];
     if (target?.hashes['sha256'] !== sha256) throw notFound(file);
-    return sendText(c, await represent(fromUtf8(canonicalJson(target.custom))), immutable);
+    const plans = await encodeOnce(state, `rollout/${name}`, () => fromUtf8(canonicalJson(target.custom)));
+    return sendText(c, plans, immutable);
   });
 
   routes.get('/online-key', (c) => c.json({ keyid: signer.keyid, key: signer.key }));
 
   return routes;
+}
+
+/** Roles whose files have their version in their name. */
+type VersionedRole = Exclude<Role, 'timestamp'>;
+
+/** Text of a file that is in force; roots all are. */
+function presentText(
+  { heads, roots, published }: CatalogState,
+  role: VersionedRole,
+  version: number,
+): string | undefined {
+  if (role === 'root') return roots[version - 1];
+  return heads[role] === version ? published?.texts[role] : undefined;
 }
 
 function notFound(file: string): ServerError {

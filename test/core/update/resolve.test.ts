@@ -90,9 +90,16 @@ describe('resolvePlan', () => {
     ).toThrow(refused);
   });
 
-  it('does not mind the base of a completed rollout', () => {
+  it('forgets the base of a completed rollout that is no longer signed, since devices may fall back to it', () => {
     const base = { ...one, path: 'models/digits/0/gone.onnx' };
-    expect(resolve([{ ...plan, base, bp: 10_000, state: 'complete' }])).toMatchObject({ state: 'complete' });
+    const done = { ...plan, bp: 10_000, state: 'complete' };
+    expect(resolve([{ ...done, base }])).toEqual({ ...done, base: null });
+    expect(resolve([done])).toEqual(done);
+  });
+
+  it('key compromise: the base of a completed rollout cannot be another file than the signed one', () => {
+    const base = { ...plan.base, sha256: '9'.repeat(64) };
+    expect(() => resolve([{ ...plan, base, bp: 10_000, state: 'complete' }])).toThrow(refused);
   });
 
   it.each([

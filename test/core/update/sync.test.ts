@@ -2,6 +2,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { fromUtf8, toUtf8 } from '../../../src/core/bytes.ts';
 import type { Store } from '../../../src/core/store.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
+import { sha256Hex } from '../../../src/trust/keys.ts';
 import { createSync, type Release, type Sync, type SyncParts } from '../../../src/update/sync.ts';
 import { testPlatform, testStart, until, type TestPlatform } from '../platform.ts';
 import {
@@ -14,6 +15,7 @@ import {
 
 const day = 86_400_000;
 const url = 'https://sync.test';
+const record = `sync-stable-${sha256Hex(testPlatform(), toUtf8(url)).slice(0, 16)}`;
 const one = Uint8Array.from({ length: 300 }, (_, i) => i % 7);
 const two = Uint8Array.from({ length: 400 }, (_, i) => i % 11);
 
@@ -161,6 +163,61 @@ describe('a sync', () => {
     expect(await open().committed('digits')).toBeUndefined();
   });
 
+  it.each<[string, (bytes: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>]>([
+    ['a bit flipped', (bytes) => bytes.fill((bytes[17] ?? 0) ^ 1, 17, 18)],
+    ['its end lost', (bytes) => bytes.slice(0, -1)],
+  ])('drops a file of which the disk has %s, and fetches it again', async (_, damage) => {
+    await shipped('1.0.0', one);
+    const release = await committed(open());
+    const real = store;
+    let damaged = true;
+    store = {
+      ...real,
+      blob: async (sha256) => {
+        const blob = await real.blob(sha256);
+        if (!blob || !damaged) return blob;
+        const bytes = damage(await blob.bytes());
+        return { ...blob, sizeBytes: bytes.length, bytes: async () => bytes };
+      },
+      deleteBlob: async (sha256) => {
+        damaged = false;
+        await real.deleteBlob(sha256);
+      },
+    };
+    const sync = open();
+    expect(await sync.committed('digits')).toBeUndefined();
+    damaged = true;
+    await real.putBlob(release.sha256, one);
+    requests();
+    expect(await (await sync.resolve('digits'))?.blob.bytes()).toEqual(one);
+    expect(requests()).toEqual([`200 /v1/targets/models/digits/1/${release.sha256}.model.onnx`]);
+    expect(await sync.committed('digits')).toMatchObject({ version: '1.0.0' });
+  });
+
+  it('lets the event loop turn while it hashes a large file', async () => {
+    const large = new Uint8Array(3 * 2 ** 20);
+    await shipped('1.0.0', large);
+    await committed(open());
+    let release: Release | undefined;
+    const found = open()
+      .committed('digits')
+      .then((value) => (release = value));
+    await until(() => platform.timers().length > 0);
+    expect(platform.isKeptAlive()).toBe(true);
+    platform.advance(0);
+    await until(() => platform.timers().length > 0);
+    expect(release).toBeUndefined();
+    platform.advance(0);
+    expect(await found).toMatchObject({ version: '1.0.0' });
+  });
+
+  it('keeps what it knows of two servers apart in one store', async () => {
+    await shipped('1.0.0', one);
+    await committed(open());
+    expect(await open({ url: 'https://other.test' }).committed('digits')).toBeUndefined();
+    expect(await open().committed('digits')).toMatchObject({ version: '1.0.0' });
+  });
+
   it('downloads a release once, however many ask for it', async () => {
     await shipped('1.0.0', one);
     const sync = open();
@@ -179,7 +236,7 @@ describe('a sync', () => {
   it('survives a damaged record', async () => {
     await shipped('1.0.0', one);
     await committed(open());
-    await store.updateRecord('sync-stable', () => toUtf8('{"metadata":'));
+    await store.updateRecord(record, () => toUtf8('{"metadata":'));
     const sync = open();
     expect(await sync.committed('digits')).toBeUndefined();
     expect((await committed(sync)).version).toBe('1.0.0');
@@ -203,12 +260,12 @@ describe('a sync', () => {
     server.intercept = () => undefined;
     await shipped('1.1.0', two);
     await open().check();
-    const newer = fromUtf8((await store.readRecord('sync-stable')) ?? new Uint8Array());
+    const newer = fromUtf8((await store.readRecord(record)) ?? new Uint8Array());
     repository.files = files;
     repository.targetsBody = targetsBody;
     release?.();
     await held;
-    expect(fromUtf8((await store.readRecord('sync-stable')) ?? new Uint8Array())).toBe(newer);
+    expect(fromUtf8((await store.readRecord(record)) ?? new Uint8Array())).toBe(newer);
   });
 
   it.each([
@@ -237,11 +294,11 @@ describe('a failing check', () => {
     await shipped('1.0.0', one);
     const sync = open();
     await committed(sync);
-    const record = await store.readRecord('sync-stable');
+    const before = await store.readRecord(record);
     server.intercept = answer;
     expect(await failing(sync.check())).toEqual(failsWith(code));
     expect(sync.info().lastError).toEqual(failsWith(code));
-    expect(await store.readRecord('sync-stable')).toEqual(record);
+    expect(await store.readRecord(record)).toEqual(before);
     expect(await sync.committed('digits')).toMatchObject({ version: '1.0.0' });
     expect(await sync.resolve('digits')).toMatchObject({ version: '1.0.0' });
     server.intercept = () => undefined;
@@ -303,7 +360,11 @@ describe('a failing check', () => {
     repository.plans = { stable: [{ ...plan, cand: { ...plan.cand, sha256: 'e'.repeat(64) } }] };
     await repository.signAll();
     let told = 0;
-    sync.subscribe('digits', () => (told += 1));
+    sync.subscribe(
+      'digits',
+      () => undefined,
+      () => (told += 1),
+    );
     await sync.check();
     expect(told).toBe(1);
     await expect(sync.resolve('digits')).rejects.toThrow(failsWith('ERR_INLAY_PLAN_INVALID'));
@@ -366,20 +427,28 @@ describe('keys', () => {
 });
 
 describe('offers', () => {
-  it('tell the listener until the release is committed', async () => {
+  it('tell the listener until it runs the release, whatever other processes committed', async () => {
     const sync = open();
     let told = 0;
-    const unsubscribe = sync.subscribe('digits', () => (told += 1));
+    let running: string | undefined;
+    const unsubscribe = sync.subscribe(
+      'digits',
+      () => running,
+      () => (told += 1),
+    );
     await sync.check();
     expect(told).toBe(0);
     await shipped('1.0.0', one);
     await sync.check();
     await sync.check();
     expect(told).toBe(2);
-    await committed(sync);
-    told = 0;
+    const { sha256 } = await committed(open());
     await sync.check();
-    expect(told).toBe(0);
+    expect(told).toBe(3);
+    running = sha256;
+    await sync.check();
+    expect(told).toBe(3);
+    told = 0;
     await shipped('1.1.0', two);
     unsubscribe();
     await sync.check();

@@ -1,0 +1,133 @@
+import * as nodeFs from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
+import { createSha256 } from '../../src/core/hash.ts';
+import type { Store } from '../../src/core/store.ts';
+import { withMemoryFallback } from '../../src/stores/fs-fallback.ts';
+import { openFsStore } from '../../src/stores/fs.ts';
+import { codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
+import { temporaryDirectory } from './server-fixture.ts';
+import { faultyFs } from './store-fs-faults.ts';
+
+/** A store on a disk that fails every change, until it is told otherwise. */
+function openOn(directory: string, disk: { errno: string | undefined }): Store {
+  const fs = faultyFs(nodeFs, (_, name) =>
+    /^(mkdir|open wx|write|rename|unlink)$/.test(name) ? disk.errno : undefined,
+  );
+  return withMemoryFallback(openFsStore({ directory, fs }), createSha256);
+}
+
+const open = (errno: string | undefined) => async () => {
+  const directory = await nodeFs.mkdtemp(join(tmpdir(), 'inlay-test-'));
+  const store = openOn(directory, { errno });
+  return {
+    store,
+    cleanup: async () => {
+      await store.close();
+      await nodeFs.rm(directory, { recursive: true });
+    },
+  };
+};
+
+testStore('a disk with memory to fall back on', open(undefined), (current) => {
+  it('is what it falls back from, while that works', async () => {
+    await current().updateRecord('a', () => toUtf8('1'));
+    expect(current().info()).toMatchObject({ kind: 'fs' });
+    expect(current().info().degraded).toBeUndefined();
+  });
+});
+testStore('memory in place of a disk', open('EROFS'), (current) => {
+  it('says why', async () => {
+    expect(current().info().degraded).toBeUndefined();
+    await current().updateRecord('a', () => toUtf8('1'));
+    expect(current().info()).toMatchObject({ kind: 'memory' });
+    expect(current().info().degraded).toMatch(/memory only.*EROFS/);
+  });
+});
+
+const abc = toUtf8('abc');
+
+describe('a disk that cannot be written', () => {
+  it('is read on, and what is newer is read from memory', async () => {
+    const directory = await temporaryDirectory();
+    const disk: { errno: string | undefined } = { errno: undefined };
+    const store = openOn(directory, disk);
+    await store.putBlob(nameOf(abc), abc);
+    await store.updateRecord('count', () => toUtf8('1'));
+    disk.errno = 'EROFS';
+    const seen: string[] = [];
+    const add = (present: Uint8Array | undefined): Uint8Array => {
+      seen.push(fromUtf8(present ?? new Uint8Array()));
+      return toUtf8(`${seen.at(-1)}+`);
+    };
+    await store.updateRecord('count', add);
+    await store.updateRecord('count', add);
+    expect(seen.slice(-2)).toEqual(['1', '1+']);
+    expect(fromUtf8((await store.readRecord('count')) ?? new Uint8Array())).toBe('1++');
+    expect(await (await store.blob(nameOf(abc)))?.bytes()).toEqual(abc);
+    expect(await store.listBlobs()).toEqual([nameOf(abc)]);
+    disk.errno = undefined;
+    expect(fromUtf8((await openOn(directory, disk).readRecord('count')) ?? new Uint8Array())).toBe('1');
+  });
+
+  it('keeps a record that a change leaves alone', async () => {
+    const directory = await temporaryDirectory();
+    const disk: { errno: string | undefined } = { errno: undefined };
+    const store = openOn(directory, disk);
+    await store.updateRecord('id', () => toUtf8('me'));
+    disk.errno = 'EACCES';
+    for (const ask of ['first', 'second']) {
+      const kept = await store.updateRecord('id', (present) => (present ? undefined : toUtf8(ask)));
+      expect(fromUtf8(kept ?? new Uint8Array())).toBe('me');
+    }
+    expect(await store.updateRecord('other', () => undefined)).toBeUndefined();
+  });
+
+  it('shows no blob that was deleted, and takes it again', async () => {
+    const disk: { errno: string | undefined } = { errno: undefined };
+    const store = openOn(await temporaryDirectory(), disk);
+    await store.putBlob(nameOf(abc), abc);
+    disk.errno = 'EROFS';
+    await store.deleteBlob(nameOf(abc));
+    expect(await store.blob(nameOf(abc))).toBeUndefined();
+    expect(await store.listBlobs()).toEqual([]);
+    await store.putBlob(nameOf(abc), inPieces(abc, 1));
+    expect(await (await store.blob(nameOf(abc)))?.bytes()).toEqual(abc);
+  });
+
+  it('gives a stream back unread, and fails once if it has read of it', async () => {
+    const disk: { errno: string | undefined } = { errno: 'EROFS' };
+    const store = openOn(await temporaryDirectory(), disk);
+    expect(await store.putBlob(nameOf(abc), inPieces(abc, 1))).toMatchObject({ sizeBytes: 3 });
+
+    const fs = faultyFs(nodeFs, (_, name) => (name === 'write' ? 'EIO' : undefined));
+    const late = withMemoryFallback(openFsStore({ directory: await temporaryDirectory(), fs }), createSha256);
+    expect(await codeOf(late.putBlob(nameOf(abc), inPieces(abc, 1)))).toBe('ERR_INLAY_STORE_IO');
+    expect(await late.putBlob(nameOf(abc), inPieces(abc, 1))).toMatchObject({ sizeBytes: 3 });
+  });
+});
+
+describe('no reason to fall back', () => {
+  it('is a full disk', async () => {
+    const store = openOn(await temporaryDirectory(), { errno: 'ENOSPC' });
+    expect(await codeOf(store.updateRecord('a', () => abc))).toBe('ERR_INLAY_STORE_FULL');
+    expect(await codeOf(store.putBlob(nameOf(abc), abc))).toBe('ERR_INLAY_STORE_FULL');
+    expect(store.info().degraded).toBeUndefined();
+  });
+
+  it('is wrong content', async () => {
+    const store = openOn(await temporaryDirectory(), { errno: undefined });
+    expect(await codeOf(store.putBlob(nameOf(abc), toUtf8('abd')))).toBe('ERR_INLAY_STORE_MISMATCH');
+    expect(store.info().degraded).toBeUndefined();
+  });
+
+  it('is a store that was closed', async () => {
+    const store = openOn(await temporaryDirectory(), { errno: 'EROFS' });
+    await store.updateRecord('a', () => abc);
+    await store.close();
+    expect(await codeOf(store.readRecord('a'))).toBe('ERR_INLAY_CLOSED');
+    expect(await codeOf(store.updateRecord('a', () => abc))).toBe('ERR_INLAY_CLOSED');
+  });
+});
