@@ -2,32 +2,18 @@
 
 import { fromErrorRecord, InlayError, NetworkError, ServerError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
+import type { ReleaseServer } from '../publish/publisher.ts';
 import type { NamedKey } from '../trust/keys.ts';
 import type { Plan } from '../update/plan.ts';
 import type { AuditRecord } from '../server/db/repository.ts';
 import type { ServerStatus } from '../server/status.ts';
 
-/** What a device would get in one poll. */
-export interface Tip {
-  readonly roots: readonly string[];
-  readonly timestamp: string;
-  readonly snapshot: string;
-  readonly rollout: string;
-}
-
 /** Calls to one server. All throw {@link NetworkError}, or what the server answers as {@link ServerError}. */
-export interface AdminClient {
+export interface AdminClient extends ReleaseServer {
   onlineKey(): Promise<NamedKey>;
-  /** Reads the roots after `root` and the online metadata. */
-  tip(root: number): Promise<Tip>;
-  /** Reads a text of the device plane by its path. */
-  text(path: string): Promise<Uint8Array<ArrayBuffer>>;
   status(): Promise<ServerStatus>;
   audit(): Promise<readonly AuditRecord[]>;
-  hasBlob(sha256: string): Promise<boolean>;
-  putBlob(sha256: string, bytes: Uint8Array<ArrayBuffer>): Promise<void>;
   putRoot(bytes: Uint8Array<ArrayBuffer>): Promise<void>;
-  putTargets(bytes: Uint8Array<ArrayBuffer>): Promise<void>;
   setRollout(channel: string, model: string, body: { version: string; percent: number }): Promise<Plan>;
 }
 

@@ -13,7 +13,7 @@ import {
   type KeyFlags,
   type ServerFlags,
 } from './connection.ts';
-import { offlineDays } from './publisher.ts';
+import { offlineDays } from '../publish/publisher.ts';
 import type { Terminal } from './terminal.ts';
 
 interface Flags extends ServerFlags, KeyFlags {

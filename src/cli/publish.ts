@@ -11,7 +11,7 @@ import {
   type ServerFlags,
 } from './connection.ts';
 import { loadModelFile } from './model-file.ts';
-import { publishRelease } from './publisher.ts';
+import { publishRelease } from '../publish/publisher.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
 
 interface Flags extends ServerFlags, KeyFlags {
@@ -45,7 +45,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
         );
       }
       const parts = {
-        client: connect(flags, terminal),
+        server: connect(flags, terminal),
         keys: openKeys(flags, terminal),
         platform: nodePlatform(),
       };

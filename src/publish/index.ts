@@ -3,6 +3,14 @@
  * @module inlay/publish
  */
 export {
+  publishRelease,
+  type PublishedRelease,
+  type PublisherKeys,
+  type PublishOptions,
+  type ReleaseServer,
+  type Tip,
+} from './publisher.ts';
+export {
   addRelease,
   createRolloutTargets,
   createRoot,

@@ -3,15 +3,14 @@
 import { fromUtf8, toUtf8 } from '../core/bytes.ts';
 import { isInlayError, ServerError, TrustError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import { addRelease, expiresIn, type NewRelease } from '../publish/release.ts';
-import { signMetadata } from '../publish/sign.ts';
+import { addRelease, expiresIn, type NewRelease } from './release.ts';
+import { signMetadata } from './sign.ts';
 import { createTrustedMetadata } from '../trust/client.ts';
 import { sha256Hex } from '../trust/keys.ts';
 import type { Targets } from '../trust/metadata.ts';
 import { parseEnvelope } from '../trust/parse.ts';
 import { verifySignatures } from '../trust/verify.ts';
-import type { AdminClient } from './admin-client.ts';
-import type { KeyDirectory } from './key-directory.ts';
+import type { Signer } from './signer.ts';
 
 /** A release that the server has. */
 export interface PublishedRelease {
@@ -24,10 +23,40 @@ export interface PublishedRelease {
   readonly targets: number;
 }
 
+/** The server that a release goes to, as calls of its wire protocol. */
+export interface ReleaseServer {
+  /** Reads the roots after `root` and the online metadata. */
+  tip(root: number): Promise<Tip>;
+  /** Reads a text of the device plane by its path. */
+  text(path: string): Promise<Uint8Array<ArrayBuffer>>;
+  hasBlob(sha256: string): Promise<boolean>;
+  putBlob(sha256: string, bytes: Uint8Array<ArrayBuffer>): Promise<void>;
+  putTargets(bytes: Uint8Array<ArrayBuffer>): Promise<void>;
+}
+
+/** What a device would get in one poll. */
+export interface Tip {
+  readonly roots: readonly string[];
+  readonly timestamp: string;
+  readonly snapshot: string;
+  readonly rollout: string;
+}
+
+/** Where a publisher keeps its key and what it saw last. */
+export interface PublisherKeys {
+  /** Where that is, for messages. */
+  readonly path: string;
+  signer(role: 'targets'): Promise<Signer>;
+  /** The root that is trusted in advance. */
+  root(): Promise<Uint8Array>;
+  read(name: 'verified.json'): Promise<Uint8Array | undefined>;
+  write(name: 'targets.json' | 'verified.json', bytes: Uint8Array): Promise<void>;
+}
+
 /** What {@link publishRelease} works with. */
 export interface PublishOptions {
-  readonly client: AdminClient;
-  readonly keys: KeyDirectory;
+  readonly server: ReleaseServer;
+  readonly keys: PublisherKeys;
   readonly platform: Platform;
 }
 
@@ -43,7 +72,7 @@ const maxAttempts = 10;
  * seen before, or {@link ServerError} if the server refuses.
  */
 export async function publishRelease(
-  { client, keys, platform }: PublishOptions,
+  { server, keys, platform }: PublishOptions,
   bytes: Uint8Array<ArrayBuffer>,
   release: Omit<NewRelease, 'length' | 'sha256' | 'expires'>,
 ): Promise<PublishedRelease> {
@@ -51,14 +80,14 @@ export async function publishRelease(
   const sha256 = sha256Hex(platform, bytes);
   const sizeBytes = bytes.length;
   for (let attempt = 1; ; attempt += 1) {
-    const present = await currentTargets({ client, keys, platform });
+    const present = await currentTargets({ server, keys, platform });
     const expires = expiresIn(platform.now(), offlineDays.targets);
     const { targets, path, seq } = addRelease(present, { ...release, length: sizeBytes, sha256, expires });
     if (targets === present) return { path, seq, sha256, sizeBytes, targets: targets.version };
-    if (!(await client.hasBlob(sha256))) await client.putBlob(sha256, bytes);
+    if (!(await server.hasBlob(sha256))) await server.putBlob(sha256, bytes);
     const signed = await signMetadata(targets, [signer]);
     try {
-      await client.putTargets(signed);
+      await server.putTargets(signed);
     } catch (error) {
       const raced = isInlayError(error) && error.code === 'ERR_INLAY_CONFLICT';
       if (raced && attempt < maxAttempts) continue;
@@ -73,16 +102,16 @@ export async function publishRelease(
  * Reads the targets in force and verifies them as a device would, from `root.json` on, except that they may have
  * expired: publishing is what renews them.
  */
-async function currentTargets({ client, keys, platform }: PublishOptions): Promise<Targets> {
+async function currentTargets({ server, keys, platform }: PublishOptions): Promise<Targets> {
   const root = await keys.root();
   const trusted = await createTrustedMetadata({ platform, root, stored: await seenBefore(keys) });
-  const tip = await client.tip(trusted.root.version);
+  const tip = await server.tip(trusted.root.version);
   for (const text of tip.roots) await trusted.updateRoot(toUtf8(text));
   await trusted.updateTimestamp(toUtf8(tip.timestamp));
   await trusted.updateSnapshot(toUtf8(tip.snapshot));
   const pin = trusted.snapshot?.meta['targets.json'];
   if (!pin) throw new TrustError('ERR_INLAY_METADATA_INVALID', 'The snapshot does not list targets.json.');
-  const bytes = await client.text(`/v1/metadata/${pin.version}.targets.json`);
+  const bytes = await server.text(`/v1/metadata/${pin.version}.targets.json`);
   if (sha256Hex(platform, bytes) !== pin.hashes?.['sha256']) {
     throw new TrustError('ERR_INLAY_HASH', 'The targets are not those that the snapshot pins; try again.');
   }
@@ -100,7 +129,7 @@ async function currentTargets({ client, keys, platform }: PublishOptions): Promi
 }
 
 /** What was verified last time, so that a server cannot take the publisher back to an earlier state. */
-async function seenBefore(keys: KeyDirectory): Promise<Readonly<Record<string, string>>> {
+async function seenBefore(keys: PublisherKeys): Promise<Readonly<Record<string, string>>> {
   const bytes = await keys.read('verified.json');
   if (!bytes) return {};
   try {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { createAdminClient, type AdminClient } from '../../src/cli/admin-client.ts';
 import { openKeyDirectory } from '../../src/cli/key-directory.ts';
-import { publishRelease } from '../../src/cli/publisher.ts';
+import { publishRelease } from '../../src/publish/publisher.ts';
 import { fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
 import {
   createRoot,
@@ -30,7 +30,7 @@ it('rollback: signs nothing upon old targets that a stolen online key calls the 
   await client.putRoot(await keys.root());
   await client.putTargets(await signMetadata(createTargets({ onlineKey, expires }), [targets]));
   const publish = (through: AdminClient, version: string): Promise<unknown> =>
-    publishRelease({ client: through, keys, platform }, tinyModel(version), {
+    publishRelease({ server: through, keys, platform }, tinyModel(version), {
       model: 'digits',
       version,
       file: 'digits.onnx',
