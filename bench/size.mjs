@@ -43,6 +43,7 @@ async function bundle(contents) {
     metafile: true,
     outdir: 'out',
     write: false,
+    logLevel: 'error',
     // An app bundles its inference library apart; none may be pulled in by the core.
     external: ['onnxruntime-*'],
   });
