@@ -42,7 +42,7 @@ export function print(figures, { json }) {
   }
   const table = new Table({
     head: ['case', 'metric', 'value', 'baseline', 'ratio', 'target', ''],
-    style: { head: [] },
+    style: { head: [], border: [] },
   });
   for (const row of figures) {
     const target =

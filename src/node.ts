@@ -46,6 +46,9 @@ export interface NodeInlayOptions extends InlayOptions, NodeBackendOptions {
  */
 export function createBackends(options: NodeBackendOptions = {}): readonly Backend[] {
   const { placement = 'worker', allowSoftwareAdapter = false } = options;
+  if (placement !== 'worker' && placement !== 'inline') {
+    throw new TypeError(`placement is 'worker' or 'inline', got ${JSON.stringify(placement)}.`);
+  }
   if (placement === 'inline') {
     return [
       onnxruntimeNode({ ort: () => import('onnxruntime-node'), allowSoftwareAdapter }),

@@ -14,6 +14,8 @@ const { folder, url, root, ids, pollMs, pauseMs } = JSON.parse(process.argv[2] ?
 const backends = createBackends();
 const devices = await Promise.all(ids.map(startDevice));
 let stopping = false;
+// Without the process that started it, there is nobody to report to.
+process.once('disconnect', () => process.exit());
 
 const loops = devices.map(classify);
 const reporting = setInterval(report, 250);

@@ -33,7 +33,10 @@ export function createDisplay({ quiet, stream = process.stdout }) {
 }
 
 function table(state) {
-  const rows = new Table({ head: ['version', 'devices', 'calls', 'accuracy'], style: { head: [] } });
+  const rows = new Table({
+    head: ['version', 'devices', 'calls', 'accuracy'],
+    style: { head: [], border: [] },
+  });
   for (const [version, row] of Object.entries(state.versions)) {
     rows.push([version, row.devices, row.calls, accuracy(row)]);
   }

@@ -20,13 +20,22 @@ const STAGES = [10, 50, 100];
 const STAGE_SECONDS = 8;
 const GIVE_UP_SECONDS = 25;
 
-const { values: flags } = parseArgs({ options: { json: { type: 'boolean' }, keep: { type: 'boolean' } } });
+const flags = readFlags();
 const display = createDisplay({ quiet: flags.json === true });
 const folder = await mkdtemp(join(tmpdir(), 'inlay-demo-'));
 const digits = (version) => fileURLToPath(new URL(`../digits/digits-${version}.onnx`, import.meta.url));
 const started = performance.now();
 let server;
 let fleet;
+
+const cleanUp = async () => {
+  fleet?.kill();
+  await server?.stop();
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+};
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, () => void cleanUp().finally(() => process.exit(130)));
+}
 
 try {
   display.step('Start a sync server, make keys, publish digits 1.0.0');
@@ -70,13 +79,20 @@ try {
   await fleet.stop();
   display.done();
   summarise(before, fleet.read(), reached);
-} finally {
-  fleet?.kill();
-  if (flags.keep === true && server !== undefined) {
+  if (flags.keep === true) {
     display.step(`The server goes on at ${server.url} (admin token ${server.token}); end it with Ctrl+C`);
-  } else {
-    await server?.stop();
-    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    await server.ended;
+  }
+} finally {
+  await cleanUp();
+}
+
+function readFlags() {
+  try {
+    return parseArgs({ options: { json: { type: 'boolean' }, keep: { type: 'boolean' } } }).values;
+  } catch (error) {
+    console.error(`${error.message}\nUsage: npm run demo [-- --json] [-- --keep]`);
+    return process.exit(2);
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
+import type { ServerStatus } from '../server/status.ts';
 import { table, type Terminal } from './terminal.ts';
 
 /** Adds `inlay rollout list`. */
@@ -13,19 +14,23 @@ export function addRolloutList(rollout: Command, terminal: Terminal): void {
         terminal.print(JSON.stringify(channels));
         return;
       }
-      const rows = Object.entries(channels).flatMap(([channel, plans]) =>
-        plans.map(({ model, cand, bp, state, base }) => [
-          channel,
-          model,
-          cand.version,
-          `${bp / 100} %`,
-          state === 'complete' ? '-' : (base?.version ?? 'none'),
-        ]),
-      );
       terminal.print(
-        rows.length === 0
-          ? 'No rollouts yet; start one with `inlay rollout set NAME VERSION --percent 10`.'
-          : table(['channel', 'model', 'version', 'share', 'others run'], rows),
+        rolloutTable(channels) ??
+          'No rollouts yet; start one with `inlay rollout set NAME VERSION --percent 10`.',
       );
     });
+}
+
+/** Draws what every channel runs; `undefined` while there is nothing. */
+export function rolloutTable(channels: ServerStatus['channels']): string | undefined {
+  const rows = Object.entries(channels).flatMap(([channel, plans]) =>
+    plans.map(({ model, cand, bp, state, base }) => [
+      channel,
+      model,
+      cand.version,
+      `${bp / 100} %`,
+      state === 'complete' ? '-' : (base?.version ?? 'none'),
+    ]),
+  );
+  return rows.length === 0 ? undefined : table(['channel', 'model', 'version', 'share', 'others run'], rows);
 }

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { rolloutTable } from './rollout-list.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
 
@@ -13,7 +14,7 @@ export function addStatus(program: Command, terminal: Terminal): void {
         terminal.print(JSON.stringify(status));
         return;
       }
-      const { root, targets, expires, models, blobs } = status;
+      const { root, targets, expires, models, blobs, channels } = status;
       terminal.print(
         `root ${root}, targets ${targets}, ${blobs.count} blobs (${formatBytes(blobs.sizeBytes)})`,
       );
@@ -29,6 +30,8 @@ export function addStatus(program: Command, terminal: Terminal): void {
       if (releases.length > 0) {
         terminal.print(`\n${table(['model', 'version', 'seq', 'size', 'sha256'], releases)}`);
       }
+      const plans = rolloutTable(channels);
+      if (plans !== undefined) terminal.print(`\n${plans}`);
       if (root > 0) terminal.print(`\n${table(['metadata', 'expires'], Object.entries(expires))}`);
       else terminal.print('Nothing is installed yet; run `inlay keys init`.');
     });

@@ -1,4 +1,4 @@
-import { DTYPES, storageLength, type DType, type DTypeStorage, type TypedArray } from './dtype.ts';
+import { DTYPES, isDType, storageLength, type DType, type DTypeStorage, type TypedArray } from './dtype.ts';
 import { InputError } from './errors.ts';
 import { fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from './float.ts';
 
@@ -23,10 +23,17 @@ export class Tensor<D extends DType = DType> {
   readonly data: DTypeStorage[D];
 
   /**
-   * @throws {@link InputError} `ERR_INLAY_FEED_SHAPE` if `shape` and the length of `data` disagree,
+   * @param dtype - name of the element type.
+   * @param shape - sizes of the axes, outermost first.
+   * @param data - the elements in C order; see {@link DTypeStorage} for the array that each dtype takes.
+   * @throws `RangeError` if there is no such dtype; {@link InputError} `ERR_INLAY_FEED_SHAPE` if `shape` and the length of `data` disagree,
    * `ERR_INLAY_FEED_DTYPE` if `data` is not the storage type of `dtype`.
    */
   constructor(dtype: D, shape: readonly number[], data: DTypeStorage[D]) {
+    if (!isDType(dtype))
+      throw new RangeError(
+        `There is no dtype ${JSON.stringify(dtype)}; a tensor takes a dtype, a shape and data.`,
+      );
     const size = sizeOf(shape);
     if (!isStorageOf(dtype, data)) {
       throw new InputError(
@@ -178,7 +185,7 @@ export function writeElements<D extends DType>(dtype: D, elements: readonly Scal
     } else {
       const isInteger =
         typeof element === 'bigint' || (typeof element === 'number' && Number.isSafeInteger(element));
-      if (!isInteger) throw fail(index, 'an integer');
+      if (!isInteger) throw fail(index, 'a safe integer or a bigint');
       if (element < low || element > high) throw fail(index, `between ${low} and ${high}`);
       if (bits === 64) data[index] = BigInt(element);
       else if (bits >= 8) data[index] = Number(element);
@@ -219,12 +226,16 @@ function rangeOf(dtype: DType): readonly [bigint, bigint] {
 
 /** Name of the array that holds a dtype, for messages: `a Float32Array`. */
 export function storageName(dtype: DType): string {
-  return dtype === 'string' ? 'an array of strings' : `a ${DTYPES[dtype].storage.name}`;
+  return dtype === 'string' ? 'an array of strings' : withArticle(DTYPES[dtype].storage.name);
 }
 
-/** Name of a value's type for messages: `Float64Array`, `string`, `null` … */
+/** Name of a value's type for messages: `a Float64Array`, `an object`, `null` … */
 export function nameOf(value: unknown): string {
   if (value === null || value === undefined) return String(value);
-  if (typeof value !== 'object') return `a ${typeof value}`;
-  return `a ${value.constructor?.name ?? 'object'}`;
+  if (typeof value !== 'object') return withArticle(typeof value);
+  return withArticle(value.constructor?.name ?? 'object');
+}
+
+function withArticle(noun: string): string {
+  return `${/^[aeio]/i.test(noun) ? 'an' : 'a'} ${noun}`;
 }

@@ -58,6 +58,7 @@ export async function openSession(
   device: DevicePreference,
   threads: Pick<SessionOptions, 'intraOpThreads'> = {},
 ): Promise<OpenedSession> {
+  assertDevice(device);
   const attempts: Attempt[] = [];
   const errors: unknown[] = [];
 
@@ -149,6 +150,14 @@ interface Opened {
   readonly session: Session;
   readonly backend: string;
   readonly createMs: number;
+}
+
+/** A word that is no preference would be taken for a list of letters. */
+function assertDevice(device: DevicePreference): void {
+  if (Array.isArray(device) || device === 'auto' || device === 'cpu' || device === 'gpu') return;
+  throw new TypeError(
+    `device is 'auto', 'cpu', 'gpu' or a list of execution providers, got ${JSON.stringify(device)}.`,
+  );
 }
 
 /** The CPU is what the others are measured against. */
@@ -261,7 +270,9 @@ function noneWorks(
   // A model that every candidate understands but cannot run is the model's fault, not the device's.
   const unsupported = errors.find((error) => error instanceof ModelError);
   if (unsupported instanceof ModelError) return unsupported;
-  const list = attempts.map(({ backend, provider, reason }) => `${provider ?? backend}: ${reason}`);
+  const list = attempts.map(
+    ({ backend, provider, reason = '' }) => `${provider ?? backend}: ${reason.replace(/\.$/, '')}`,
+  );
   return new BackendError(
     'ERR_INLAY_DEVICE_UNAVAILABLE',
     `No execution provider works for device ${JSON.stringify(device)}: ${list.join('; ') || 'no backend was given'}.`,

@@ -45,7 +45,7 @@ export function createFeedBinder({ inputs }: Signature): (feeds: Feeds) => Tenso
     for (let index = 0; index < inputs.length; index += 1) {
       const spec = inputs[index] as TensorSpec;
       const feed = feeds[spec.name];
-      if (feed === undefined || feed === null) throw missing(inputs, spec);
+      if (feed === undefined || feed === null) throw missing(inputs, spec, feeds);
       const tensor = toTensor(spec, feed);
       if (tensor instanceof Tensor) {
         dimensions.unify(index, tensor.shape);
@@ -188,18 +188,20 @@ function named<T>(spec: TensorSpec, make: () => T): T {
     return make();
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
-    throw new InputError(error.code, `Input "${spec.name}" (${formatSpec(spec)}): ${error.message}`, {
+    throw new InputError(error.code, `Input ${formatSpec(spec)}: ${error.message}`, {
       cause: error,
       details: { ...error.details, input: spec.name },
     });
   }
 }
 
-function missing(inputs: readonly TensorSpec[], spec: TensorSpec): InputError {
+function missing(inputs: readonly TensorSpec[], spec: TensorSpec, feeds: Feeds): InputError {
   const all = inputs.map((input) => formatSpec(input)).join('; ');
+  const unknown = unknownName(inputs, feeds);
+  const given = unknown === undefined ? '' : `, and "${unknown}" is none of its inputs`;
   return new InputError(
     'ERR_INLAY_FEED_MISSING',
-    `Input "${spec.name}" is missing; the model takes ${all}.`,
+    `Input "${spec.name}" is missing; the model takes ${all}${given}.`,
     {
       details: { input: spec.name },
     },
@@ -208,15 +210,18 @@ function missing(inputs: readonly TensorSpec[], spec: TensorSpec): InputError {
 
 /** Every input was found, so that as many keys as inputs means that no other key is there. */
 function refuseUnknown(inputs: readonly TensorSpec[], feeds: Feeds): void {
-  const names = Object.keys(feeds);
-  if (names.length === inputs.length) return;
-  const unknown = names.find((name) => inputs.every((input) => input.name !== name));
+  if (Object.keys(feeds).length === inputs.length) return;
+  const unknown = unknownName(inputs, feeds);
   const known = inputs.map((input) => `"${input.name}"`).join(', ') || 'none';
   throw new InputError(
     'ERR_INLAY_FEED_UNKNOWN',
     `The model has no input "${unknown}"; its inputs are ${known}.`,
     { details: { input: unknown } },
   );
+}
+
+function unknownName(inputs: readonly TensorSpec[], feeds: Feeds): string | undefined {
+  return Object.keys(feeds).find((name) => inputs.every((input) => input.name !== name));
 }
 
 function wrongDType(spec: TensorSpec, got: string): InputError {

@@ -21,9 +21,9 @@ export async function followReleases(
 ): Promise<Model> {
   sync.start();
   let managed: ManagedModel | undefined;
-  /** SHA-256 of the release that answers calls. */
+  /** Target path of the release that answers calls. */
   let running: string | undefined;
-  /** SHA-256 of the release with which this device starts next time, as far as this model had a part in it. */
+  /** Target path of the release with which this device starts next time, as far as this model had a part in it. */
   let kept: string | undefined;
 
   const move = async (release: Release): Promise<void> => {
@@ -41,15 +41,15 @@ export async function followReleases(
     }
     if (managed === undefined) managed = await manage(loaded);
     else managed.swap(loaded);
-    running = release.sha256;
+    running = release.path;
   };
 
   const update = async (): Promise<void> => {
     const offered = await sync.resolve(name);
     if (offered === undefined) return;
-    if (offered.sha256 !== running) await move(offered);
+    if (offered.path !== running) await move(offered);
     await sync.commit(name, offered);
-    kept = offered.sha256;
+    kept = offered.path;
   };
 
   const start = async (): Promise<ManagedModel> => {
@@ -96,7 +96,8 @@ function isClosed(error: unknown): boolean {
 }
 
 function unavailable(name: string, cause: unknown): ModelError {
-  const why = cause instanceof Error ? cause.message : 'No plan of this channel offers a version of it.';
+  const why =
+    cause instanceof Error ? cause.message : 'no plan of this channel offers this device a version of it.';
   return new ModelError('ERR_INLAY_MODEL_UNAVAILABLE', `Model "${name}" cannot be loaded yet: ${why}`, {
     cause,
   });

@@ -2,6 +2,7 @@ import { orAbort } from '../core/abort.ts';
 import type { Backend, ModelSource } from '../core/backend.ts';
 import { closedError, ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
+import { nameOf } from '../core/tensor.ts';
 import type { Store, StoreInfo } from '../core/store.ts';
 import type * as Remote from '../update/remote.ts';
 import type { Release, Sync, SyncInfo } from '../update/sync.ts';
@@ -91,6 +92,7 @@ const MODEL_CAP_BYTES = 2 ** 31;
 /** Puts an {@link Inlay} together from its parts. It touches neither disk nor network until something is loaded. */
 export function assembleInlay(parts: InlayParts): Inlay {
   const { platform, store, backends } = parts;
+  if (parts.sync !== undefined) assertSync(parts.sync);
   const models = new Set<ManagedModel>();
   let starting: Promise<Sync> | undefined;
   let sync: Sync | undefined;
@@ -124,6 +126,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
 
   const load = async (reference: ModelReference, options: LoadOptions = {}): Promise<Model> => {
     if (closing !== undefined) throw closedError('This Inlay');
+    assertReference(reference);
     const { signal } = options;
     signal?.throwIfAborted();
     const loading = isNamed(reference) ? loadByName(reference.name, options) : loadFrom(reference, options);
@@ -184,6 +187,27 @@ export function assembleInlay(parts: InlayParts): Inlay {
     [Symbol.asyncDispose]: () => inlay.close(),
   };
   return inlay;
+}
+
+function assertReference(reference: unknown): void {
+  const isText = typeof reference === 'string' || reference instanceof URL;
+  const isBytes = reference instanceof ArrayBuffer || reference instanceof Uint8Array;
+  const isName =
+    typeof reference === 'object' &&
+    reference !== null &&
+    'name' in reference &&
+    typeof reference.name === 'string';
+  if (isText || isBytes || isName) return;
+  throw new TypeError(`A model is a path, a URL, bytes or { name }, got ${nameOf(reference)}.`);
+}
+
+function assertSync({ url, root }: SyncOptions): void {
+  if (typeof url !== 'string')
+    throw new TypeError(`sync.url is the address of a sync server, got ${nameOf(url)}.`);
+  if (typeof root === 'string' || root instanceof Uint8Array) return;
+  throw new TypeError(
+    `sync.root is the text of the root.json that \`inlay keys init\` wrote, got ${nameOf(root)}.`,
+  );
 }
 
 function isNamed(reference: ModelReference): reference is { readonly name: string } {

@@ -212,6 +212,7 @@ function createLease(loaded: LoadedVersion): Lease {
 
 function assertOutputs(known: ReadonlySet<string>, wanted: readonly string[]): void {
   const unknown = wanted.find((output) => !known.has(output));
+  if (wanted.length === 0) throw new RangeError('`outputs` names at least one output; leave it out for all.');
   if (unknown === undefined) return;
   throw new InputError(
     'ERR_INLAY_OUTPUT_UNKNOWN',

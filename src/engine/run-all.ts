@@ -23,6 +23,15 @@ export function mapSource<In, Out>(
   if (!Number.isSafeInteger(concurrency) || concurrency < 1) {
     throw new RangeError(`concurrency is an integer of at least 1, got ${concurrency}.`);
   }
+  if (
+    typeof source !== 'object' ||
+    source === null ||
+    !(Symbol.asyncIterator in source || Symbol.iterator in source)
+  ) {
+    throw new TypeError(
+      'A source is an array, a generator, a stream or anything else that can be iterated over.',
+    );
+  }
   const iterator: Iterator<In> | AsyncIterator<In> =
     Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
   const end: IteratorResult<Out> = { done: true, value: undefined };

@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { StoreError } from '../core/errors.ts';
 
@@ -12,7 +12,10 @@ export async function makeFolder(path: string): Promise<void> {
     await mkdir(path, { mode: 0o700 });
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
-    if (code === 'EEXIST') return;
+    if (code === 'EEXIST') {
+      if ((await stat(path)).isDirectory()) return;
+      throw cannotMake(path, 'there is a file of that name', cause);
+    }
     const parent = dirname(path);
     if (code === 'ENOENT' && parent !== path) {
       await makeFolder(parent);

@@ -48,7 +48,7 @@ export async function verifySignatures(
   throw new TrustError(
     'ERR_INLAY_SIGNATURE',
     `Metadata of role ${roleName} has ${signedBy.size} valid signatures of the ${role.threshold} that it needs; ` +
-      'sign it with the keys that its delegator lists.',
+      'either it was tampered with, or this root belongs to another server.',
     {
       details: { role: roleName, valid: signedBy.size, threshold: role.threshold },
       ...(cause !== undefined && { cause }),

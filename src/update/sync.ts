@@ -84,7 +84,7 @@ export interface Sync {
   /**
    * Calls `listener` after a check when there is something to do: another release is on offer, or what is on offer
    * cannot be used and {@link Sync.resolve} says why.
-   * @param running gives the SHA-256 of the subscriber's release. What is committed does not tell, since several
+   * @param running gives the target path of the subscriber's release: two releases may have the same bytes. What is committed does not tell, since several
    * processes share it.
    * @returns unsubscribes.
    */
@@ -205,7 +205,7 @@ export function createSync(parts: SyncParts): Sync {
   const notify = async (): Promise<void> => {
     for (const [model, set] of subscriptions) {
       const offered = await offer(model).then(
-        (entry) => entry?.sha256,
+        (entry) => entry?.path,
         () => unusable,
       );
       if (offered === undefined) continue;

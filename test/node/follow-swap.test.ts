@@ -54,6 +54,16 @@ describe('swaps under load', () => {
     expect(await factorOf(model)).toBe(last);
   });
 
+  it('happen between releases of equal bytes too, so that the version is the one that was rolled out', async () => {
+    const world = await startWorld();
+    await world.ship(1, scale(7));
+    const { inlay, load } = await startDevice(world);
+    const model = await load();
+    await world.ship(2, scale(7));
+    expect(await update(inlay, model)).toBe('swapped to 2');
+    expect(await factorOf(model)).toBe(7);
+  });
+
   it('keep no session of a version that no run needs', async () => {
     const world = await startWorld();
     await world.ship(1);

@@ -196,6 +196,17 @@ describe('createInlay', () => {
     expect(await codeOf(inlay.load(path))).toBe('ERR_INLAY_CLOSED');
   });
 
+  it.each<[string, () => unknown]>([
+    ['a device', () => createInlay({ backends: [] }).load(path, { device: 'tpu' as 'cpu' })],
+    ['a placement', () => createInlay({ placement: 'banana' as 'inline' })],
+    ['a root', () => createInlay({ sync: { url: 'http://127.0.0.1:9' } as never })],
+    ['a URL', () => createInlay({ sync: { root: '{}' } as never })],
+    ['a model', () => createInlay({ backends: [] }).load(5 as never)],
+    ['a model', () => createInlay({ backends: [] }).load({} as never)],
+  ])('says what it wants of %s that is none', async (_, make) => {
+    await expect(async () => make()).rejects.toThrow(TypeError);
+  });
+
   it('says that a name needs a sync server', async () => {
     const inlay = createInlay();
     expect(await codeOf(inlay.load({ name: 'digits' }))).toBe('ERR_INLAY_MODEL_UNAVAILABLE');

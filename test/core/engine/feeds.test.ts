@@ -132,7 +132,7 @@ describe('createFeedBinder', () => {
       /axis 2 is 14, not 28/,
     ],
     ['text', { image: 'cat.png' }, 'ERR_INLAY_FEED_VALUE', /not a number/],
-    ['ragged arrays', { image: [[1, 2], [3]] }, 'ERR_INLAY_FEED_SHAPE', /"image".*rectangular/],
+    ['ragged arrays', { image: [[1, 2], [3]] }, 'ERR_INLAY_FEED_SHAPE', /image.*rectangular/],
   ])('refuses %s by name', (_, feeds, code, message) => {
     expect(() => image(feeds as Record<string, Feed>)).toThrow(refused(code, message));
   });

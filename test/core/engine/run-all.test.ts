@@ -90,6 +90,10 @@ describe('mapSource', () => {
     await expect(collect(results)).rejects.toBe(reason);
   });
 
+  it.each([5, null, undefined, {}])('refuses %j as a source', (source) => {
+    expect(() => mapSource(source as never, async () => 0, { concurrency: 1 })).toThrow(TypeError);
+  });
+
   it.each([0, -1, 1.5, Number.NaN])('refuses concurrency %d', (concurrency) => {
     expect(() => mapSource([], async () => 0, { concurrency })).toThrow(RangeError);
   });

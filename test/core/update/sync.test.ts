@@ -442,10 +442,10 @@ describe('offers', () => {
     await sync.check();
     await sync.check();
     expect(told).toBe(2);
-    const { sha256 } = await committed(open());
+    const { path } = await committed(open());
     await sync.check();
     expect(told).toBe(3);
-    running = sha256;
+    running = path;
     await sync.check();
     expect(told).toBe(3);
     told = 0;
