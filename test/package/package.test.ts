@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -25,6 +25,20 @@ let subpaths: readonly string[];
 /** Runs Node in the app that installed the package. */
 const node = (...args: string[]): Promise<{ stdout: string; stderr: string }> =>
   exec(process.execPath, args, { cwd: app, maxBuffer: 2 ** 24 });
+
+/** Runs code in the app while it lacks some packages. @returns the JSON that it prints. */
+async function without(packages: readonly string[], code: string): Promise<unknown> {
+  const places = packages.map((name) => join(app, 'node_modules', name));
+  for (const place of places) await rename(place, `${place}.away`);
+  try {
+    const script = join(app, 'without.mjs');
+    await writeFile(script, code);
+    const { stdout } = await node(script, join(root, 'examples/digits/digits-1.1.0.onnx'));
+    return JSON.parse(stdout);
+  } finally {
+    for (const place of places) await rename(`${place}.away`, place);
+  }
+}
 
 beforeAll(async () => {
   app = await mkdtemp(join(tmpdir(), 'inlay-package-'));
@@ -111,6 +125,36 @@ describe('the packed package', () => {
     await writeFile(join(app, 'run.mjs'), script);
     const { stdout } = await node('run.mjs');
     expect(JSON.parse(stdout)).toEqual({ outputs: [expect.any(String)], worker: true });
+  });
+
+  it.each(['worker', 'inline'])(
+    'runs on WASM where onnxruntime-node is missing, placed %s',
+    async (placement) => {
+      const code = `
+      import { createInlay } from 'inlay';
+      const inlay = createInlay({ placement: '${placement}' });
+      const model = await inlay.load(process.argv[2]);
+      const { logits } = await model.run({ image: new Float32Array(784) });
+      const [{ backend, provider, attempts }] = inlay.info().models;
+      console.log(JSON.stringify({ backend, provider, reason: attempts[0].reason, count: logits.size }));
+      await inlay.close();`;
+      const result = await without(['onnxruntime-node'], code);
+      expect(result).toMatchObject({ backend: 'onnxruntime-web', provider: 'wasm', count: 10 });
+      expect(result).toMatchObject({
+        reason: expect.stringContaining('npm install onnxruntime-node') as string,
+      });
+    },
+  );
+
+  it('names the command that installs a library where there is none', async () => {
+    const code = `
+      import { createInlay } from 'inlay';
+      const { code, message } = await createInlay().load(process.argv[2]).catch((error) => error);
+      console.log(JSON.stringify({ code, message }));`;
+    expect(await without(['onnxruntime-node', 'onnxruntime-web'], code)).toEqual({
+      code: 'ERR_INLAY_BACKEND_MISSING',
+      message: expect.stringContaining('npm install onnxruntime-node') as string,
+    });
   });
 
   it('can be required by CommonJS', async () => {
