@@ -80,7 +80,7 @@ const sweep = {
 };
 
 /**
- * Modules that are always needed together share a file: Node takes half a millisecond or more for each file, at every
+ * Modules that are always needed together share a file: Node has to read and link each file, at every
  * cold start and in every worker again. No file mixes zones, so that nothing of Node reaches a browser's bundle.
  */
 function chunkOf(id) {

@@ -68,7 +68,11 @@ export async function openSession(
     attempts.push({ backend, ...(provider !== undefined && { provider }), outcome: 'refused', reason });
   };
 
-  const create = async ({ backend, provider }: Candidate, warm: boolean): Promise<Opened | undefined> => {
+  const create = async (
+    { backend, provider }: Candidate,
+    warm: boolean,
+    opensElsewhere = false,
+  ): Promise<Opened | undefined> => {
     try {
       if (provider.refusal !== undefined) throw unavailable(provider.refusal);
       const started = platform.monotonicMs();
@@ -78,12 +82,13 @@ export async function openSession(
         // Some providers accept a model and fail at its first run (float16 without hardware support is one).
         if (warm) await warmUp(session);
       } catch (error) {
-        await session.release();
+        // Why it does not run is worth more than why it cannot be released.
+        await session.release().catch(() => {});
         throw error;
       }
       return { session, backend: backend.name, createMs };
     } catch (error) {
-      if (isFinal(error)) throw error;
+      if (!opensElsewhere && isFinal(error)) throw error;
       refuse(backend.name, provider.name, error);
       return undefined;
     }
@@ -119,7 +124,7 @@ export async function openSession(
   const fastest = async (backend: Backend): Promise<Opened | undefined> => {
     let best: Opened | undefined;
     for (const candidate of [...(await candidatesOf(backend))].sort(cpuFirst)) {
-      const rival = await create(candidate, candidate.provider.device !== 'cpu');
+      const rival = await create(candidate, candidate.provider.device !== 'cpu', best !== undefined);
       if (rival !== undefined)
         best = best === undefined ? rival : await keepFaster(platform, best, rival, attempts);
     }
@@ -165,7 +170,7 @@ function cpuFirst(a: Candidate, b: Candidate): number {
   return Number(b.provider.device === 'cpu') - Number(a.provider.device === 'cpu');
 }
 
-/** A model that is missing or broken is so for every candidate. */
+/** A model that is missing or broken is so for every candidate, unless another one has opened it already. */
 function isFinal(error: unknown): boolean {
   return error instanceof ModelError && error.code !== 'ERR_INLAY_MODEL_UNSUPPORTED';
 }

@@ -48,7 +48,7 @@ type Method = (...args: unknown[]) => unknown;
 
 /**
  * The short way, for the one method that is called thousands of times a second: plain messages over the same
- * endpoint, half of comlink's cost. Comlink leaves arrays alone, and all other messages are its own.
+ * endpoint. Comlink leaves arrays alone, and all other messages are its own.
  */
 type ShortCall = readonly [call: number, args: readonly unknown[]];
 type ShortAnswer = readonly [call: number, outcome: Outcome];

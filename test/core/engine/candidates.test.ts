@@ -114,6 +114,19 @@ describe('openSession', () => {
     expect(backend.open.size).toBe(1);
   });
 
+  it('keeps the CPU when a GPU calls a model broken that the CPU has opened', async () => {
+    const { session, attempts, opened } = await open('auto', {
+      onCreate: (provider) => {
+        if (provider === 'webgpu') throw new ModelError('ERR_INLAY_MODEL_INVALID', 'Type error.');
+      },
+    });
+    expect(session.provider).toBe('cpu');
+    expect(attempts).toContainEqual(
+      expect.objectContaining({ provider: 'webgpu', outcome: 'refused', reason: 'Type error.' }),
+    );
+    expect(opened).toBe(1);
+  });
+
   it('does not try other candidates with a model that is missing or broken', async () => {
     let tries = 0;
     const failing = open(['webgpu', 'cpu'], {
