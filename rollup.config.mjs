@@ -85,9 +85,12 @@ const sweep = {
  */
 function chunkOf(id) {
   const path = relative(buildDir, id).split(sep).join('/');
-  if (/^(core|engine)\/|^stores\/(rules|memory)|^(exports|platform)\.js$/.test(path)) return 'core';
+  if (/^(core\/|engine\/inlay)|^stores\/(rules|memory)|^(exports|platform)\.js$/.test(path)) return 'core';
+  if (/^engine\/(pipeline|variants)|^schedule\/metrics-text/.test(path)) return undefined;
+  if (/^(engine|schedule)\//.test(path)) return 'engine';
   if (/^(stores\/fs|backends\/onnxruntime-node|workers\/(node|quiesce)|platform-node)/.test(path))
     return 'node';
+  if (path === 'node-backends.js') return 'node-backends';
   if (/^backends\//.test(path)) return 'onnxruntime';
   if (/^workers\//.test(path)) return 'workers';
   if (/^(trust|update)\//.test(path)) return 'update';
@@ -104,7 +107,8 @@ export default {
     format: 'es',
     manualChunks: chunkOf,
     hoistTransitiveImports: false,
-    chunkFileNames: 'chunks/[name].js',
+    // It names `worker.js` by a path relative to its own.
+    chunkFileNames: ({ name }) => (name === 'node-backends' ? '[name].js' : 'chunks/[name].js'),
     sourcemap: true,
     sourcemapExcludeSources: true,
   },

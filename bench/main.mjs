@@ -1,7 +1,20 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { print } from './report.mjs';
 
-const BENCHES = ['overhead', 'loop-delay', 'cold-start', 'size'];
+const BENCHES = [
+  'overhead',
+  'loop-delay',
+  'cold-start',
+  'size',
+  'throughput',
+  'swap',
+  'memory',
+  'scheduler',
+  'overload',
+];
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -13,6 +26,10 @@ if (unknown !== undefined) {
   console.error(`There is no bench "${unknown}"; choose from ${BENCHES.join(', ')}.`);
   process.exitCode = 2;
 } else {
+  // What an earlier run has learned would not be there on another machine.
+  const cache = mkdtempSync(join(tmpdir(), 'inlay-bench-cache-'));
+  process.env.INLAY_CACHE_DIR = cache;
+  process.once('exit', () => rmSync(cache, { recursive: true, force: true }));
   for (const name of names) {
     const { run } = await import(`./${name}.mjs`);
     print(await run(), values);

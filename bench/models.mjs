@@ -34,6 +34,31 @@ export function mean(count) {
   return graph;
 }
 
+/** Dense 784-128-10 on `image` float32 [batch, 784]; 0.1 M parameters. */
+export function mlp() {
+  const graph = createGraph({ name: 'mlp', opset: 17 });
+  const weights = random(3);
+  const add = (name, shape) => {
+    const size = shape.reduce((all, length) => all * length, 1);
+    const scale = Math.sqrt(2 / shape[0]);
+    const data = Float32Array.from({ length: size }, () => (weights() - 0.5) * 2 * scale);
+    graph.initializer(name, new Tensor('float32', shape, data));
+    return name;
+  };
+  graph.input('image', 'float32', ['batch', 784]);
+  const hidden = graph.node('Relu', [
+    graph.node('Gemm', ['image', add('dense1.weight', [784, 128]), add('dense1.bias', [128])]),
+  ]);
+  graph.node(
+    'Gemm',
+    [hidden, add('dense2.weight', [128, 10]), add('dense2.bias', [10])],
+    {},
+    { outputs: ['logits'] },
+  );
+  graph.output('logits', 'float32', ['batch', 10]);
+  return graph;
+}
+
 /** Two convolutions and two dense layers on `image` float32 [batch, 1, 28, 28]; 0.9 M parameters. */
 export function cnn() {
   const graph = createGraph({ name: 'cnn', opset: 17 });

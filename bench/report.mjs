@@ -11,24 +11,26 @@ import Table from 'cli-table3';
  * @property {number} [baseline] The same metric of the baseline.
  * @property {number} [target] The figure asked for, in the unit of `value` or, with `targetIs: 'ratio'`, of the ratio.
  * @property {'value' | 'ratio'} [targetIs]
+ * @property {'lower' | 'higher'} [better] Which side of the target is the good one. Default: lower.
  * @property {boolean} [ok] Whether the target was reached.
  */
 
 /**
- * Completes a figure with its ratio and whether it reached its target (lower is better).
+ * Completes a figure with its ratio and whether it reached its target.
  * @param {Figure} figure
  */
-export function figure({ targetIs = 'value', ...parts }) {
+export function figure({ targetIs = 'value', better = 'lower', ...parts }) {
   const ratio = parts.baseline === undefined ? undefined : parts.value / parts.baseline;
   const reached = targetIs === 'ratio' ? ratio : parts.value;
-  const ok = parts.ok ?? (parts.target === undefined ? undefined : reached <= parts.target);
-  return { ...parts, ratio, targetIs, ok };
+  const isReached = better === 'higher' ? reached >= parts.target : reached <= parts.target;
+  const ok = parts.ok ?? (parts.target === undefined ? undefined : isReached);
+  return { ...parts, ratio, targetIs, better, ok };
 }
 
 /** Prints figures: one JSON object per line for programs, a table for people. */
 export function print(figures, { json }) {
   if (json) {
-    for (const { targetIs: _, ...line } of figures) {
+    for (const { targetIs: _, better: __, ...line } of figures) {
       console.log(
         JSON.stringify({
           ...line,
@@ -46,7 +48,9 @@ export function print(figures, { json }) {
   });
   for (const row of figures) {
     const target =
-      row.target === undefined ? '' : `≤ ${row.target}${row.targetIs === 'ratio' ? '×' : ` ${row.unit}`}`;
+      row.target === undefined
+        ? ''
+        : `${row.better === 'higher' ? '≥' : '≤'} ${row.target}${row.targetIs === 'ratio' ? '×' : ` ${row.unit}`}`;
     table.push([
       row.case,
       row.metric,

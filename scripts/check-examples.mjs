@@ -7,11 +7,14 @@ const folder = join(root, 'build/examples');
 
 /** Where the names come from that an example may use without importing them. */
 const imports = {
-  inlay: ['createInlay', 'Tensor', 'tensorFrom'],
+  inlay: ['createInlay', 'Tensor', 'tensorFrom', 'type FeedOf', 'type ModelTypes', 'type TensorOf'],
+  'inlay/process': ['imageToTensor', 'type PixelImage'],
   'inlay/onnx': ['createGraph', 'encodeModel'],
   'inlay/backends/onnxruntime-node': ['onnxruntimeNode'],
   'inlay/backends/onnxruntime-web': ['onnxruntimeWeb'],
   'node:fs/promises': ['readFile'],
+  '../opentelemetry.js': ['createTracing'],
+  '../workers/pool.js': ['createPool'],
   '../workers/realm.js': ['createWorkerBackend'],
   '../workers/node.js': ['spawnNodeWorker'],
 };
@@ -19,9 +22,15 @@ const imports = {
 /** What an example may take as given. */
 const given = {
   pixels: 'Float32Array',
+  images: 'Float32Array[]',
+  inlay: "import('inlay').Inlay",
   root: 'string',
   model: "import('inlay').Model",
   script: 'URL',
+  first: "import('../workers/realm.js').WorkerBackendOptions",
+  second: "import('../workers/realm.js').WorkerBackendOptions",
+  faces: "import('inlay').Model",
+  photo: "import('inlay/process').PixelImage",
   data: "import('../workers/node.js').NodeWorkerData",
 };
 
@@ -38,7 +47,7 @@ function complete(code) {
   const defines = (name) => new RegExp(`(const|import) [^;=]*\\b${name}\\b`).test(code);
   const isFree = (name) => uses(name) && !defines(name);
   const lines = Object.entries(imports).flatMap(([from, names]) => {
-    const free = names.filter(isFree);
+    const free = names.filter((name) => isFree(name.replace('type ', '')));
     return free.length > 0 ? [`import { ${free.join(', ')} } from '${from}';`] : [];
   });
   const declared = Object.entries(given).filter(([name]) => isFree(name));
@@ -53,7 +62,7 @@ function complete(code) {
 
 await runMain(async () => {
   const sources = readdirSync(join(root, 'src'), { recursive: true }).filter((path) => path.endsWith('.ts'));
-  const files = ['README.md', ...sources.map((path) => join('src', path))];
+  const files = ['README.md', 'docs/guides/node-service.md', ...sources.map((path) => join('src', path))];
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   let count = 0;

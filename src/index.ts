@@ -6,6 +6,7 @@ import type { Backend } from './core/backend.ts';
 import type { Platform } from './core/platform.ts';
 import type { Store } from './core/store.ts';
 import { assembleInlay, type Inlay, type InlayOptions } from './engine/inlay.ts';
+import type { OpenTelemetryApi } from './opentelemetry.ts';
 import { webPlatform } from './platform.ts';
 import { createMemoryStore } from './stores/memory.ts';
 
@@ -19,6 +20,8 @@ export interface WebInlayOptions extends InlayOptions {
   readonly store?: Store;
   /** Clock, randomness, fetch and hashing. Default: the standard web interfaces. */
   readonly platform?: Platform;
+  /** The module `@opentelemetry/api`, which then gets a span for each call and each batch. */
+  readonly tracing?: OpenTelemetryApi;
 }
 
 /**
@@ -27,13 +30,16 @@ export interface WebInlayOptions extends InlayOptions {
  * const inlay = createInlay({ backends: [onnxruntimeWeb({ ort: () => import('onnxruntime-web/wasm') })] });
  * const model = await inlay.load('/digits.onnx');
  */
-export function createInlay(options: WebInlayOptions): Inlay {
+export function createInlay({ tracing, ...options }: WebInlayOptions): Inlay {
   const store = options.store ?? createMemoryStore();
   return assembleInlay({
     ...options,
     platform: options.platform ?? webPlatform(),
     store,
     remote: () => import('./update/remote.ts'),
+    engine: () => import('./engine/start.ts'),
+    pipelines: () => import('./engine/pipeline.ts'),
+    ...(tracing && { tracing: async () => (await import('./opentelemetry.ts')).createTracing(tracing) }),
     owned: options.store === undefined ? [store] : [],
   });
 }

@@ -17,6 +17,7 @@ export function webPlatform(runtime = 'web'): Platform {
         clearTimeout(timer);
       };
     },
+    defer: createDefer(),
     random: () => Math.random(),
     randomBytes: (length) => globalThis.crypto.getRandomValues(new Uint8Array(length)),
     createSha256,
@@ -25,5 +26,27 @@ export function webPlatform(runtime = 'web'): Platform {
       return subtle.verify('Ed25519', key, signature.slice(), message.slice());
     },
     fetch: (url, init) => globalThis.fetch(url, init),
+  };
+}
+
+/** A message to oneself arrives when the promise reactions that are due are through, and before timers. */
+function createDefer(): Platform['defer'] {
+  // Where an open port keeps the process alive, it does so only for tasks that wait.
+  let ports: Record<'port1' | 'port2', MessagePort & { ref?(): void; unref?(): void }> | undefined;
+  let tasks: (() => void)[] = [];
+  const runAll = (): void => {
+    ports?.port1.unref?.();
+    const due = tasks;
+    tasks = [];
+    for (const task of due) task();
+  };
+  return (task) => {
+    if (ports === undefined) {
+      ports = new MessageChannel();
+      ports.port1.onmessage = runAll;
+    }
+    if (tasks.push(task) > 1) return;
+    ports.port1.ref?.();
+    ports.port2.postMessage(0);
   };
 }

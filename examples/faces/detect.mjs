@@ -1,13 +1,14 @@
-import { toPlanes } from './image.mjs';
-import { dropOverlaps } from './overlap.mjs';
+import { imageToTensor, nonMaximumSuppression } from 'inlay/process';
 
 /**
  * @typedef {{ left: number, top: number, right: number, bottom: number }} Box In pixels of the image.
  * @typedef {Box & { score: number }} Face `score` is in [0, 1].
  */
 
-const WIDTH = 320;
-const HEIGHT = 240;
+/** What the network was trained on: 320 × 240 pixels, whatever the proportions, as `(pixel - 127) / 128`. */
+const INPUT = { size: { width: 320, height: 240, filter: 'bilinear' }, scale: 1, mean: 127, std: 128 };
+/** Boxes that share more than this of their union show the same face. */
+const MAX_OVERLAP = 0.3;
 
 /**
  * Finds faces.
@@ -17,34 +18,35 @@ const HEIGHT = 240;
  * @returns {Promise<Face[]>} The surest first.
  */
 export async function detectFaces(model, image, minScore) {
-  const input = toPlanes(image, WIDTH, HEIGHT, (value) => (value - 127) / 128);
-  const { scores, boxes } = await model.run({ input });
-  return dropOverlaps(toFaces(scores.data, boxes.data, image, minScore));
+  const { scores, boxes } = await model.run({ input: imageToTensor(image, INPUT) });
+  return toFaces(scores.data, boxes.data, image, minScore);
 }
 
 /**
- * Picks what looks like a face among the places that the network looked at; one face fills several of them.
+ * Picks the faces among the places that the network looked at; one face fills several of them.
  * @param {Float32Array} scores [places, 2]: background, face.
  * @param {Float32Array} boxes [places, 4]: left, top, right, bottom, as shares of the image.
  * @param {{ width: number, height: number }} image
  * @param {number} minScore
- * @returns {Face[]}
+ * @returns {Face[]} The surest first.
  */
 export function toFaces(scores, boxes, { width, height }, minScore) {
-  const faces = [];
-  for (let place = 0; place < scores.length / 2; place += 1) {
-    const score = scores[place * 2 + 1];
-    if (score < minScore) continue;
-    const [left, top, right, bottom] = boxes.subarray(place * 4, place * 4 + 4).map(clamp);
-    faces.push({
+  const shares = boxes.map(clamp);
+  const sureness = scores.filter((_, index) => index % 2 === 1);
+  const kept = nonMaximumSuppression(
+    { boxes: shares, scores: sureness },
+    { iouThreshold: MAX_OVERLAP, scoreThreshold: minScore },
+  );
+  return kept.map((place) => {
+    const [left, top, right, bottom] = shares.subarray(place * 4, place * 4 + 4);
+    return {
       left: left * width,
       top: top * height,
       right: right * width,
       bottom: bottom * height,
-      score,
-    });
-  }
-  return faces;
+      score: sureness[place],
+    };
+  });
 }
 
 function clamp(share) {

@@ -1,3 +1,4 @@
+import { mixToMono, resampleAudio } from 'inlay/process';
 import wavefile from 'wavefile';
 
 /**
@@ -9,9 +10,11 @@ import wavefile from 'wavefile';
 export function decodeWav(bytes, sampleRate) {
   const wav = parseWav(bytes);
   if (wav === undefined) return undefined;
-  if (wav.fmt.sampleRate !== sampleRate) wav.toSampleRate(sampleRate);
   const samples = wav.getSamples(false, Float64Array);
-  return toMono(wav.fmt.numChannels === 1 ? [samples] : samples, toScale(wav.bitDepth));
+  const channels = wav.fmt.numChannels === 1 ? [samples] : samples;
+  const scale = toScale(wav.bitDepth);
+  const mono = mixToMono(channels.map((channel) => channel.map(scale)));
+  return resampleAudio(mono, { from: wav.fmt.sampleRate, to: sampleRate });
 }
 
 function parseWav(bytes) {
@@ -20,7 +23,7 @@ function parseWav(bytes) {
     if (wav.bitDepth === '8a') wav.fromALaw();
     if (wav.bitDepth === '8m') wav.fromMuLaw();
     // The library's ADPCM decoder gives more samples than there are, which would shift every time.
-    return wav.bitDepth === '4' ? undefined : wav;
+    return wav.bitDepth === '4' || wav.fmt.sampleRate === 0 ? undefined : wav;
   } catch {
     return undefined;
   }
@@ -32,12 +35,4 @@ function toScale(bitDepth) {
   if (bitDepth === '8') return (sample) => (sample - 128) / 128;
   const full = 2 ** (Number(bitDepth) - 1);
   return (sample) => sample / full;
-}
-
-function toMono(channels, scale) {
-  return Float32Array.from(channels[0], (_, index) => {
-    let sum = 0;
-    for (const channel of channels) sum += scale(channel[index]);
-    return sum / channels.length;
-  });
 }

@@ -1,4 +1,5 @@
 import { Tensor } from 'inlay';
+import { createStateful, frameAudio } from 'inlay/process';
 
 /** Samples per second that the network was trained on. */
 export const SAMPLE_RATE = 16_000;
@@ -9,43 +10,37 @@ const CONTEXT = 64;
 /**
  * Listens to a stream: gives the probability of speech in each window of {@link WINDOW} samples.
  * What it has heard so far is in the state, which the network gives with every answer and takes with the next window.
- * @param {Pick<import('inlay').Model, 'run'>} model Silero VAD.
+ * @param {Pick<import('inlay').Model, 'run' | 'signature'>} model Silero VAD.
  */
 export function createVad(model) {
+  const stream = createStateful(model, { state: { stateN: 'state' } });
   // The network sees the end of the previous window before the present one.
-  let frame = new Float32Array(CONTEXT + WINDOW);
-  let filled = 0;
-  let state = new Tensor('float32', [2, 1, 128], new Float32Array(2 * 128));
+  let waiting = new Float32Array(CONTEXT);
 
-  const runFrame = async () => {
+  const probabilityOf = async (frame) => {
     const input = new Tensor('float32', [1, frame.length], frame);
-    const { output, stateN } = await model.run({ input, state, sr: SAMPLE_RATE });
-    state = stateN;
-    const next = new Float32Array(frame.length);
-    next.set(frame.subarray(WINDOW));
-    frame = next;
-    filled = 0;
+    const { output } = await stream.run({ input, sr: SAMPLE_RATE });
     return output.data[0];
   };
 
+  /**
+   * Takes the next samples, however many there are.
+   * @param {Float32Array} samples Mono, {@link SAMPLE_RATE}, in [-1, 1].
+   * @returns {Promise<number[]>} Probabilities of the windows that are complete now.
+   */
+  const process = (samples) => {
+    const heard = new Float32Array(waiting.length + samples.length);
+    heard.set(waiting);
+    heard.set(samples, waiting.length);
+    const frames = frameAudio(heard, { frameLength: CONTEXT + WINDOW, hopLength: WINDOW });
+    waiting = heard.slice(frames.length * WINDOW);
+    return Promise.all(frames.map(probabilityOf));
+  };
+
   return {
-    /**
-     * Takes the next samples, however many there are; await each call before the next one.
-     * @param {Float32Array} samples Mono, {@link SAMPLE_RATE}, in [-1, 1].
-     * @returns {Promise<number[]>} Probabilities of the windows that are complete now.
-     */
-    async process(samples) {
-      const probabilities = [];
-      for (let taken = 0; taken < samples.length;) {
-        const part = samples.subarray(taken, taken + WINDOW - filled);
-        frame.set(part, CONTEXT + filled);
-        filled += part.length;
-        taken += part.length;
-        if (filled === WINDOW) probabilities.push(await runFrame());
-      }
-      return probabilities;
-    },
+    process,
     /** Fills the last window up with silence. @returns {Promise<number[]>} Its probability, if it held anything. */
-    finish: async () => (filled === 0 ? [] : [await runFrame()]),
+    finish: async () =>
+      waiting.length === CONTEXT ? [] : process(new Float32Array(CONTEXT + WINDOW - waiting.length)),
   };
 }

@@ -5,6 +5,7 @@
 import type { Backend } from '../core/backend.ts';
 import { BackendError } from '../core/errors.ts';
 import {
+  callingThread,
   createError,
   createLoader,
   createSessionSet,
@@ -58,6 +59,7 @@ const PROVIDER = 'wasm';
 export function onnxruntimeWeb(options: OnnxruntimeWebOptions): Backend {
   const loadModule = createLoader(options.ort, NAME);
   const sessions = createSessionSet(NAME);
+  const slots = callingThread();
   let configured: Promise<OrtWebModule> | undefined;
   let turn: Promise<unknown> = Promise.resolve();
 
@@ -116,7 +118,7 @@ export function onnxruntimeWeb(options: OnnxruntimeWebOptions): Backend {
                 inTurn(() => (fetches === undefined ? session.run(feeds) : session.run(feeds, fetches))),
               release: () => inTurn(() => session.release()),
             },
-            PROVIDER,
+            { provider: PROVIDER, slots, intraOpThreads: 1 },
           );
         } catch (error) {
           throw createError(error, source, PROVIDER);

@@ -1,5 +1,5 @@
 /** What all builds of ONNX Runtime share: the shape of their JavaScript API, and how it maps to ours. */
-import type { ModelSource, Session, SessionRunOptions, TensorMap } from '../core/backend.ts';
+import type { ModelSource, Session, SessionRunOptions, Slot, TensorMap } from '../core/backend.ts';
 import { isDType, type DType, type DTypeStorage } from '../core/dtype.ts';
 import {
   BackendError,
@@ -142,11 +142,19 @@ export function createSessionSet(backendName: string): SessionSet {
   };
 }
 
+/** Where a session runs, and with what. */
+export type SessionPlace = Required<Pick<Session, 'provider' | 'slots' | 'intraOpThreads'>>;
+
+/** The slot of one backend whose sessions run where they are called. */
+export function callingThread(): readonly Slot[] {
+  return [{ name: 'calling thread' }];
+}
+
 /**
  * Wraps a library session.
  * @throws {@link ModelError} `ERR_INLAY_MODEL_UNSUPPORTED` if an input is no tensor, or no output is one.
  */
-export function wrapSession(ort: OrtSession, provider: string): Session {
+export function wrapSession(ort: OrtSession, place: SessionPlace): Session {
   const signature: Signature = {
     inputs: ort.inputMetadata.map((value) => toSpec(value)),
     // Sequences and maps, such as the class probabilities of scikit-learn, are left out and not computed.
@@ -194,7 +202,7 @@ export function wrapSession(ort: OrtSession, provider: string): Session {
     );
   };
 
-  return { signature, provider, placement: 'inline', run, release: () => (released ??= release()) };
+  return { signature, ...place, placement: 'inline', run, release: () => (released ??= release()) };
 }
 
 function toSpec({ name, isTensor, type = '', shape = [] }: OrtValueMetadata): TensorSpec {

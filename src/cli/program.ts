@@ -1,20 +1,23 @@
 import { readFileSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { Command, CommanderError } from 'commander';
+import { addBench } from './bench.ts';
 import { addInspect } from './inspect.ts';
 import { addKeysInit } from './keys-init.ts';
 import { addKeysInstall } from './keys-install.ts';
 import { addPublish } from './publish.ts';
 import { addRolloutList } from './rollout-list.ts';
 import { addRolloutSet } from './rollout-set.ts';
+import { addRun } from './run.ts';
 import { addServer } from './server.ts';
 import { addStatus } from './status.ts';
 import { toPrintable, type Terminal } from './terminal.ts';
+import { addTypes } from './types.ts';
 
 /**
  * Runs one command line.
  * @param args without the names of the runtime and the script.
- * @returns exit code: 0, 1 for a failure, 2 for a wrong command line.
+ * @returns exit code: 0, 1 for a failure, 2 for a wrong command line, others as the help of a command says.
  */
 export async function runCommand(args: readonly string[], outside: Terminal): Promise<number> {
   // Names in model files and messages of servers are printed, and come from anyone.
@@ -27,9 +30,13 @@ export async function runCommand(args: readonly string[], outside: Terminal): Pr
       outside.printError(toPrintable(text));
     },
   };
+  let exitCode = 0;
+  const exitWith = (code: number): void => {
+    exitCode = code;
+  };
   try {
-    await createProgram(terminal).parseAsync([...args], { from: 'user' });
-    return 0;
+    await createProgram(terminal, exitWith).parseAsync([...args], { from: 'user' });
+    return exitCode;
   } catch (error) {
     // Commander has printed its message already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
@@ -39,7 +46,7 @@ export async function runCommand(args: readonly string[], outside: Terminal): Pr
   }
 }
 
-function createProgram(terminal: Terminal): Command {
+function createProgram(terminal: Terminal, exitWith: (code: number) => void): Command {
   const program = new Command('inlay')
     .description('Publish ML models, roll them out, and run the server that devices update from.')
     .version(packageVersion())
@@ -65,6 +72,9 @@ function createProgram(terminal: Terminal): Command {
   addRolloutList(rollout, terminal);
   addStatus(program, terminal);
   addInspect(program, terminal);
+  addTypes(program, terminal);
+  addRun(program, terminal, exitWith);
+  addBench(program, terminal);
   return program;
 }
 

@@ -26,21 +26,48 @@ export interface SessionOptions {
   readonly intraOpThreads?: number;
 }
 
+/**
+ * A place that carries out one run at a time: a worker, a child process, the calling thread. Sessions in the same place
+ * share the object, so that whoever plans runs can tell whether it is free.
+ */
+export interface Slot {
+  /** For people: `worker 1`, `process 2`, `calling thread`. */
+  readonly name: string;
+  /** Whether something else than a run goes on there now, such as opening a session; a run would wait for it. */
+  readonly isOccupied?: boolean;
+}
+
 /** Options of {@link Session.run}. */
 export interface SessionRunOptions {
   /** Names of the outputs to compute. Default: all. */
   readonly outputs?: readonly string[];
   /** Hands the buffers of the feeds over instead of copying them; they are unusable afterwards. Default false. */
   readonly transfer?: boolean;
+  /** One of {@link Session.slots}. Default: the first. */
+  readonly slot?: Slot;
 }
+
+/** Where native code runs: on the calling thread, in a worker thread, or in a child process. */
+export type Placement = 'inline' | 'worker' | 'process';
 
 /** A loaded model in a backend. */
 export interface Session {
   readonly signature: Signature;
   /** Execution provider that the session runs on. */
   readonly provider: string;
-  /** Where the native code runs. */
-  readonly placement: 'inline' | 'worker';
+  readonly placement: Placement;
+  /** Threads inside one operator, where the backend knows. */
+  readonly intraOpThreads?: number;
+  /**
+   * Places in which the session is open now, at least one. Absent: one place of its own. The list is live: it grows
+   * with {@link Session.grow}.
+   */
+  readonly slots?: readonly Slot[];
+  /**
+   * Opens the session in one more place, from the same source.
+   * @returns `undefined` when there is no further place. Rejects when it does not open there; runs go on elsewhere.
+   */
+  grow?(): Promise<void> | undefined;
   /**
    * Runs once. Feeds are complete and of the right dtype and shape.
    * @returns output tensors, owned by the caller.
@@ -56,6 +83,11 @@ export interface Session {
 export interface Backend {
   /** Package name of the library. */
   readonly name: string;
+  /**
+   * The same library in other places. Where `inline` is among them, models whose run is shorter than the way to a worker
+   * may be moved there.
+   */
+  readonly elsewhere?: Readonly<Partial<Record<Placement, Backend>>>;
   /**
    * Lists the execution providers, best first.
    * @throws {@link BackendError} `ERR_INLAY_BACKEND_MISSING` when the library is not installed,

@@ -26,6 +26,7 @@ export interface ErrorCodes {
     | 'ERR_INLAY_RUN_FAILED'
     | 'ERR_INLAY_WORKER_LOST';
   readonly StateError: 'ERR_INLAY_CLOSED';
+  readonly ScheduleError: 'ERR_INLAY_DEADLINE' | 'ERR_INLAY_OVERLOADED';
   readonly StoreError:
     | 'ERR_INLAY_STORE_FULL'
     | 'ERR_INLAY_STORE_READ_ONLY'
@@ -106,6 +107,16 @@ export class StateError extends InlayError<'StateError'> {
   }
 }
 
+/**
+ * A call was given up before it ran: it could not have been answered in time, or too much waits already. `details` have
+ * a `reason` and, where waiting helps, `retryAfterMs`.
+ */
+export class ScheduleError extends InlayError<'ScheduleError'> {
+  constructor(code: ErrorCode<'ScheduleError'>, message: string, parts?: ErrorParts) {
+    super('ScheduleError', code, message, parts);
+  }
+}
+
 /** The store cannot keep or give back what it was asked to. Nothing is half written. */
 export class StoreError extends InlayError<'StoreError'> {
   constructor(code: ErrorCode<'StoreError'>, message: string, parts?: ErrorParts) {
@@ -145,6 +156,7 @@ export type AnyInlayError =
   | ModelError
   | BackendError
   | StateError
+  | ScheduleError
   | StoreError
   | NetworkError
   | TrustError
@@ -160,6 +172,7 @@ const classes = {
   ModelError,
   BackendError,
   StateError,
+  ScheduleError,
   StoreError,
   NetworkError,
   TrustError,

@@ -4,6 +4,10 @@ import type { Hasher } from './hash.ts';
 export interface Platform {
   /** Name of the runtime, for `info()`: `node`, `browser`, … */
   readonly runtime: string;
+  /** What measured times hold for: processor and number of cores, as far as the runtime tells. */
+  readonly hardware?: string;
+  /** Cores that this process may use, as far as the runtime tells. */
+  readonly cores?: number;
   /** Wall clock, milliseconds since 1970. */
   now(): number;
   /** Monotonic clock, milliseconds, for durations. */
@@ -15,6 +19,11 @@ export interface Platform {
    * @returns cancels it.
    */
   setTimer(task: () => void, delayMs: number, keepAlive?: boolean): () => void;
+  /**
+   * Runs `task` soon: after all promise reactions that are due, before the next timer. What the host starts in one go
+   * is there by then.
+   */
+  defer(task: () => void): void;
   /** Uniform number in [0, 1), for jitter. */
   random(): number;
   /** Cryptographically strong random bytes. */
@@ -34,4 +43,8 @@ export interface FileAccess {
   resolve(path: string | URL): string;
   /** Size in bytes, or `undefined` if there is no such file. */
   size(path: string): Promise<number | undefined>;
+  /** Changes when the file changes: its size and modification time. `undefined` if there is no such file. */
+  stamp(path: string): Promise<string | undefined>;
+  /** SHA-256 of a file in lower-case hex. */
+  sha256(path: string): Promise<string>;
 }

@@ -1,8 +1,8 @@
 import { isInlayError, ModelError } from '../core/errors.ts';
 import type { Release, Sync } from '../update/sync.ts';
-import { warmUp } from './candidates.ts';
 import { assertReplaces } from './replaces.ts';
-import type { LoadedVersion, ManagedModel, Model } from './model.ts';
+import type { Serving } from './serving.ts';
+import type { ManagedModel, Model } from './model.ts';
 
 /**
  * Opens the release that this device should run, and moves on to others as the sync server offers them.
@@ -16,8 +16,8 @@ import type { LoadedVersion, ManagedModel, Model } from './model.ts';
 export async function followReleases(
   sync: Sync,
   name: string,
-  open: (release: Release) => Promise<LoadedVersion>,
-  manage: (loaded: LoadedVersion) => Promise<ManagedModel>,
+  open: (release: Release, present: Serving | undefined) => Promise<Serving>,
+  manage: (serving: Serving) => Promise<ManagedModel>,
 ): Promise<Model> {
   sync.start();
   let managed: ManagedModel | undefined;
@@ -27,20 +27,19 @@ export async function followReleases(
   let kept: string | undefined;
 
   const move = async (release: Release): Promise<void> => {
-    let loaded: LoadedVersion | undefined;
+    let serving: Serving | undefined;
     try {
-      loaded = await open(release);
-      await warmUp(loaded.session);
+      serving = await open(release, managed?.current());
       if (managed !== undefined)
-        assertReplaces(name, managed.current().session.signature, release.version, loaded.session.signature);
+        assertReplaces(name, managed.current().signature, release.version, serving.signature);
     } catch (error) {
       // Why it does not work is worth more than why it cannot be released.
-      await loaded?.session.release().catch(() => {});
+      await serving?.close().catch(() => {});
       if (!isClosed(error)) sync.reject(name, release, error);
       throw error;
     }
-    if (managed === undefined) managed = await manage(loaded);
-    else managed.swap(loaded);
+    if (managed === undefined) managed = await manage(serving);
+    else managed.swap(serving);
     running = release.path;
   };
 

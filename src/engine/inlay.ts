@@ -1,14 +1,23 @@
 import { orAbort } from '../core/abort.ts';
-import type { Backend, ModelSource } from '../core/backend.ts';
+import type { Backend, ModelSource, Placement } from '../core/backend.ts';
 import { closedError, ModelError } from '../core/errors.ts';
+import type { Logger } from '../core/logger.ts';
 import type { Platform } from '../core/platform.ts';
 import { nameOf } from '../core/tensor.ts';
 import type { Store, StoreInfo } from '../core/store.ts';
+import type { Tracing } from '../core/tracing.ts';
+import type { PredictionsOptions, PredictionsStats } from '../schedule/predictions.ts';
 import type * as Remote from '../update/remote.ts';
 import type { Release, Sync, SyncInfo } from '../update/sync.ts';
-import { openSession, type Attempt, type DevicePreference } from './candidates.ts';
-import { followReleases } from './follow.ts';
-import { createModel, type LoadedVersion, type ManagedModel, type Model } from './model.ts';
+import type { DevicePreference } from './candidates.ts';
+import type { ManagedModel, Model, ModelParts, RunOptions } from './model.ts';
+import type * as Pipelines from './pipeline.ts';
+import type { PipelineDefinition, PipelineInputs, PipelineOutputs } from './pipeline-definition.ts';
+import type { SchedulingOptions } from './scheduling-options.ts';
+import type { ModelTypes } from './typed.ts';
+import type { VariantRules } from './variants-compare.ts';
+import type { Serving, ServingInfo } from './serving.ts';
+import type * as Engine from './start.ts';
 
 /** Where models come from when they are loaded by name. */
 export interface SyncOptions {
@@ -26,19 +35,46 @@ export interface SyncOptions {
 export interface InlayOptions {
   /** Where to run models that do not say so themselves. Default `auto`. */
   readonly device?: DevicePreference;
-  /** Threads inside one operator. Default 1. */
-  readonly intraOpThreads?: number;
+  /**
+   * Threads inside one operator. Default 1: several workers with a thread each answer more calls than one worker with
+   * several. `auto` measures, and takes all cores for one run where that loses nothing.
+   */
+  readonly intraOpThreads?: number | 'auto';
+  /**
+   * Bytes that loaded models may take, counted by the size of their files, once for each worker. Over it, the models
+   * that were not used for longest leave memory, and come back with their next call. Default: no limit.
+   */
+  readonly memoryBudgetBytes?: number;
+  /** Hears of decisions and faults. pino fits as it is. Default: nobody. */
+  readonly logger?: Logger;
+  /** The cache of answers that models loaded with `predictions: true` share. */
+  readonly predictions?: PredictionsOptions;
   /** Follow a sync server. Without it only files, URLs and bytes can be loaded. */
   readonly sync?: SyncOptions;
 }
 
-/** A model to load: a path, a URL, the bytes, or a name that the sync server knows. */
-export type ModelReference = string | URL | Uint8Array | ArrayBuffer | { readonly name: string };
+/** A model to load: a path, a URL or the bytes. */
+export type FileReference = string | URL | Uint8Array | ArrayBuffer;
+
+/**
+ * Several precisions of one model, the reference first. The fastest one that gives the same answers is taken; see
+ * {@link VariantRules}.
+ */
+export interface VariantsReference extends VariantRules {
+  readonly variants: Readonly<Record<string, FileReference>>;
+}
+
+/** A model to load: a path, a URL, the bytes, a name that the sync server knows, or several variants. */
+export type ModelReference = FileReference | { readonly name: string } | VariantsReference;
 
 /** Options of {@link Inlay.load}. */
-export interface LoadOptions {
+export interface LoadOptions extends SchedulingOptions, Pick<RunOptions, 'deadlineMs' | 'priority'> {
   /** Where to run this model. Default: what `createInlay` was given. */
   readonly device?: DevicePreference;
+  /** In which kind of place to run it. Default: what `createInlay` was given, or `auto`. */
+  readonly placement?: Placement | 'auto';
+  /** Answers feeds that were seen before from a cache. Default false; for models that give the same for the same. */
+  readonly predictions?: boolean;
   /** Gives the load up: it rejects with `signal.reason`, and a model that is there nevertheless is closed. */
   readonly signal?: AbortSignal;
 }
@@ -48,15 +84,17 @@ export interface InlayInfo {
   readonly runtime: string;
   readonly store: StoreInfo;
   readonly backends: readonly string[];
-  readonly models: readonly {
+  readonly models: readonly (ServingInfo & {
     readonly name: string | undefined;
     readonly version: string | undefined;
-    readonly backend: string;
-    readonly provider: string;
-    readonly placement: 'inline' | 'worker';
-    /** Candidates in the order in which they were tried; the last one was chosen. */
-    readonly attempts: readonly Attempt[];
-  }[];
+  })[];
+  readonly memory: {
+    /** Bytes of models in memory now. */
+    readonly usedBytes: number;
+    readonly budgetBytes: number | undefined;
+  };
+  /** The cache of answers, once a model uses it. */
+  readonly predictions: PredictionsStats | undefined;
   readonly sync: SyncInfo | undefined;
 }
 
@@ -68,8 +106,23 @@ export interface Inlay extends AsyncDisposable {
    * of which no version can be had yet; {@link BackendError} when nothing here can run it; {@link NetworkError} when
    * its URL cannot be read.
    */
-  load(reference: ModelReference, options?: LoadOptions): Promise<Model>;
+  load<M extends ModelTypes = ModelTypes>(
+    reference: ModelReference,
+    options?: LoadOptions,
+  ): Promise<Model<M>>;
+  /**
+   * Joins models and functions into a graph; see {@link PipelineDefinition}.
+   * @throws `TypeError` for a graph that cannot work, with the step's name.
+   */
+  pipeline<const Definition extends PipelineDefinition>(
+    definition: Definition,
+  ): Promise<Pipelines.Pipeline<PipelineInputs<Definition>, PipelineOutputs<Definition>>>;
   info(): InlayInfo;
+  /**
+   * Counters and histograms of all models as text for Prometheus, in its format 0.0.4; those that Triton has as well are
+   * there under its names, too. Empty before the first model.
+   */
+  metrics(): string;
   /** Asks the sync server now instead of at the next poll. Rejects with the reason when the check fails. */
   checkForUpdates(): Promise<void>;
   /** Closes all models, then workers and stores that Inlay made itself. Safe to call twice. */
@@ -83,6 +136,13 @@ export interface InlayParts extends InlayOptions {
   readonly backends: readonly Backend[];
   /** Loads the part that talks to networks. An app that loads nothing by name or URL never pays for it. */
   readonly remote: () => Promise<typeof Remote>;
+  /** Loads the part that opens models and plans their runs. */
+  readonly engine: () => Promise<typeof Engine>;
+  /** Loads the part that joins models. */
+  readonly pipelines: () => Promise<typeof Pipelines>;
+  readonly placement?: Placement | 'auto';
+  /** Finds what records spans, when the first model is loaded. */
+  readonly tracing?: () => Promise<Tracing | undefined>;
   /** What `close()` closes: the parts that the host did not bring. */
   readonly owned: readonly { close(): Promise<void> }[];
 }
@@ -93,7 +153,13 @@ const MODEL_CAP_BYTES = 2 ** 31;
 export function assembleInlay(parts: InlayParts): Inlay {
   const { platform, store, backends } = parts;
   if (parts.sync !== undefined) assertSync(parts.sync);
+  const { memoryBudgetBytes = 1 } = parts;
+  if (!(memoryBudgetBytes > 0)) {
+    throw new RangeError(`memoryBudgetBytes is a number of bytes above 0, got ${memoryBudgetBytes}.`);
+  }
   const models = new Set<ManagedModel>();
+  let machine: Engine.Machine | undefined;
+  let machineStarting: Promise<Engine.Machine> | undefined;
   let starting: Promise<Sync> | undefined;
   let sync: Sync | undefined;
   let closing: Promise<void> | undefined;
@@ -104,21 +170,22 @@ export function assembleInlay(parts: InlayParts): Inlay {
     return sync;
   };
 
-  const open = async (
-    source: ModelSource,
-    version: string | undefined,
-    device: DevicePreference = parts.device ?? 'auto',
-  ): Promise<LoadedVersion> => {
-    const threads = parts.intraOpThreads === undefined ? {} : { intraOpThreads: parts.intraOpThreads };
-    return { ...(await openSession(platform, backends, source, device, threads)), version };
+  const startMachine = async (): Promise<Engine.Machine> => {
+    const { createMachine } = await parts.engine();
+    return (machine = createMachine(parts, await parts.tracing?.()));
   };
+  const start = (): Promise<Engine.Machine> =>
+    (machineStarting ??= startMachine().catch((error: unknown) => {
+      machineStarting = undefined;
+      throw error;
+    }));
 
-  const manage = async (name: string | undefined, loaded: LoadedVersion): Promise<ManagedModel> => {
+  const manage = async (modelParts: ModelParts, serving: Serving): Promise<ManagedModel> => {
     if (closing !== undefined) {
-      await loaded.session.release();
+      await serving.close();
       throw closedError('This Inlay');
     }
-    const managed = createModel(platform, name, loaded);
+    const managed = (await parts.engine()).createModel(modelParts, serving);
     models.add(managed);
     void managed.closed.then(() => models.delete(managed));
     return managed;
@@ -129,18 +196,25 @@ export function assembleInlay(parts: InlayParts): Inlay {
     assertReference(reference);
     const { signal } = options;
     signal?.throwIfAborted();
-    const loading = isNamed(reference) ? loadByName(reference.name, options) : loadFrom(reference, options);
+    const loading =
+      typeof reference === 'object' && 'name' in reference
+        ? loadByName(reference.name, options)
+        : loadFrom(reference, options);
     return signal === undefined
       ? loading
       : orAbort(loading, signal, (model) => void model.close().catch(() => {}));
   };
 
   const loadFrom = async (
-    reference: Exclude<ModelReference, { readonly name: string }>,
-    { device, signal }: LoadOptions,
+    reference: FileReference | VariantsReference,
+    options: LoadOptions,
   ): Promise<Model> => {
-    const source = await locate(parts, reference, signal);
-    return (await manage(undefined, await open(source, undefined, device))).model;
+    const { open, openVariants, partsOf } = await start();
+    const modelParts = partsOf(undefined, options);
+    const serving = isFile(reference)
+      ? await open(await locate(parts, reference, options.signal), modelParts, options)
+      : await openVariants(reference, (file) => locate(parts, file, undefined), modelParts, options);
+    return (await manage(modelParts, serving)).model;
   };
 
   const loadByName = async (name: string, options: LoadOptions): Promise<Model> => {
@@ -150,36 +224,51 @@ export function assembleInlay(parts: InlayParts): Inlay {
         `Model "${name}" cannot be loaded by name: createInlay was given no sync server.`,
       );
     }
-    const openRelease = ({ blob, version }: Release): Promise<LoadedVersion> =>
-      blob.path === undefined
-        ? blob.bytes().then((bytes) => open({ bytes }, version, options.device))
-        : open({ path: blob.path }, version, options.device);
-    return followReleases(await (starting ??= startSync(parts.sync)), name, openRelease, (loaded) =>
-      manage(name, loaded),
+    const { open, partsOf } = await start();
+    const modelParts = partsOf(name, options);
+    const openRelease = async (
+      { blob, version }: Release,
+      present: Serving | undefined,
+    ): Promise<Serving> => {
+      const source = blob.path === undefined ? { bytes: await blob.bytes() } : { path: blob.path };
+      return open(source, modelParts, { ...options, version, costs: present?.costs(), mustRun: true });
+    };
+    const { followReleases } = await parts.engine();
+    return followReleases(await (starting ??= startSync(parts.sync)), name, openRelease, (serving) =>
+      manage(modelParts, serving),
     );
   };
 
   const inlay: Inlay = {
-    load,
+    load: load as Inlay['load'],
+    pipeline: async (definition) => {
+      const { createPipeline } = await parts.pipelines();
+      return createPipeline(platform, definition);
+    },
     info: () => ({
       runtime: platform.runtime,
       store: store.info(),
       backends: backends.map((backend) => backend.name),
-      models: [...models].map((managed) => {
-        const { session, backend, version, attempts } = managed.current();
-        const { provider, placement } = session;
-        return { name: managed.model.name, version, backend, provider, placement, attempts };
-      }),
+      models: [...models].map(({ model: { name, version }, current }) => ({
+        name,
+        version,
+        ...current().info(),
+      })),
+      memory: { usedBytes: machine?.usedBytes() ?? 0, budgetBytes: parts.memoryBudgetBytes },
+      predictions: machine?.predictions(),
       sync: sync?.info(),
     }),
+    metrics: () => machine?.metricsOf(models) ?? '',
     checkForUpdates: async () => {
       if (closing !== undefined) throw closedError('This Inlay');
       if (parts.sync !== undefined) await (await (starting ??= startSync(parts.sync))).check();
     },
     close: () => {
       closing ??= (async () => {
+        // Calls are refused from now on; those that were accepted are answered.
+        const closed = [...models].map(({ model }) => model.close());
         await (await starting?.catch(() => undefined))?.stop();
-        await Promise.all([...models].map(({ model }) => model.close()));
+        await Promise.all(closed);
         await Promise.all(parts.owned.map((part) => part.close()));
       })();
       return closing;
@@ -189,16 +278,26 @@ export function assembleInlay(parts: InlayParts): Inlay {
   return inlay;
 }
 
-function assertReference(reference: unknown): void {
-  const isText = typeof reference === 'string' || reference instanceof URL;
-  const isBytes = reference instanceof ArrayBuffer || reference instanceof Uint8Array;
-  const isName =
-    typeof reference === 'object' &&
-    reference !== null &&
-    'name' in reference &&
-    typeof reference.name === 'string';
-  if (isText || isBytes || isName) return;
-  throw new TypeError(`A model is a path, a URL, bytes or { name }, got ${nameOf(reference)}.`);
+function assertReference(reference: unknown): asserts reference is ModelReference {
+  if (isFile(reference)) return;
+  if (typeof reference === 'object' && reference !== null) {
+    if ('name' in reference && typeof reference.name === 'string') return;
+    const variants = 'variants' in reference ? reference.variants : undefined;
+    const files = typeof variants === 'object' && variants !== null ? Object.values(variants) : [];
+    if (files.length > 0 && files.every((file) => isFile(file))) return;
+  }
+  throw new TypeError(
+    `A model is a path, a URL, bytes, { name } or { variants: { fp32: path, … } }, got ${nameOf(reference)}.`,
+  );
+}
+
+function isFile(reference: unknown): reference is FileReference {
+  return (
+    typeof reference === 'string' ||
+    reference instanceof URL ||
+    reference instanceof ArrayBuffer ||
+    reference instanceof Uint8Array
+  );
 }
 
 function assertSync({ url, root }: SyncOptions): void {
@@ -210,18 +309,9 @@ function assertSync({ url, root }: SyncOptions): void {
   );
 }
 
-function isNamed(reference: ModelReference): reference is { readonly name: string } {
-  return (
-    typeof reference === 'object' &&
-    !(reference instanceof URL) &&
-    !(reference instanceof ArrayBuffer) &&
-    !ArrayBuffer.isView(reference)
-  );
-}
-
 async function locate(
   { platform, remote }: InlayParts,
-  reference: string | URL | Uint8Array | ArrayBuffer,
+  reference: FileReference,
   signal: AbortSignal | undefined,
 ): Promise<ModelSource> {
   if (reference instanceof ArrayBuffer) return { bytes: new Uint8Array(reference) };

@@ -1,29 +1,53 @@
-import { orAbort } from '../core/abort.ts';
 import type { TensorMap } from '../core/backend.ts';
 import { closedError, InputError } from '../core/errors.ts';
 import { createEmitter, type Events } from '../core/events.ts';
-import type { Platform } from '../core/platform.ts';
 import type { Signature } from '../core/signature.ts';
-import type { OpenedSession } from './candidates.ts';
+import type { SpanFacts, Tracing } from '../core/tracing.ts';
+import type { CallOptions } from '../schedule/job.ts';
+import type { Metrics, QueueStats } from '../schedule/metrics.ts';
+import type { Predictions } from '../schedule/predictions.ts';
 import { createFeedBinder, type Feeds } from './feeds.ts';
-import { mapSource, type Source } from './run-all.ts';
-import { createStats, type ModelStats } from './stats.ts';
+import {
+  createRunAll,
+  type EntriesOptions,
+  type Entry,
+  type OutputsOptions,
+  type Source,
+} from './run-all.ts';
+import type { Serving } from './serving.ts';
+import type { ModelTypes, OutputName, OutputsOf } from './typed.ts';
 
 /** Options of {@link Model.run}. */
-export interface RunOptions {
+export interface RunOptions<Name extends string = string> {
   /** Names of the outputs to compute. Default: all. */
-  readonly outputs?: readonly string[];
+  readonly outputs?: readonly Name[];
   /** Hands the buffers of the feeds over to the worker instead of copying them. Default false. */
   readonly transfer?: boolean;
-  /** Gives the call up: it rejects with `signal.reason` and its result is dropped. */
+  /**
+   * Gives the call up: it rejects with `signal.reason`, leaves the queue, and its result is dropped. A run that has begun
+   * goes to its end, since inference libraries cannot stop one.
+   */
   readonly signal?: AbortSignal;
+  /**
+   * Milliseconds from now after which the answer is worth nothing, above 0. A call that cannot be answered by then is
+   * refused at once, or as soon as that shows. Default: none.
+   */
+  readonly deadlineMs?: number;
+  /**
+   * Goes before calls of lower priority, which catch up by one level for every second that they wait. Integer from -100
+   * to 100, default 0.
+   */
+  readonly priority?: number;
+}
+
+/** What {@link Model.stats} returns: everything since the model was loaded, whatever version answered. */
+export interface ModelStats extends QueueStats {
+  /** Calls that have not settled yet. */
+  readonly inFlight: number;
 }
 
 /** Options of {@link Model.runAll}. */
-export interface RunAllOptions extends RunOptions {
-  /** Calls under way at once. Default 4, at least 1. */
-  readonly concurrency?: number;
-}
+export type RunAllOptions = RunOptions & (OutputsOptions | EntriesOptions);
 
 /** What a {@link Model} tells its listeners. */
 export interface ModelEvents {
@@ -34,80 +58,120 @@ export interface ModelEvents {
 }
 
 /** A loaded model. Under a name, it follows the versions that the sync server offers; calls never see the change. */
-export interface Model extends Events<ModelEvents>, AsyncDisposable {
+export interface Model<M extends ModelTypes = ModelTypes> extends Events<ModelEvents>, AsyncDisposable {
   /** Name under which it was loaded; `undefined` for files and bytes. */
   readonly name: string | undefined;
   /** Version that answers calls now; `undefined` for files and bytes. */
   readonly version: string | undefined;
+  /** Which of several variants answers calls now; `undefined` where there was no choice. */
+  readonly variant: string | undefined;
   /** What the present version takes and gives. */
   readonly signature: Signature;
   /**
-   * Runs once.
-   * @param feeds one entry per input; see {@link Feeds}. Not copied and not changed, unless `transfer` is set.
+   * Runs once, together with other calls where that is faster.
+   * @param feeds one entry per input; see {@link Feeds}. They must not change before the call settles, and are not
+   * changed, unless `transfer` is set.
    * @returns the outputs by name, owned by the caller.
-   * @throws {@link InputError} if a feed does not fit the signature, {@link BackendError} if the run itself fails,
-   * {@link StateError} `ERR_INLAY_CLOSED` after `close()`, `signal.reason` when aborted.
+   * @throws {@link InputError} if a feed does not fit the signature, {@link ScheduleError} if the call cannot be
+   * answered in time or too many wait, {@link BackendError} if the run itself fails, {@link StateError}
+   * `ERR_INLAY_CLOSED` after `close()`, `signal.reason` when aborted.
    * @example
    * const { logits } = await model.run({ image: pixels });
    */
-  run(feeds: Feeds, options?: RunOptions): Promise<TensorMap>;
+  run<const Name extends string = OutputName<M>>(
+    feeds: M['feeds'],
+    options?: RunOptions<Name & OutputName<M>>,
+  ): Promise<OutputsOf<M, Name>>;
   /**
-   * Runs over a source, in order, with back-pressure: it pulls at most `concurrency` items ahead.
-   * The first error ends the iteration and closes the source.
+   * Runs over a source, with back-pressure: it pulls at most `concurrency` items ahead, 4 by default. Calls under way
+   * share batches like all others.
    */
-  runAll(source: Source<Feeds>, options?: RunAllOptions): AsyncIterableIterator<TensorMap>;
+  runAll<const Name extends string = OutputName<M>>(
+    source: Source<M['feeds']>,
+    options: RunOptions<Name & OutputName<M>> & EntriesOptions,
+  ): AsyncIterableIterator<Entry<OutputsOf<M, Name>>>;
+  runAll<const Name extends string = OutputName<M>>(
+    source: Source<M['feeds']>,
+    options?: RunOptions<Name & OutputName<M>> & OutputsOptions,
+  ): AsyncIterableIterator<OutputsOf<M, Name>>;
   stats(): ModelStats;
+  /**
+   * Keeps the model in memory, whatever the budget says.
+   * @returns lets it go again.
+   */
+  pin(): () => void;
   /** Waits for runs in flight, then frees the model. Safe to call twice. */
   close(): Promise<void>;
-}
-
-/** A version that can answer calls. */
-export interface LoadedVersion extends OpenedSession {
-  readonly version: string | undefined;
 }
 
 /** A model, and the handles of its owner. */
 export interface ManagedModel {
   readonly model: Model;
   /** Lets later runs use another version; the present one is released when its last run has ended. */
-  swap(next: LoadedVersion): void;
+  swap(next: Serving): void;
   updateFailed(error: unknown): void;
+  readonly metrics: Metrics;
   /** Resolves when the model was closed. */
   readonly closed: Promise<void>;
-  /** Session that answers calls now. */
-  current(): LoadedVersion;
+  /** What answers calls now. */
+  current(): Serving;
 }
 
 /** One version with the runs that still need it. */
 interface Lease {
-  readonly loaded: LoadedVersion;
+  readonly serving: Serving;
   readonly bind: (feeds: Feeds) => TensorMap;
   readonly outputNames: ReadonlySet<string>;
   runs: number;
   retired: boolean;
+  /** One of its runs has settled. */
+  readonly leave: () => void;
   drained: () => void;
 }
 
-/** Creates the handle over a loaded version. */
-export function createModel(
-  platform: Platform,
-  name: string | undefined,
-  first: LoadedVersion,
-): ManagedModel {
+/** What a model needs besides the version that it starts with. */
+export interface ModelParts {
+  readonly name: string | undefined;
+  readonly metrics: Metrics;
+  /** What calls say that say nothing else. */
+  readonly defaults?: Pick<RunOptions, 'deadlineMs' | 'priority'>;
+  readonly tracing?: Tracing | undefined;
+  /** Cache of answers, for models that use it. */
+  readonly predictions?: Predictions;
+}
+
+/** Creates the handle over a version that answers calls. */
+export function createModel(parts: ModelParts, first: Serving): ManagedModel {
+  const { name, metrics, defaults, tracing, predictions } = parts;
   const emitter = createEmitter<ModelEvents>();
-  const stats = createStats();
   const releases = new Set<Promise<void>>();
-  let lease = createLease(first);
+  let pins = 0;
+  let inFlight = 0;
   let closing: Promise<void> | undefined;
   let markClosed = (): void => {};
   const whenClosed = new Promise<void>((resolve) => {
     markClosed = resolve;
   });
+  assertCall(defaults);
 
-  const leave = (used: Lease): void => {
-    used.runs -= 1;
-    if (used.retired && used.runs === 0) used.drained();
+  const createLease = (serving: Serving): Lease => {
+    const { signature } = serving;
+    const created: Lease = {
+      serving,
+      bind: createFeedBinder(signature),
+      outputNames: new Set(signature.outputs.map((output) => output.name)),
+      runs: 0,
+      retired: false,
+      leave: () => {
+        created.runs -= 1;
+        inFlight -= 1;
+        if (created.retired && created.runs === 0) created.drained();
+      },
+      drained: () => {},
+    };
+    return created;
   };
+  let lease = createLease(first);
 
   const retire = (old: Lease): Promise<void> => {
     const drained = new Promise<void>((resolve) => {
@@ -115,41 +179,60 @@ export function createModel(
     });
     old.retired = true;
     if (old.runs === 0) old.drained();
-    const released = drained.then(() => old.loaded.session.release());
+    const released = drained.then(() => {
+      predictions?.forget(old.serving);
+      return old.serving.close();
+    });
     releases.add(released);
     const forget = (): void => void releases.delete(released);
     released.then(forget, forget);
     return released;
   };
 
-  const start = (feeds: Feeds, options: RunOptions | undefined): Promise<TensorMap> => {
+  const start = (feeds: Feeds, options: RunOptions): Promise<TensorMap> => {
     if (closing !== undefined) throw closedError(name === undefined ? 'The model' : `Model "${name}"`);
+    options.signal?.throwIfAborted();
+    assertCall(options);
     const used = lease;
     const bound = used.bind(feeds);
-    if (options?.outputs !== undefined) assertOutputs(used.outputNames, options.outputs);
-    const started = platform.monotonicMs();
+    if (options.outputs !== undefined) assertOutputs(used.outputNames, options.outputs);
     used.runs += 1;
-    stats.started();
-    return used.loaded.session.run(bound, options).then(
+    inFlight += 1;
+    const span = tracing?.startCall(factsOf(name, used.serving));
+    const call = defaults === undefined && span === undefined ? options : { ...defaults, ...options, span };
+    const answered =
+      predictions === undefined
+        ? used.serving.run(bound, call, used.leave)
+        : runPredicted(predictions, used, bound, call);
+    if (span === undefined) return answered;
+    return answered.then(
       (outputs) => {
-        stats.succeeded(platform.monotonicMs() - started);
-        leave(used);
+        span.end();
         return outputs;
       },
       (error: unknown) => {
-        stats.failed();
-        leave(used);
+        span.end({}, error);
         throw error;
       },
     );
   };
 
-  const run = (feeds: Feeds, options?: RunOptions): Promise<TensorMap> => {
+  /** All outputs are computed, so that later calls may ask for others; and for whoever still waits, not for one caller. */
+  const runPredicted = (
+    cache: Predictions,
+    used: Lease,
+    feeds: TensorMap,
+    call: CallOptions,
+  ): Promise<TensorMap> =>
+    cache
+      .run(used.serving, feeds, call, (signal) =>
+        used.serving.run(feeds, { ...call, outputs: undefined, signal }, () => {}),
+      )
+      .finally(used.leave);
+
+  const run = (feeds: Feeds, options: RunOptions = NONE): Promise<TensorMap> => {
     try {
-      const signal = options?.signal;
-      if (signal === undefined) return start(feeds, options);
-      signal.throwIfAborted();
-      return orAbort(start(feeds, options), signal);
+      return start(feeds, options);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -158,16 +241,28 @@ export function createModel(
   const model: Model = {
     name,
     get version() {
-      return lease.loaded.version;
+      return lease.serving.version;
+    },
+    get variant() {
+      return lease.serving.variant;
     },
     get signature() {
-      return lease.loaded.session.signature;
+      return lease.serving.signature;
     },
     on: emitter.on,
     run,
-    runAll: (source, { concurrency = 4, ...options } = {}) =>
-      mapSource(source, (feeds) => run(feeds, options), { concurrency, signal: options.signal }),
-    stats: stats.read,
+    runAll: createRunAll(run),
+    stats: () => ({ inFlight, ...metrics.read() }),
+    pin: () => {
+      pins += 1;
+      lease.serving.pin(true);
+      let isPinned = true;
+      return () => {
+        if (isPinned) pins -= 1;
+        isPinned = false;
+        lease.serving.pin(pins > 0);
+      };
+    },
     close: () => {
       if (closing === undefined) {
         void retire(lease);
@@ -180,34 +275,42 @@ export function createModel(
 
   return {
     model,
+    metrics,
     closed: whenClosed,
     swap: (next) => {
       if (closing !== undefined) {
-        void next.session.release().catch(() => {});
+        void next.close().catch(() => {});
         return;
       }
       const old = lease;
       lease = createLease(next);
+      next.pin(pins > 0);
       void retire(old).catch(() => {});
-      emitter.emit('swapped', { from: old.loaded.version, to: next.version });
+      emitter.emit('swapped', { from: old.serving.version, to: next.version });
     },
     updateFailed: (error) => {
       emitter.emit('update-failed', { error });
     },
-    current: () => lease.loaded,
+    current: () => lease.serving,
   };
 }
 
-function createLease(loaded: LoadedVersion): Lease {
-  const { signature } = loaded.session;
+const NONE: RunOptions = {};
+
+function factsOf(name: string | undefined, { version }: Serving): SpanFacts {
   return {
-    loaded,
-    bind: createFeedBinder(signature),
-    outputNames: new Set(signature.outputs.map((output) => output.name)),
-    runs: 0,
-    retired: false,
-    drained: () => {},
+    ...(name !== undefined && { 'inlay.model': name }),
+    ...(version !== undefined && { 'inlay.version': version }),
   };
+}
+
+function assertCall({ deadlineMs, priority }: RunOptions = NONE): void {
+  if (deadlineMs !== undefined && !(deadlineMs > 0)) {
+    throw new RangeError(`deadlineMs is a number of milliseconds above 0, got ${deadlineMs}.`);
+  }
+  if (priority !== undefined && !(Number.isInteger(priority) && Math.abs(priority) <= 100)) {
+    throw new RangeError(`priority is a whole number from -100 to 100, got ${priority}.`);
+  }
 }
 
 function assertOutputs(known: ReadonlySet<string>, wanted: readonly string[]): void {

@@ -11,6 +11,7 @@ export {
   type ModelBuilder,
   type NodeOptions,
 } from './build.ts';
+export { toDeclaration, toTypeName, type DeclarationOptions } from './declaration.ts';
 export { inspectModel, type ModelReport, type ParameterReport, type ValueReport } from './inspect.ts';
 export type * from './messages.ts';
 export { encodeModel, parseModel } from './model.ts';

@@ -8,6 +8,7 @@ import { packTensors, serve, toTensors, type Endpoint, type Packed, type WireTen
 export interface RemoteSession {
   readonly id: number;
   readonly signature: Signature;
+  readonly intraOpThreads?: number;
 }
 
 /** What a worker offers. One call is carried out at a time, in the order in which they arrive. */
@@ -63,7 +64,8 @@ export function hostBackend(backend: Backend, endpoint: Endpoint, guard: Guard):
       const id = nextId;
       nextId += 1;
       sessions.set(id, session);
-      return { id, signature: session.signature };
+      const { signature, intraOpThreads } = session;
+      return { id, signature, ...(intraOpThreads !== undefined && { intraOpThreads }) };
     }),
     run: inTurn(async (id, feeds, outputs) => {
       const results = await sessionOf(id).run(toTensors(feeds), outputs === undefined ? {} : { outputs });

@@ -30,6 +30,8 @@ export interface LinkOptions<A extends Api> {
   readonly short: keyof A & string;
   /** Hears `true` when a call is in flight after none was, `false` when none is any more. */
   readonly onBusy?: (busy: boolean) => void;
+  /** Hears the name of the call that has waited longest, whenever that is another one; `undefined` for none. */
+  readonly onOldest?: (name: string | undefined) => void;
   /** Passes an answer of the short way on, at once or later. */
   readonly pace?: (answer: () => void) => void;
 }
@@ -101,10 +103,11 @@ export function serve<A extends Api>(api: A, endpoint: Endpoint, short: keyof A 
 
 /** Connects to the methods that {@link serve} offers at the other end. */
 export function connect<A extends Api>(endpoint: Endpoint, options: LinkOptions<A>): Link<A> {
-  const { methods, short, onBusy = () => {}, pace = (answer) => answer() } = options;
+  const { methods, short, onBusy = () => {}, onOldest, pace = (answer) => answer() } = options;
   // The proxies are kept: comlink closes an endpoint whose proxies were collected, and drops its replies.
   const remote = wrap<Record<string, Method>>(endpoint);
-  const inFlight = new Set<(error: Error) => void>();
+  /** How to reject each call, and its name, in the order in which they were made. */
+  const inFlight = new Map<(error: Error) => void, string>();
   const waiting = new Map<number, (outcome: Outcome) => void>();
   let lastCall = 0;
   let failure: Error | undefined;
@@ -139,10 +142,15 @@ export function connect<A extends Api>(endpoint: Endpoint, options: LinkOptions<
           reject(failure);
           return;
         }
-        inFlight.add(reject);
-        if (inFlight.size === 1) onBusy(true);
+        inFlight.set(reject, name);
+        if (inFlight.size === 1) {
+          onBusy(true);
+          onOldest?.(name);
+        }
         const settle = (): void => {
+          const wasOldest = onOldest !== undefined && inFlight.keys().next().value === reject;
           if (inFlight.delete(reject) && inFlight.size === 0) onBusy(false);
+          if (wasOldest) onOldest(inFlight.values().next().value);
         };
         const onOutcome = (outcome: Outcome): void => {
           settle();
@@ -168,10 +176,11 @@ export function connect<A extends Api>(endpoint: Endpoint, options: LinkOptions<
     calls: Object.fromEntries(methods.map((name) => [name, createCall(name)])) as Calls<A>,
     fail: (error) => {
       failure ??= error;
-      for (const reject of inFlight) reject(failure);
+      for (const reject of inFlight.keys()) reject(failure);
       inFlight.clear();
       waiting.clear();
       onBusy(false);
+      onOldest?.(undefined);
     },
   };
 }

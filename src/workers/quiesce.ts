@@ -46,6 +46,11 @@ function requestStop(cell: Cell): boolean {
   }
 }
 
+/** Notes that the thread has ended by itself, perhaps inside native code, so that nobody waits for it. */
+export function markEnded(cell: Cell): void {
+  Atomics.store(cell, 0, CLOSED);
+}
+
 /** Longest time, in milliseconds, that the end of a process waits for one native call. */
 const EXIT_WAIT_MS = 30_000;
 

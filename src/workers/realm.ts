@@ -3,9 +3,11 @@ import type {
   Backend,
   ExecutionProvider,
   ModelSource,
+  Placement,
   Session,
   SessionOptions,
   SessionRunOptions,
+  Slot,
   TensorMap,
 } from '../core/backend.ts';
 import { BackendError, closedError, isInlayError, type ErrorCode } from '../core/errors.ts';
@@ -21,17 +23,32 @@ import {
   type WireTensors,
 } from './link.ts';
 import { createPacer } from './pacer.ts';
+import { createWatchdog } from './watchdog.ts';
+
+/**
+ * Why a worker is gone: it ended by itself, gave no answer in time, took too much memory, or was killed from outside.
+ */
+export type LossReason = 'exit' | 'hung' | 'memory' | 'killed';
+
+/** How a worker ended. */
+export interface WorkerEnd {
+  readonly reason: LossReason;
+  /** What is known beyond that: an error, or words. */
+  readonly cause: unknown;
+}
 
 /** A worker that runs {@link hostBackend}. */
 export interface WorkerHandle {
   readonly endpoint: Endpoint;
-  /** Fulfilled with the reason when the worker has ended, whoever ended it. */
-  readonly ended: Promise<unknown>;
+  /** Fulfilled when the worker has ended, whoever ended it. */
+  readonly ended: Promise<WorkerEnd>;
   /** Says whether calls are in flight: the process stays alive for them, and for nothing else. */
   setBusy(busy: boolean): void;
   /** Runs a task when the event loop has gone round, where the runtime hands over many messages in one go. */
   readonly nextTurn?: (task: () => void) => void;
-  /** Lets native code come to its end, then ends the worker. Safe to call twice. */
+  /** Ends the worker at once, whatever it is doing. Absent where that would take the host along. */
+  readonly kill?: () => void;
+  /** Lets native code come to its end where it has to, then ends the worker. Safe to call twice. */
   end(): Promise<void>;
 }
 
@@ -39,8 +56,12 @@ export interface WorkerHandle {
 export interface WorkerBackendOptions {
   /** Name of the library that the worker uses. */
   readonly name: string;
-  /** Starts a worker. Called at the first use, and after the worker was lost. */
+  /** Starts a worker, or throws. Called at the first use, and after the worker was lost. */
   readonly spawn: () => WorkerHandle;
+  /** What {@link WorkerBackendOptions.spawn} starts. Default `worker`. */
+  readonly placement?: Exclude<Placement, 'inline'>;
+  /** Name of the worker's slot. Default `worker 1` or `process 1`. */
+  readonly slotName?: string;
   /** Times that a session may lose its worker, without a successful run in between, before it gives up. Default 3. */
   readonly maxLosses?: number;
   /**
@@ -48,7 +69,16 @@ export interface WorkerBackendOptions {
    * the memory of released models, as WebAssembly does. Default false.
    */
   readonly endWhenEmpty?: boolean;
+  /**
+   * Milliseconds that one run may take. A worker that is at one for longer is killed, where that is safe
+   * ({@link WorkerHandle.kill}). Default: no limit.
+   */
+  readonly runTimeoutMs?: number;
+  /** The same for everything else, the start of the worker included. Default: ten times `runTimeoutMs`, at least 30 s. */
+  readonly createTimeoutMs?: number;
 }
+
+const MIN_CREATE_TIMEOUT_MS = 30_000;
 
 /** The calls as they are made: what is packed is plain data when it arrives. */
 interface Calls extends Omit<HostApi, 'create' | 'run'> {
@@ -78,7 +108,16 @@ interface Bound extends RemoteSession {
  * const backend = createWorkerBackend({ name: 'onnxruntime-node', spawn: () => spawnNodeWorker(script, data) });
  */
 export function createWorkerBackend(options: WorkerBackendOptions): Backend {
-  const { name, spawn, maxLosses = 3, endWhenEmpty = false } = options;
+  const { name, spawn, placement = 'worker', maxLosses = 3, endWhenEmpty = false, runTimeoutMs } = options;
+  const slot = { name: options.slotName ?? `${placement} 1`, isOccupied: false };
+  const slots: readonly Slot[] = [slot];
+  /** Sessions that are being opened. */
+  let opening = 0;
+  const limitOf = (call: string | undefined): number | undefined => {
+    if (runTimeoutMs === undefined || call === undefined) return undefined;
+    if (call === 'run') return runTimeoutMs;
+    return options.createTimeoutMs ?? Math.max(10 * runTimeoutMs, MIN_CREATE_TIMEOUT_MS);
+  };
   let realm: Realm | undefined;
   let closing: Promise<void> | undefined;
 
@@ -88,22 +127,43 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     return realm;
   };
 
+  const spawnOne = (): WorkerHandle => {
+    try {
+      return spawn();
+    } catch (cause) {
+      throw new BackendError(
+        'ERR_INLAY_BACKEND_UNAVAILABLE',
+        `A ${placement} for ${name} cannot be started here; see the cause, or use another placement.`,
+        { cause },
+      );
+    }
+  };
+
   const start = (): Realm => {
-    const handle = spawn();
-    const { nextTurn } = handle;
+    const handle = spawnOne();
+    const { nextTurn, kill } = handle;
+    const watch =
+      kill && runTimeoutMs !== undefined
+        ? createWatchdog((limitMs) => {
+            kill();
+            lose({ reason: 'hung', cause: new Error(`It gave no answer for ${limitMs} ms.`) });
+          })
+        : undefined;
     const link = connect<Calls>(handle.endpoint, {
       methods: ['providers', 'create', 'run', 'release', 'close'],
       short: 'run',
       onBusy: (busy) => {
         handle.setBusy(busy);
       },
+      ...(watch && { onOldest: (call) => watch(limitOf(call)) }),
       ...(nextTurn && { pace: createPacer(nextTurn, () => performance.now()) }),
     });
     const started: Realm = { link, handle, sessions: 0 };
-    void handle.ended.then((cause) => {
+    const lose = (end: WorkerEnd): void => {
       if (realm === started) realm = undefined;
-      link.fail(lostError(name, cause));
-    });
+      link.fail(lostError(name, placement, end));
+    };
+    void handle.ended.then(lose);
     return started;
   };
 
@@ -128,40 +188,47 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
   const open = (source: ModelSource, sessionOptions: SessionOptions): Promise<Bound> =>
     guarded(async (used) => {
       used.sessions += 1;
+      opening += 1;
+      slot.isOccupied = true;
       try {
         return { realm: used, ...(await used.link.calls.create(packSource(source), sessionOptions)) };
       } catch (error) {
         used.sessions -= 1;
         throw error;
+      } finally {
+        opening -= 1;
+        slot.isOccupied = opening > 0;
       }
     });
 
   const createSession = async (source: ModelSource, sessionOptions: SessionOptions): Promise<Session> => {
     let bound = await open(source, sessionOptions);
-    const { signature } = bound;
+    const { signature, intraOpThreads } = bound;
     let rebinding: Promise<void> | undefined;
     let released: Promise<void> | undefined;
     let losses = 0;
     let lost: Realm | undefined;
+    let lastLoss: unknown;
 
     const succeed = (outputs: WireTensors): TensorMap => {
       losses = 0;
       return toTensors(outputs);
     };
-    const countLoss = (used: Realm | undefined): void => {
+    const countLoss = (used: Realm | undefined, error: unknown): void => {
       // Calls that were lost together are one loss.
       if (used === undefined || used !== lost) losses += 1;
       lost = used;
+      lastLoss = error;
     };
     const send = (feeds: TensorMap, runOptions: SessionRunOptions): Promise<TensorMap> => {
       const used = bound.realm;
       return used.link.calls
         .run(bound.id, packTensors(feeds, runOptions.transfer ?? false), runOptions.outputs)
         .then(succeed, (error: unknown) => {
-          if (hasCode(error, 'ERR_INLAY_WORKER_LOST')) countLoss(used);
+          if (hasCode(error, 'ERR_INLAY_WORKER_LOST')) countLoss(used, error);
           if (hasCode(error, 'ERR_INLAY_DEVICE_UNAVAILABLE', 'ERR_INLAY_BACKEND_UNAVAILABLE')) {
             // A lost device, or WebAssembly after a trap, comes back only in a new realm.
-            countLoss(used);
+            countLoss(used, error);
             retire(used);
           }
           throw error;
@@ -169,9 +236,9 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     };
     const rebind = async (): Promise<void> => {
       try {
-        if (losses >= maxLosses) throw givenUpError(name, losses);
+        if (losses >= maxLosses) throw givenUpError(name, placement, losses, lastLoss);
         bound = await open(source, sessionOptions).catch((error: unknown) => {
-          if (hasCode(error, 'ERR_INLAY_WORKER_LOST')) countLoss(undefined);
+          if (hasCode(error, 'ERR_INLAY_WORKER_LOST')) countLoss(undefined, error);
           throw error;
         });
       } finally {
@@ -193,7 +260,9 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     return {
       signature,
       provider: sessionOptions.provider,
-      placement: 'worker',
+      placement,
+      slots,
+      ...(intraOpThreads !== undefined && { intraOpThreads }),
       run: async (feeds, runOptions = {}) => {
         if (released !== undefined) throw closedError('The session');
         if (bound.realm !== realm) await (rebinding ??= rebind());
@@ -224,18 +293,27 @@ function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
   return isInlayError(error) && codes.includes(error.code);
 }
 
-function lostError(name: string, cause: unknown): BackendError {
+/** What became of the worker, in words. */
+const LOSSES: Readonly<Record<LossReason, string>> = {
+  exit: 'ended',
+  hung: 'gave no answer in time and was ended',
+  memory: 'ran out of the memory that it may take',
+  killed: 'was killed',
+};
+
+function lostError(name: string, placement: Placement, { reason, cause }: WorkerEnd): BackendError {
   return new BackendError(
     'ERR_INLAY_WORKER_LOST',
-    `The worker of ${name} ended while a call was in flight; call again, and it is started again.`,
-    { cause },
+    `The ${placement} of ${name} ${LOSSES[reason]} while a call was in flight; call again, and it is started again.`,
+    { cause, details: { reason } },
   );
 }
 
-function givenUpError(name: string, losses: number): BackendError {
+/** Told from a loss by `details.losses`: to call again is of no use. */
+function givenUpError(name: string, placement: Placement, losses: number, cause: unknown): BackendError {
   return new BackendError(
     'ERR_INLAY_WORKER_LOST',
-    `The worker of ${name} ended ${losses} times in a row with this model; load the model anew to try again.`,
-    { details: { losses } },
+    `The ${placement} of ${name} was lost ${losses} times in a row with this model; load the model anew to try again.`,
+    { cause, details: { ...(isInlayError(cause) && cause.details), losses } },
   );
 }

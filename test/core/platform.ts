@@ -42,6 +42,9 @@ export function testPlatform(options: { seed?: number; fetch?: Platform['fetch']
         waiting.delete(timer);
       };
     },
+    defer: (task) => {
+      setTimeout(task, 0);
+    },
     random,
     randomBytes: (length) => Uint8Array.from({ length }, () => Math.floor(random() * 256)),
     createSha256,

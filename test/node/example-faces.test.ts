@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
-import { createInlay, type Feeds, type Model, type Tensor, type TensorMap } from 'inlay';
+import { createInlay, Tensor, type Feeds, type Model, type TensorMap } from 'inlay';
+import { createGraph, encodeModel } from 'inlay/onnx';
+import { imageToTensor, nonMaximumSuppression } from 'inlay/process';
 import * as ort from 'onnxruntime-node';
 import { PNG } from 'pngjs';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
@@ -26,29 +28,18 @@ interface Image {
 interface Example {
   readonly decodeImage: (bytes: Uint8Array) => Image | undefined;
   readonly encodePng: (image: Image) => Uint8Array;
-  readonly toPlanes: (
-    image: Image,
-    width: number,
-    height: number,
-    normalize: (value: number) => number,
-  ) => Float32Array;
   readonly drawBox: (image: Image, box: Box) => void;
   readonly detectFaces: (model: Pick<Model, 'run'>, image: Image, minScore: number) => Promise<Face[]>;
   readonly toFaces: (scores: Float32Array, boxes: Float32Array, image: Image, minScore: number) => Face[];
-  readonly dropOverlaps: (faces: readonly Face[], maxOverlap?: number) => Face[];
-  readonly overlap: (a: Box, b: Box) => number;
 }
 
 const example = new URL('../../examples/faces/', import.meta.url);
-const { decodeImage, encodePng, toPlanes, drawBox, detectFaces, toFaces, dropOverlaps, overlap } =
-  Object.assign(
-    {},
-    ...(await Promise.all(
-      ['image.mjs', 'draw.mjs', 'detect.mjs', 'overlap.mjs'].map(
-        (file) => import(new URL(file, example).href),
-      ),
-    )),
-  ) as Example;
+const { decodeImage, encodePng, drawBox, detectFaces, toFaces } = Object.assign(
+  {},
+  ...(await Promise.all(
+    ['image.mjs', 'draw.mjs', 'detect.mjs'].map((file) => import(new URL(file, example).href)),
+  )),
+) as Example;
 
 const data = new URL('../../../shared/data/', import.meta.url);
 const photographs = ['portrait.jpg', 'street.jpg', 'wolves.jpg'];
@@ -69,107 +60,37 @@ const face = (left: number, top: number, right: number, bottom: number, score: n
   score,
 });
 
-describe('overlap', () => {
-  it('is the shared part of the union', () => {
-    expect(overlap(face(0, 0, 10, 10, 1), face(0, 0, 10, 10, 1))).toBe(1);
-    expect(overlap(face(0, 0, 10, 10, 1), face(5, 0, 15, 10, 1))).toBeCloseTo(1 / 3, 12);
-    expect(overlap(face(0, 0, 10, 10, 1), face(2, 2, 4, 4, 1))).toBeCloseTo(0.04, 12);
+/** Intersection over union. */
+function overlap(a: Box, b: Box): number {
+  const areaOf = ({ left, top, right, bottom }: Box): number =>
+    Math.max(0, right - left) * Math.max(0, bottom - top);
+  const shared = areaOf({
+    left: Math.max(a.left, b.left),
+    top: Math.max(a.top, b.top),
+    right: Math.min(a.right, b.right),
+    bottom: Math.min(a.bottom, b.bottom),
   });
-
-  it('is nothing for boxes that only touch, or have no area', () => {
-    expect(overlap(face(0, 0, 10, 10, 1), face(10, 0, 20, 10, 1))).toBe(0);
-    expect(overlap(face(0, 0, 10, 10, 1), face(20, 20, 30, 30, 1))).toBe(0);
-    expect(overlap(face(5, 5, 5, 5, 1), face(5, 5, 5, 5, 1))).toBe(0);
-  });
-});
-
-describe('dropping overlaps', () => {
-  it('keeps the surest of boxes that overlap, and every box that stands alone', () => {
-    const sure = face(0, 0, 10, 10, 0.9);
-    const shifted = face(1, 1, 11, 11, 0.8);
-    const alone = face(50, 50, 60, 60, 0.7);
-    expect(dropOverlaps([alone, shifted, sure])).toEqual([sure, alone]);
-  });
-
-  it('lets only boxes that were kept drop others', () => {
-    const [first, second, third] = [
-      face(0, 0, 10, 10, 0.9),
-      face(4, 0, 14, 10, 0.8),
-      face(8, 0, 18, 10, 0.7),
-    ];
-    expect(dropOverlaps([first, second, third])).toEqual([first, third]);
-  });
-
-  it('keeps boxes that overlap by 30 % and no more', () => {
-    const wide = face(0, 0, 10, 10, 0.9);
-    expect(dropOverlaps([wide, face(0, 0, 3, 10, 0.8)])).toHaveLength(2);
-    expect(dropOverlaps([wide, face(0, 0, 3.1, 10, 0.8)])).toEqual([wide]);
-  });
-
-  it('leaves boxes apart, each dropped one beside a surer one, whatever the boxes', () => {
-    const share = fc.integer({ min: 0, max: 50 });
-    const score = fc.double({ min: 0, max: 1, noNaN: true });
-    const anyFace = fc
-      .tuple(share, share, fc.integer({ min: 1, max: 30 }), fc.integer({ min: 1, max: 30 }), score)
-      .map(([left, top, width, height, sure]) => face(left, top, left + width, top + height, sure));
-    fc.assert(
-      fc.property(fc.array(anyFace, { maxLength: 20 }), (faces) => {
-        const kept = dropOverlaps(faces);
-        kept.forEach((one, i) => {
-          for (const other of kept.slice(i + 1)) {
-            expect(other.score).toBeLessThanOrEqual(one.score);
-            expect(overlap(one, other)).toBeLessThanOrEqual(0.3);
-          }
-        });
-        for (const dropped of faces.filter((one) => !kept.includes(one))) {
-          expect(kept.some((one) => one.score >= dropped.score && overlap(one, dropped) > 0.3)).toBe(true);
-        }
-      }),
-    );
-  });
-});
+  return shared / (areaOf(a) + areaOf(b) - shared);
+}
 
 describe('decoding the outputs', () => {
-  it('takes places that reach the score, in pixels, cut at the borders of the image', () => {
+  it('takes places that reach the score, the surest first, in pixels, cut at the borders of the image', () => {
     const scores = new Float32Array([0.5, 0.5, 0.25, 0.75, 0, 1]);
     const boxes = new Float32Array([0, 0, 1, 1, 0.25, 0.5, 0.5, 0.75, -0.5, -1, 1.5, 2]);
     expect(toFaces(scores, boxes, blank(400, 100), 0.75)).toEqual([
-      face(100, 50, 200, 75, 0.75),
       face(0, 0, 400, 100, 1),
+      face(100, 50, 200, 75, 0.75),
     ]);
+  });
+
+  it('keeps the surest of places that overlap by more than 30 %', () => {
+    const scores = new Float32Array([0, 0.75, 0, 0.875, 0, 1]);
+    const boxes = new Float32Array([0, 0, 0.25, 1, 0, 0, 0.375, 1, 0, 0, 1, 1]);
+    expect(toFaces(scores, boxes, blank(8, 8), 0.5)).toEqual([face(0, 0, 8, 8, 1), face(0, 0, 2, 8, 0.75)]);
   });
 });
 
 describe('images', () => {
-  const same = (value: number): number => value;
-
-  it('become planes of red, green and blue, without alpha', () => {
-    const image = { width: 2, height: 1, data: new Uint8Array([1, 2, 3, 255, 4, 5, 6, 0]) };
-    expect([...toPlanes(image, 2, 1, same)]).toEqual([1, 4, 2, 5, 3, 6]);
-    expect([...toPlanes(image, 2, 1, (value) => (value - 127) / 128)][0]).toBe(-126 / 128);
-  });
-
-  it('shrink and grow by interpolation between the centres of pixels', () => {
-    const image = {
-      width: 4,
-      height: 1,
-      data: new Uint8Array([0, 100, 200, 40].flatMap((x) => [x, x, x, 255])),
-    };
-    expect([...toPlanes(image, 2, 1, same).subarray(0, 2)]).toEqual([50, 120]);
-    expect([...toPlanes(image, 8, 1, same).subarray(0, 8)]).toEqual([0, 25, 75, 125, 175, 160, 80, 40]);
-    const tall = { ...image, width: 1, height: 4 };
-    expect([...toPlanes(tall, 1, 2, same).subarray(0, 2)]).toEqual([50, 120]);
-  });
-
-  it('keep one colour at any size', () => {
-    const pixels = new Uint8Array(Array.from({ length: 7 * 5 }, () => [10, 20, 30, 255]).flat());
-    const planes = toPlanes({ width: 7, height: 5, data: pixels }, 320, 240, same);
-    expect(planes).toHaveLength(3 * 240 * 320);
-    for (const [channel, value] of [10, 20, 30].entries()) {
-      expect(planes.subarray(channel * 76_800, (channel + 1) * 76_800).every((x) => x === value)).toBe(true);
-    }
-  });
-
   it('come back from PNG as they were', () => {
     const image = { width: 3, height: 2, data: Uint8Array.from({ length: 24 }, (_, i) => i * 10) };
     const decoded = decodeImage(encodePng(image)) as Image;
@@ -239,7 +160,10 @@ describe.skipIf(!isHere)('the photographs', () => {
       const { feeds, outputs } = runs[0] as (typeof runs)[0];
 
       const session = await ort.InferenceSession.create(network, { intraOpNumThreads: 1 });
-      const input = new ort.Tensor('float32', feeds['input'] as Float32Array, [1, 3, 240, 320]);
+      const planes = await planesOf(image);
+      const seen = (feeds['input'] as Tensor<'float32'>).data;
+      expect(distance(seen, planes)).toBeLessThan(MAX_DISTANCE);
+      const input = new ort.Tensor('float32', seen, [1, 3, 240, 320]);
       const raw: Readonly<Record<string, ort.Tensor>> = await session.run({ input });
       expect(Object.keys(outputs).sort()).toEqual(['boxes', 'scores']);
       for (const output of ['boxes', 'scores']) {
@@ -258,6 +182,99 @@ describe.skipIf(!isHere)('the photographs', () => {
       }
     },
   );
+});
+
+/** ONNX Runtime computes positions in float32: at pixel 640, 4e-5 of a pixel, or 255 / 128 times as much of a value. */
+const MAX_DISTANCE = 2e-4;
+
+function distance(got: Float32Array, expected: Float32Array): number {
+  if (got.length !== expected.length) return Infinity;
+  return got.reduce((most, value, i) => Math.max(most, Math.abs(value - (expected[i] as number))), 0);
+}
+
+/** What the network shall see, as ONNX Resize makes it. */
+async function planesOf({ width, height, data: pixels }: Image): Promise<Float32Array> {
+  const graph = createGraph({ name: 'planes', opset: 18 });
+  graph.input('image', 'float32', [1, 3, height, width]);
+  graph.initializer('sizes', new Tensor('int64', [4], BigInt64Array.of(1n, 3n, 240n, 320n)));
+  graph.initializer('mean', new Tensor('float32', [], Float32Array.of(127)));
+  graph.initializer('std', new Tensor('float32', [], Float32Array.of(128)));
+  const resize = { mode: 'linear', coordinate_transformation_mode: 'half_pixel' };
+  const resized = graph.node('Resize', ['image', '', '', 'sizes'], resize);
+  const shifted = graph.node('Sub', [resized, 'mean']);
+  graph.node('Div', [shifted, 'std'], undefined, { outputs: ['planes'] });
+  graph.output('planes', 'float32', [1, 3, 240, 320]);
+  const image = Float32Array.from(
+    { length: 3 * width * height },
+    (_, i) => pixels[(i % (width * height)) * 4 + Math.floor(i / (width * height))] as number,
+  );
+  const session = await ort.InferenceSession.create(encodeModel(graph.toModel()), { intraOpNumThreads: 1 });
+  const outputs: Readonly<Record<string, ort.Tensor>> = await session.run({
+    image: new ort.Tensor('float32', image, [1, 3, height, width]),
+  });
+  await session.release();
+  return outputs['planes']?.data as Float32Array;
+}
+
+describe('preparing an image', () => {
+  it('gives the planes that ONNX Resize gives, growing and shrinking', async () => {
+    for (const [width, height] of [
+      [1, 1],
+      [97, 61],
+      [641, 479],
+    ] as const) {
+      const pixels = Uint8Array.from({ length: width * height * 4 }, (_, i) => (i * 2_654_435_761) >>> 24);
+      const image = { width, height, data: pixels };
+      const size = { width: 320, height: 240, filter: 'bilinear' } as const;
+      const { data: got } = imageToTensor(image, { size, scale: 1, mean: 127, std: 128 });
+      expect(distance(got, await planesOf(image))).toBeLessThan(MAX_DISTANCE);
+    }
+  });
+});
+
+describe('choosing among boxes', () => {
+  const anyBoxes = fc.array(
+    fc.record({
+      box: fc
+        .tuple(...Array.from({ length: 4 }, () => fc.integer({ min: 0, max: 30 })))
+        .map(([x = 0, y = 0, w = 0, h = 0]) => [x, y, x + w, y + h]),
+      score: fc.integer({ min: 0, max: 40 }),
+    }),
+    { minLength: 1, maxLength: 40 },
+  );
+
+  it('keeps the boxes that ONNX NonMaxSuppression keeps', async () => {
+    const graph = createGraph({ name: 'suppression', opset: 11 });
+    graph.input('boxes', 'float32', [1, 'n', 4]);
+    graph.input('scores', 'float32', [1, 1, 'n']);
+    for (const name of ['iou', 'score']) graph.input(name, 'float32', [1]);
+    graph.input('most', 'int64', [1]);
+    const inputs = ['boxes', 'scores', 'most', 'iou', 'score'];
+    graph.node('NonMaxSuppression', inputs, undefined, { outputs: ['kept'] });
+    graph.output('kept', 'int64', ['kept', 3]);
+    const session = await ort.InferenceSession.create(encodeModel(graph.toModel()), { intraOpNumThreads: 1 });
+    // No small fractions, so that rounding does not decide.
+    const threshold = fc.constantFrom(0.0123, 0.2345, 0.4567, 0.6789);
+    await fc.assert(
+      fc.asyncProperty(anyBoxes, threshold, fc.integer({ min: 1, max: 50 }), async (list, iou, most) => {
+        const boxes = Float32Array.from(list.flatMap(({ box }) => box));
+        const scores = Float32Array.from(list, ({ score }) => score);
+        const outputs: Readonly<Record<string, ort.Tensor>> = await session.run({
+          boxes: new ort.Tensor('float32', boxes, [1, list.length, 4]),
+          scores: new ort.Tensor('float32', scores, [1, 1, list.length]),
+          most: new ort.Tensor('int64', BigInt64Array.of(BigInt(most)), [1]),
+          iou: new ort.Tensor('float32', Float32Array.of(iou), [1]),
+          score: new ort.Tensor('float32', Float32Array.of(9.5), [1]),
+        });
+        const rows = outputs['kept']?.data as BigInt64Array;
+        const expected = Array.from({ length: rows.length / 3 }, (_, row) => Number(rows[3 * row + 2]));
+        const options = { iouThreshold: iou, scoreThreshold: 9.5, maxDetections: most };
+        expect(nonMaximumSuppression({ boxes, scores }, options)).toEqual(expected);
+      }),
+      { numRuns: 300 },
+    );
+    await session.release();
+  });
 });
 
 function bytesOf(values: unknown): Uint8Array {

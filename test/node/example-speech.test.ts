@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
-import { createInlay, Tensor, type Feeds, type Model, type TensorMap } from 'inlay';
+import { createInlay, Tensor, type Feeds, type Model, type Signature, type TensorMap } from 'inlay';
 import * as ort from 'onnxruntime-node';
 import { afterAll, describe, expect, it } from 'vitest';
 import { WaveFile } from 'wavefile';
@@ -22,7 +22,7 @@ interface Example {
     probabilities: readonly number[],
     options: { windowMs: number; durationMs: number; threshold?: number; paddingMs?: number },
   ) => Segment[];
-  readonly createVad: (model: Pick<Model, 'run'>) => Vad;
+  readonly createVad: (model: Pick<Model, 'run' | 'signature'>) => Vad;
   readonly decodeWav: (bytes: Uint8Array, sampleRate: number) => Float32Array | undefined;
 }
 
@@ -131,9 +131,21 @@ describe('segments', () => {
   });
 });
 
+const signature: Signature = {
+  inputs: [
+    { name: 'input', dtype: 'float32', shape: [null, null] },
+    { name: 'state', dtype: 'float32', shape: [2, null, 128] },
+    { name: 'sr', dtype: 'int64', shape: [] },
+  ],
+  outputs: [
+    { name: 'output', dtype: 'float32', shape: [null, 1] },
+    { name: 'stateN', dtype: 'float32', shape: [null, null, null] },
+  ],
+};
+
 /** Keeps what it is fed; each state counts the runs, and so does the probability. */
 function createFake(): {
-  readonly model: Pick<Model, 'run'>;
+  readonly model: Pick<Model, 'run' | 'signature'>;
   readonly frames: number[][];
   readonly states: number[];
 } {
@@ -147,7 +159,7 @@ function createFake(): {
     const output = new Tensor('float32', [1, 1], new Float32Array([frames.length / 1024]));
     return Promise.resolve({ output, stateN });
   };
-  return { model: { run }, frames, states };
+  return { model: { run, signature }, frames, states };
 }
 
 describe('the stream', () => {
@@ -185,6 +197,18 @@ describe('the stream', () => {
     );
   });
 
+  it('hears the same when calls do not wait for each other', async () => {
+    const { model, frames, states } = createFake();
+    const vad = createVad(model);
+    const samples = count(1536);
+    const heard = await Promise.all(
+      [0, 700, 1400].map((from) => vad.process(samples.subarray(from, from + 700))),
+    );
+    expect(heard.flat()).toEqual([1, 2, 3].map((run) => run / 1024));
+    expect(states).toEqual([0, 1, 2]);
+    expect(frames.flatMap((frame) => frame.slice(64))).toEqual([...samples]);
+  });
+
   it('fills the last window up with silence, if there is one', async () => {
     const { model, frames } = createFake();
     const vad = createVad(model);
@@ -215,6 +239,7 @@ describe.skipIf(!isHere)('the recording', () => {
     try {
       const model = await inlay.load(path);
       const vad = createVad({
+        signature: model.signature,
         run: async (feeds, options) => {
           const answer = await model.run(feeds, options);
           outputs.push(answer);
@@ -350,8 +375,10 @@ describe('decoding', () => {
 
   it('gives nothing for bytes that are no WAV file', () => {
     const wav = writeWav({ bits: 16, code: 1, sampleRate: 16_000, channels: [[0, 1]] });
+    const still = writeWav({ bits: 16, code: 1, sampleRate: 0, channels: [[0, 1]] });
     const texts = ['', 'hello', 'RIFF....WAVEfmt '].map((text) => Buffer.from(text));
-    for (const bytes of [...texts, wav.subarray(0, 30)]) expect(decodeWav(bytes, 16_000)).toBeUndefined();
+    for (const bytes of [...texts, wav.subarray(0, 30), still])
+      expect(decodeWav(bytes, 16_000)).toBeUndefined();
   });
 });
 

@@ -15,7 +15,7 @@ import {
 } from 'inlay';
 import { createGraph, encodeModel, type GraphBuilder } from 'inlay/onnx';
 import { openFsStore, type FileSystem } from 'inlay/stores/fs';
-import { afterAll, expect, onTestFinished } from 'vitest';
+import { afterAll, expect, onTestFinished, vi } from 'vitest';
 import { nodePlatform } from '../../src/platform-node.ts';
 import {
   expectOk,
@@ -29,7 +29,7 @@ import {
 } from './server-fixture.ts';
 
 /** Workers are slow to start, so all devices of a file share them. */
-export const backends = createBackends();
+export const backends = createBackends({ placement: 'worker' });
 afterAll(async () => {
   await Promise.all(backends.map((backend) => backend.close()));
 });
@@ -247,7 +247,11 @@ export function nextOf(model: Model): Promise<string> {
 
 /** Lists the blobs in the store of a device, where nothing may be left over. */
 export async function blobsOf(directory: string): Promise<readonly string[]> {
-  expect(await readdir(join(directory, 'tmp'))).toEqual([]);
-  expect((await readdir(join(directory, 'records'))).filter((name) => name.includes('lock'))).toEqual([]);
+  // What was learned about a model is still being written when it has been loaded.
+  await vi.waitFor(async () => {
+    expect(await readdir(join(directory, 'tmp'))).toEqual([]);
+    const records = await readdir(join(directory, 'records'));
+    expect(records.filter((name) => name.includes('lock'))).toEqual([]);
+  });
   return readdir(join(directory, 'blobs'));
 }

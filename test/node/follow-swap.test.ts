@@ -50,7 +50,7 @@ describe('swaps under load', () => {
       expect(seen).toEqual([...new Set(seen)].sort((a, b) => a - b));
       expect(seen.length).toBeGreaterThan(last / 2);
     }
-    expect(model.stats()).toMatchObject({ failures: 0 });
+    expect(model.stats()).toMatchObject({ calls: { failed: 0 } });
     expect(await factorOf(model)).toBe(last);
   });
 

@@ -40,14 +40,17 @@ const api = {
 describe.each(Object.keys(api) as (keyof typeof api)[])('a link whose short way is `%s`', (short) => {
   let ports: MessageChannel | undefined;
   const busy: boolean[] = [];
+  const oldest: (string | undefined)[] = [];
   const open = (): Link<typeof api> => {
     ports = new MessageChannel();
     busy.length = 0;
+    oldest.length = 0;
     serve(api, ports.port2 as unknown as Endpoint, short);
     return connect<typeof api>(ports.port1 as unknown as Endpoint, {
       methods: Object.keys(api) as (keyof typeof api)[],
       short,
       onBusy: (state) => busy.push(state),
+      onOldest: (name) => oldest.push(name),
     });
   };
   afterEach(() => {
@@ -104,6 +107,19 @@ describe.each(Object.keys(api) as (keyof typeof api)[])('a link whose short way 
     expect(busy).toEqual([true, false]);
     await errorOf(calls.fail('typed'));
     expect(busy).toEqual([true, false, true, false]);
+  });
+
+  it('says which call has waited longest, whenever that is another one', async () => {
+    const link = open();
+    await Promise.all([link.calls.double(1), link.calls.take(2)]);
+    expect([oldest[0], oldest.at(-1)]).toEqual(['double', undefined]);
+    oldest.length = 0;
+    const forever = link.calls.forever();
+    await Promise.all([link.calls.double(1), link.calls.double(2)]);
+    expect(oldest).toEqual(['forever']);
+    link.fail(new StateError('ERR_INLAY_CLOSED', 'Gone.'));
+    await errorOf(forever);
+    expect(oldest).toEqual(['forever', undefined]);
   });
 
   it('hands packed buffers over', async () => {

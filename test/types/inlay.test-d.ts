@@ -1,5 +1,14 @@
 /** Rules of the public types. `tsc -b` checks them; nothing here runs. */
-import { createInlay, isInlayError, Tensor, type DType, type Feeds, type Model, type TensorMap } from 'inlay';
+import {
+  createInlay,
+  isInlayError,
+  Tensor,
+  type DType,
+  type Feeds,
+  type Model,
+  type TensorMap,
+  type VariantsReference,
+} from 'inlay';
 import { expectTypeOf } from 'vitest';
 
 declare const model: Model;
@@ -25,10 +34,10 @@ if (isInlayError(caught) && caught.code === 'ERR_INLAY_HASH') {
   expectTypeOf(caught.name).toEqualTypeOf<'TrustError'>();
 }
 
-// A model is found by path, URL, bytes or name, and by nothing else.
+// A model is found by path, URL, bytes, name or variants, and by nothing else.
 const inlay = createInlay({ device: ['cuda', 'cpu'], placement: 'inline' });
 expectTypeOf(inlay.load)
   .parameter(0)
-  .toEqualTypeOf<string | URL | Uint8Array | ArrayBuffer | { readonly name: string }>();
+  .toEqualTypeOf<string | URL | Uint8Array | ArrayBuffer | { readonly name: string } | VariantsReference>();
 // @ts-expect-error: a device preference is one of three words or a list.
 createInlay({ device: 'tpu' });

@@ -1,25 +1,55 @@
 import { describe, expect, it } from 'vitest';
 import type { TensorMap } from '../../../src/core/backend.ts';
 import { BackendError } from '../../../src/core/errors.ts';
-import { openSession } from '../../../src/engine/candidates.ts';
+import { silentLogger } from '../../../src/core/logger.ts';
+import { createMemory } from '../../../src/engine/memory.ts';
 import { createModel, type ManagedModel } from '../../../src/engine/model.ts';
+import { openServing, type ServingOptions } from '../../../src/engine/serving.ts';
+import { createMetrics } from '../../../src/schedule/metrics.ts';
+import { createScheduler } from '../../../src/schedule/scheduler.ts';
+import { createMemoryStore } from '../../../src/stores/memory.ts';
 import { fakeBackend, manualClock, type FakeBackendOptions } from './fakes.ts';
 
 const x = new Float32Array([1, 2]);
 
-async function modelOf(options: FakeBackendOptions = {}): Promise<{
+async function modelOf(
+  options: FakeBackendOptions = {},
+  serving: Partial<ServingOptions> = {},
+): Promise<{
   readonly managed: ManagedModel;
   readonly clock: ReturnType<typeof manualClock>;
   readonly backend: ReturnType<typeof fakeBackend>;
   open(version: string): Promise<Parameters<ManagedModel['swap']>[0]>;
 }> {
   const clock = manualClock();
-  const backend = fakeBackend(options);
-  const open = async (version: string): Promise<Parameters<ManagedModel['swap']>[0]> => ({
-    ...(await openSession(clock, [backend], { bytes: new Uint8Array() }, 'cpu')),
-    version,
+  let isOpening = false;
+  const backend = fakeBackend({
+    ...options,
+    ...(options.onRun && {
+      onRun: (feeds, provider) =>
+        isOpening ? { y: feeds['x'] as TensorMap[string] } : (options.onRun?.(feeds, provider) ?? {}),
+    }),
   });
-  return { managed: createModel(clock, 'm', await open('1')), clock, backend, open };
+  const metrics = createMetrics();
+  const parts = {
+    platform: clock,
+    store: createMemoryStore(),
+    backends: [backend],
+    scheduler: createScheduler({ platform: clock }),
+    memory: createMemory(undefined, () => {}),
+    logger: silentLogger,
+  };
+  const open = async (version: string): Promise<Parameters<ManagedModel['swap']>[0]> => {
+    isOpening = true;
+    const opened = await openServing(
+      parts,
+      { bytes: new Uint8Array() },
+      { device: 'cpu', placement: 'auto', maxBatch: 1, version, metrics, ...serving },
+    );
+    isOpening = false;
+    return opened;
+  };
+  return { managed: createModel({ name: 'm', metrics }, await open('1')), clock, backend, open };
 }
 
 /** A run that ends when the test says so. */
@@ -67,7 +97,10 @@ describe('Model.run', () => {
     await expect(managed.model.run({ x })).rejects.toMatchObject({ code: 'ERR_INLAY_RUN_FAILED' });
     fail = false;
     expect((await managed.model.run({ x }))['y']?.data).toBe(x);
-    expect(managed.model.stats()).toMatchObject({ runs: 1, failures: 1, inFlight: 0 });
+    expect(managed.model.stats()).toMatchObject({
+      inFlight: 0,
+      calls: { accepted: 2, answered: 1, failed: 1 },
+    });
   });
 });
 
@@ -82,15 +115,13 @@ describe('Model.stats', () => {
       end();
       await run;
     }
-    expect(managed.model.stats()).toEqual({
-      runs: 100,
-      failures: 0,
-      inFlight: 0,
-      meanMs: 50.5,
-      p50Ms: 51,
-      p95Ms: 96,
-      p99Ms: 100,
-    });
+    const { calls, inFlight, computeMs, totalMs } = managed.model.stats();
+    expect({ inFlight, answered: calls.answered }).toEqual({ inFlight: 0, answered: 100 });
+    for (const measured of [computeMs, totalMs]) {
+      expect(measured).toMatchObject({ count: 100, mean: 50.5, max: 100 });
+      expect(Math.abs(measured.p50 / 50 - 1)).toBeLessThan(0.06);
+      expect(Math.abs(measured.p99 / 99 - 1)).toBeLessThan(0.06);
+    }
   });
 });
 
@@ -106,7 +137,7 @@ describe('a swap', () => {
     expect(backend.open.size).toBe(2);
     end();
     await before[0];
-    await Promise.resolve();
+    await new Promise((resolve) => setTimeout(resolve));
     expect(backend.open.size).toBe(2);
     end();
     await before[1];
@@ -122,7 +153,7 @@ describe('a swap', () => {
     const late = await open('2');
     await managed.model.close();
     managed.swap(late);
-    await Promise.resolve();
+    await new Promise((resolve) => setTimeout(resolve));
     expect(backend.open.size).toBe(0);
   });
 });

@@ -1,0 +1,323 @@
+/** Gets a model ready to answer calls: opens it where it runs best, finds out whether its calls can share batches. */
+import type { Backend, ModelSource, Placement, Session, TensorMap } from '../core/backend.ts';
+import { closedError } from '../core/errors.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Platform } from '../core/platform.ts';
+import type { Signature } from '../core/signature.ts';
+import type { Store } from '../core/store.ts';
+import type { CallOptions } from '../schedule/job.ts';
+import type { LanesRecord } from '../schedule/lanes.ts';
+import type { Metrics } from '../schedule/metrics.ts';
+import {
+  createPadding,
+  createProvenPadding,
+  type PaddingInfo,
+  type ProvenPadding,
+} from '../schedule/padding.ts';
+import type { QueueInfo } from '../schedule/queue.ts';
+import type { Queue, Scheduler } from '../schedule/scheduler.ts';
+import { calibrate, tryBatching } from './batching.ts';
+import {
+  openSession,
+  warmUp,
+  type Attempt,
+  type DevicePreference,
+  type OpenedSession,
+} from './candidates.ts';
+import { createNotebook, reasonsOf, type Learned, type Reasons } from './learned.ts';
+import type { Memory, MemoryEntry } from './memory.ts';
+import { chooseInline, chooseThreads, placedAt, withinCores } from './placement.ts';
+import type { SchedulingOptions } from './scheduling-options.ts';
+import type { VariantAttempt } from './variants-compare.ts';
+
+/** A model version that answers calls. */
+export interface Serving {
+  readonly version: string | undefined;
+  /** Which of several variants it is, where it was chosen among them. */
+  readonly variant?: string;
+  readonly signature: Signature;
+  /** Runs feeds that are complete and fit; see {@link Queue.run}. */
+  run(feeds: TensorMap, call: CallOptions, onSettled: () => void): Promise<TensorMap>;
+  /** Whether it has to stay in memory. */
+  pin(isPinned: boolean): void;
+  /** Costs that were learned, by lane. */
+  costs(): LanesRecord | undefined;
+  info(): ServingInfo;
+  /** Frees it. To be called when all its calls have settled. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/** How a model is served, and why so. */
+export interface ServingInfo extends Reasons {
+  /** Which of several variants it is, where it was chosen among them. */
+  readonly variant?: string;
+  /** What became of each variant. */
+  readonly variants?: readonly VariantAttempt[];
+  readonly backend: string;
+  readonly provider: string;
+  readonly placement: Placement;
+  readonly intraOpThreads?: number;
+  /** Whether the session is in memory now; it is opened again by the next call. */
+  readonly isLoaded: boolean;
+  /** Bytes of the model in memory, as far as they are counted: the size of its file, once for each place. */
+  readonly sizeBytes: number;
+  /** Candidates in the order in which they were tried; the last one was chosen. */
+  readonly attempts: readonly Attempt[];
+  /** Sizes that inputs are padded to, where the model was loaded with `padding`. */
+  readonly padding?: PaddingInfo;
+  readonly queue: QueueInfo;
+}
+
+/** What servings share. */
+export interface ServingParts {
+  readonly platform: Platform;
+  readonly store: Store;
+  readonly backends: readonly Backend[];
+  readonly scheduler: Scheduler;
+  readonly memory: Memory;
+  readonly logger: Logger;
+}
+
+/** How one model is to be served. */
+export interface ServingOptions extends SchedulingOptions {
+  readonly device: DevicePreference;
+  readonly placement: Placement | 'auto';
+  readonly intraOpThreads?: number | 'auto' | undefined;
+  readonly version?: string | undefined;
+  /** What was learned about the version that is served now: where a new one starts. */
+  readonly costs?: LanesRecord | undefined;
+  readonly metrics: Metrics;
+  /** Refuses a model whose first run fails. Otherwise it may still take other feeds than those made up for it. */
+  readonly mustRun?: boolean | undefined;
+}
+
+/** Calls on an inline session may not keep the event loop for longer than this, in milliseconds. */
+const INLINE_RUN_MS = 4;
+
+/**
+ * Opens a model.
+ * @throws what {@link openSession} throws, and what its first run throws.
+ */
+export async function openServing(
+  parts: ServingParts,
+  source: ModelSource,
+  options: ServingOptions,
+): Promise<Serving> {
+  const { platform, memory, logger } = parts;
+  const notebook = await createNotebook(parts, source, options);
+  const fileBytes = await sizeOf(platform, source);
+  let learned: Learned | undefined = notebook.learned;
+  let opened = await openAtBest(parts, source, options, learned);
+  const { signature } = opened.session;
+  let queue: Queue | undefined = openQueue(parts, opened, options, learned);
+  let reopening: Promise<Queue> | undefined;
+  let closed: Promise<void> | undefined;
+  let calls = 0;
+  let padding: ProvenPadding | undefined;
+
+  try {
+    if (options.padding !== undefined) {
+      // Proofs are made when nothing else waits.
+      const prove = (feeds: TensorMap): Promise<TensorMap> => send(feeds, { priority: -100 }, () => {});
+      padding = createProvenPadding(createPadding(signature, options.padding), prove, options.tolerance);
+    }
+    if (options.mustRun || learned === undefined) {
+      await warmUp(opened.session).catch((error: unknown) => {
+        if (options.mustRun) throw error;
+      });
+    }
+    if (learned === undefined) {
+      const unbatchable = await tryBatching(opened.session, options);
+      if (unbatchable !== undefined) {
+        queue.close();
+        queue = openQueue(parts, opened, { ...options, unbatchable }, undefined);
+      } else if (options.costs === undefined) await calibrate(platform, opened.session, queue);
+      learned = learn(opened, queue);
+      notebook.write(learned);
+    }
+  } catch (error) {
+    queue.close();
+    // Why it does not run is worth more than why it cannot be released.
+    await opened.session.release().catch(() => {});
+    throw error;
+  }
+
+  const learnNow = (): void => {
+    if (queue !== undefined) learned = learn(opened, queue);
+  };
+  const putAway = async (): Promise<void> => {
+    learnNow();
+    queue?.close();
+    queue = undefined;
+    await opened.session.release();
+  };
+  const bringBack = async (): Promise<Queue> => {
+    try {
+      opened = await openAtBest(parts, source, options, learned);
+      queue = openQueue(parts, opened, options, learned);
+      memory.grown(entry);
+      return queue;
+    } finally {
+      reopening = undefined;
+    }
+  };
+  const entry: MemoryEntry = {
+    isPinned: false,
+    get isIdle() {
+      return calls === 0 && reopening === undefined;
+    },
+    get sizeBytes() {
+      return queue === undefined ? 0 : fileBytes * (opened.session.slots?.length ?? 1);
+    },
+    putAway: async () => {
+      logger.debug(
+        { version: options.version, sizeBytes: fileBytes },
+        'A model leaves memory until it is used.',
+      );
+      await putAway();
+    },
+  };
+  memory.add(entry);
+  logger.info(
+    {
+      version: options.version,
+      backend: opened.backend,
+      provider: opened.session.provider,
+      placement: opened.session.placement,
+      unbatchable: queue.info().unbatchable,
+    },
+    'A model is ready.',
+  );
+
+  const runCounted = async (feeds: TensorMap, call: CallOptions): Promise<TensorMap> => {
+    if (closed !== undefined) throw closedError('The model');
+    calls += 1;
+    memory.used(entry);
+    try {
+      return await (queue ?? (await (reopening ??= bringBack()))).run(feeds, call);
+    } finally {
+      calls -= 1;
+      if (calls === 0) memory.settle();
+    }
+  };
+
+  function send(feeds: TensorMap, call: CallOptions, onSettled: () => void): Promise<TensorMap> {
+    return memory.isLimited || queue === undefined
+      ? runCounted(feeds, call).finally(onSettled)
+      : queue.run(feeds, call, onSettled);
+  }
+
+  return {
+    version: options.version,
+    signature,
+    run: (feeds, call, onSettled) => {
+      if (padding === undefined) return send(feeds, call, onSettled);
+      const padded = padding.pad(feeds);
+      if (padded.ratio === 0) return send(feeds, call, onSettled);
+      return send(padded.feeds, { ...call, paddingRatio: padded.ratio }, onSettled).then(padded.strip);
+    },
+    pin: (isPinned) => {
+      entry.isPinned = isPinned;
+      memory.settle();
+    },
+    costs: () => queue?.learned() ?? learned?.lanes,
+    info: () => {
+      const { session, backend, attempts } = opened;
+      const { provider, placement, intraOpThreads } = session;
+      return {
+        backend,
+        provider,
+        placement,
+        ...reasonsOf(opened),
+        ...(intraOpThreads !== undefined && { intraOpThreads }),
+        isLoaded: queue !== undefined,
+        sizeBytes: entry.sizeBytes,
+        attempts,
+        ...(padding !== undefined && { padding: padding.info() }),
+        queue: queue?.info() ?? { waiting: 0, running: 0, slots: [], lanes: [] },
+      };
+    },
+    close: () =>
+      (closed ??= (async () => {
+        memory.remove(entry);
+        await padding?.settled();
+        await reopening?.catch(() => {});
+        if (queue === undefined) return;
+        learnNow();
+        if (learned !== undefined) notebook.write(learned);
+        await putAway();
+        await notebook.settled();
+      })()),
+  };
+}
+
+interface Placed extends Reasons {
+  readonly session: Session;
+  readonly backend: string;
+  readonly attempts: readonly Attempt[];
+}
+
+/** Opens a session on the best candidate, in the best place, with the best number of threads. */
+async function openAtBest(
+  { platform, backends }: ServingParts,
+  source: ModelSource,
+  { device, placement, intraOpThreads = 1 }: ServingOptions,
+  learned: Learned | undefined,
+): Promise<Placed> {
+  const at = placement === 'auto' ? learned?.placement : placement;
+  const candidates = at === undefined ? backends : backends.map((backend) => placedAt(backend, at));
+  const open = (
+    threads: number,
+    from: readonly Backend[] = candidates,
+    on = device,
+  ): Promise<OpenedSession> => openSession(platform, from, source, on, { intraOpThreads: threads });
+
+  let opened: Placed = await open(
+    intraOpThreads === 'auto' ? (learned?.intraOpThreads ?? 1) : intraOpThreads,
+  );
+  if (at === undefined) {
+    const inline = backends.find(({ name }) => name === opened.backend)?.elsewhere?.inline;
+    if (inline !== undefined) {
+      const near = () => inline.createSession(source, { provider: opened.session.provider });
+      opened = { ...opened, ...(await chooseInline(platform, opened.session, near)) };
+    }
+  }
+  if (intraOpThreads === 'auto' && learned === undefined && opened.session.placement !== 'inline') {
+    const wide = async (threads: number): Promise<Session> =>
+      (await open(threads, candidates, [opened.session.provider])).session;
+    opened = { ...opened, ...(await chooseThreads(platform, opened.session, wide)) };
+  }
+  return { ...opened, ...reasonsOf(learned ?? opened), session: withinCores(platform, opened.session) };
+}
+
+function openQueue(
+  { scheduler }: ServingParts,
+  { session }: Placed,
+  options: ServingOptions & { readonly unbatchable?: string },
+  learned: Learned | undefined,
+): Queue {
+  return scheduler.open({
+    maxRunMs: session.placement === 'inline' ? INLINE_RUN_MS : undefined,
+    unbatchable: learned?.unbatchable,
+    learned: learned?.lanes ?? options.costs,
+    ...options,
+    session,
+  });
+}
+
+function learn(placed: Placed, queue: Queue): Learned {
+  const { placement, intraOpThreads = 1 } = placed.session;
+  const { unbatchable } = queue.info();
+  return {
+    placement,
+    intraOpThreads,
+    ...reasonsOf(placed),
+    ...(unbatchable !== undefined && { unbatchable }),
+    lanes: queue.learned(),
+  };
+}
+
+async function sizeOf({ files }: Platform, source: ModelSource): Promise<number> {
+  if (source.path === undefined) return source.bytes.length;
+  return (await files?.size(source.path)) ?? 0;
+}

@@ -1,0 +1,111 @@
+/** What is loaded with the first model: everything that opens models and plans their runs. */
+import type { ModelSource } from '../core/backend.ts';
+import { silentLogger } from '../core/logger.ts';
+import type { Tracing } from '../core/tracing.ts';
+import { formatPrometheus } from '../schedule/metrics-text.ts';
+import { createMetrics } from '../schedule/metrics.ts';
+import { createPredictions, type Predictions, type PredictionsStats } from '../schedule/predictions.ts';
+import { createScheduler } from '../schedule/scheduler.ts';
+import type { FileReference, InlayParts, LoadOptions, VariantsReference } from './inlay.ts';
+import { createMemory } from './memory.ts';
+import type { ManagedModel, ModelParts } from './model.ts';
+import { assertScheduling } from './scheduling-options.ts';
+import { openServing, type Serving, type ServingOptions } from './serving.ts';
+
+export { followReleases } from './follow.ts';
+export { createModel } from './model.ts';
+
+/** Opens models for one Inlay, and plans their runs together. */
+export interface Machine {
+  /** What every version of a model shares. */
+  partsOf(name: string | undefined, options: LoadOptions): ModelParts;
+  open(
+    source: ModelSource,
+    model: ModelParts,
+    options: LoadOptions & Pick<ServingOptions, 'version' | 'costs' | 'mustRun'>,
+  ): Promise<Serving>;
+  /** Opens the fastest of several variants that is right. */
+  openVariants(
+    reference: VariantsReference,
+    locate: (reference: FileReference) => Promise<ModelSource>,
+    model: ModelParts,
+    options: LoadOptions,
+  ): Promise<Serving>;
+  usedBytes(): number;
+  /** Statistics of the cache of answers; `undefined` while no model uses it. */
+  predictions(): PredictionsStats | undefined;
+  /** Metrics as text for Prometheus. */
+  metricsOf(models: Iterable<ManagedModel>): string;
+}
+
+/** Creates the machine of one Inlay. */
+export function createMachine(parts: InlayParts, tracing: Tracing | undefined): Machine {
+  const { platform, logger = silentLogger, memoryBudgetBytes } = parts;
+  let predictions: Predictions | undefined;
+  const scheduler = createScheduler({ platform, logger, tracing });
+  const memory = createMemory(memoryBudgetBytes, (error) => {
+    logger.warn({ err: error }, 'A model could not leave memory.');
+  });
+  const servingParts = { ...parts, scheduler, memory, logger };
+  const servingOptions = <Options extends LoadOptions>(
+    { metrics }: ModelParts,
+    options: Options,
+  ): Options & ServingOptions => ({
+    ...options,
+    device: options.device ?? parts.device ?? 'auto',
+    placement: options.placement ?? parts.placement ?? 'auto',
+    intraOpThreads: parts.intraOpThreads,
+    metrics,
+  });
+  return {
+    partsOf: (name, { deadlineMs, priority, predictions: isCached, ...scheduling }) => {
+      assertScheduling(scheduling);
+      return {
+        name,
+        metrics: createMetrics(),
+        ...(isCached && { predictions: (predictions ??= createPredictions(platform, parts.predictions)) }),
+        ...((deadlineMs ?? priority) !== undefined && {
+          defaults: {
+            ...(deadlineMs !== undefined && { deadlineMs }),
+            ...(priority !== undefined && { priority }),
+          },
+        }),
+        tracing,
+      };
+    },
+    open: (source, model, options) => openServing(servingParts, source, servingOptions(model, options)),
+    openVariants: async ({ variants, ...rules }, locate, model, options) => {
+      const { openVariants } = await import('./variants.ts');
+      return openVariants(
+        servingParts,
+        Object.entries(variants).map(([name, file]) => ({ name, source: () => locate(file) })),
+        rules,
+        servingOptions(model, options),
+      );
+    },
+    usedBytes: () => memory.usedBytes,
+    predictions: () => predictions?.stats(),
+    metricsOf: (models) =>
+      formatPrometheus(
+        [...models].map(({ model: { name, version }, metrics, current }) => {
+          const { queue } = current().info();
+          const [lane] = queue.lanes;
+          return {
+            name,
+            version,
+            metrics,
+            gauges: {
+              waiting: queue.waiting,
+              running: queue.running,
+              slots: queue.slots.length,
+              ...(lane && {
+                batchCap: lane.batchCap,
+                perSampleMs: lane.perSampleMs,
+                perBatchMs: lane.perBatchMs,
+              }),
+            },
+          };
+        }),
+      ),
+  };
+}
