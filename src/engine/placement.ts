@@ -15,11 +15,12 @@ export function placedAt(backend: Backend, placement: Placement): Backend {
 /** A run that is shorter than this, in milliseconds, costs less than the way to a worker and back. */
 const SHORT_MS = 0.05;
 /** Through a worker, a run that takes longer than this is not a short one, in milliseconds. */
-const HOPELESS_MS = 0.4;
+const HOPELESS_MS = 1;
 const WARM_UPS = 2;
-const REPEATS = 7;
+/** Many, since the first runs of a process are slowed down by its compiler; long ones are not, and end with the budget. */
+const REPEATS = 60;
 /** After which no more runs are timed, in milliseconds. */
-const BUDGET_MS = 20;
+const BUDGET_MS = 15;
 
 /**
  * Opens a model a second time on the calling thread if its runs are so short that the way to a worker costs more, and

@@ -33,6 +33,13 @@ export function createBatchCap(cost: Cost, limit: number, maxRunMs: number, star
   let retryAfter = RETRY_AFTER;
   const rate = (size: number): number => size / cost.predict(size);
 
+  /** Relative gain of doubling a size, by the fitted line. */
+  const promise = (size: number): number => {
+    const { perSampleMs, perBatchMs } = cost.line();
+    const each = (batch: number): number => perSampleMs + perBatchMs / batch;
+    return each(size) / each(2 * size) - 1;
+  };
+
   return {
     get samples() {
       return samples;
@@ -52,7 +59,9 @@ export function createBatchCap(cost: Cost, limit: number, maxRunMs: number, star
       const gain = size === smallest ? 1 : rate(size) / rate(Math.max(smallest, size >> 1)) - 1;
       // A call of many samples may be larger than the cap by itself.
       if (gain >= 0 && cost.predict(size) <= maxRunMs) samples = Math.max(samples, Math.min(limit, size));
-      if (gain > WORTHWHILE && samples * 2 <= limit && cost.predict(samples * 2) <= maxRunMs) {
+      // Where noise hides the gain of the last doubling, all that was seen together may still promise one.
+      const isWorth = gain > WORTHWHILE || (gain >= 0 && promise(samples) > WORTHWHILE);
+      if (isWorth && samples * 2 <= limit && cost.predict(samples * 2) <= maxRunMs) {
         samples *= 2;
         retryAfter = RETRY_AFTER;
         return;

@@ -1,5 +1,5 @@
 /** Runs batches, and answers the calls that are in them. */
-import type { Slot, TensorMap } from '../core/backend.ts';
+import type { SessionRunOptions, Slot, TensorMap } from '../core/backend.ts';
 import { difference } from '../core/compare.ts';
 import { isInlayError, type ErrorCode } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
@@ -26,6 +26,8 @@ export interface Place {
   cancelHold: (() => void) | undefined;
   /** Memory for the batches of sessions on this thread, which are done with it when the run is. */
   readonly scratch: Scratch;
+  /** Options of most runs there. */
+  readonly plain: SessionRunOptions;
 }
 
 /** Jobs that run together, or one that runs alone. */
@@ -192,11 +194,12 @@ export function createExecutor(options: ExecutorOptions): (batch: Batch) => void
 }
 
 function runOptions(
-  { slot }: Batch,
+  { slot, place }: Batch,
   outputs: readonly string[] | undefined,
   transfer: boolean,
-): { slot: Slot; transfer: boolean; outputs?: readonly string[] } {
-  return outputs === undefined ? { slot, transfer } : { slot, transfer, outputs };
+): SessionRunOptions {
+  if (outputs !== undefined) return { slot, transfer, outputs };
+  return transfer ? { slot, transfer } : place.plain;
 }
 
 function reasonOf({ queue, lane, jobs, samples, reason }: Batch): DispatchReason {

@@ -17,7 +17,7 @@ export interface Lane {
   samples: number;
   /** Batches that failed and are tried again in parts, before anything else. */
   readonly retries: Job[][];
-  /** Monotonic time at which jobs were last taken from it. */
+  /** Monotonic time at which one of its batches was last sent off. */
   takenMs: number | undefined;
   /** Whether a real batch was compared with a solo run. */
   isVerified: boolean;

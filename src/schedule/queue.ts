@@ -36,7 +36,9 @@ export interface QueueHost {
   /** Looks for work soon. */
   wake(): void;
   /** Looks for work at once. */
-  pump(): void;
+  pump(now: number): void;
+  /** Runs a job at once if nothing waits and a place is free. @returns whether it does. */
+  runNow(queue: ModelQueue, job: Job, now: number): boolean;
   /** Milliseconds until a place is free that this queue may use. */
   freeInMs(queue: ModelQueue, now: number): number;
   /** Factor by which the work of other models stretches the work of this one. */
@@ -54,6 +56,8 @@ export interface ModelQueue {
   /** Jobs that wait. */
   readonly waiting: number;
   running: number;
+  /** Runs in a row of one call that met no other. */
+  lonely: number;
   unbatchable: string | undefined;
   /** Monotonic time since which there is more work than places; `undefined` when there is not. */
   saturatedMs: number | undefined;
@@ -73,6 +77,8 @@ export interface ModelQueue {
   close(): void;
 }
 
+/** Lonely runs after which a call is not held back for others of the same moment. */
+const LONELY = 16;
 /** Below this predicted length, in milliseconds, a batch is not divided among free places. */
 const WORTH_DIVIDING_MS = 0.5;
 /** A call that is predicted to run for longer than this, in milliseconds, is cut up if it is larger than a batch. */
@@ -229,15 +235,20 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
       if (refuse(job, now)) return;
       metrics.accepted();
       if (signal !== undefined) listen(job, signal);
+      // What cannot share a batch, or has not met others lately, has no reason to wait for what else this moment brings.
+      if ((queue.unbatchable !== undefined || queue.lonely >= LONELY) && host.runNow(queue, job, now)) {
+        onJob?.(job);
+        return;
+      }
+      if (queue.running > 0) queue.lonely = 0;
       lane.line.push(job);
       lane.samples += job.samples;
       backlog.add(job);
       ready.add(lane);
       if (dueMs !== Infinity) deadlines.expect(dueMs, now);
       onJob?.(job);
-      // What cannot share a batch has no reason to wait for what comes in the same moment.
       if (queue.unbatchable === undefined) host.wake();
-      else host.pump();
+      else host.pump(now);
     });
 
   const listen = (job: Job, signal: AbortSignal): void => {
@@ -317,6 +328,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
       return backlog.length + retrying;
     },
     running: 0,
+    lonely: 0,
     unbatchable: options.unbatchable,
     saturatedMs: undefined,
     growFromMs: 0,
@@ -358,7 +370,6 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
         }
         return alive.filter((job) => !job.isSettled);
       }
-      lane.takenMs = now;
       const isBatched = queue.unbatchable === undefined;
       const cap = isBatched ? lane.cap.samples : 1;
       dropLate(lane, cap, now);

@@ -91,6 +91,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         hold: 'none',
         cancelHold: undefined,
         scratch: createScratch(),
+        plain: { slot, transfer: false },
       };
       places.set(slot, place);
     }
@@ -198,15 +199,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
 
   const pumpDeferred = (): void => {
     isAwake = false;
-    pump();
+    pump(platform.monotonicMs());
   };
-  const pump = (): void => {
-    const now = platform.monotonicMs();
+  const pump = (now: number): void => {
     for (;;) {
       const choice = choose(now);
       if (choice === undefined) break;
       const jobs = choice.queue.take(choice.lane, choice.places, now);
-      if (jobs.length > 0) dispatch(choice, jobs, now);
+      if (jobs.length > 0) {
+        dispatch(choice.queue, choice.lane, choice.slot, choice.place, choice.reason, jobs, now);
+      }
     }
     for (const queue of queues) {
       if (queue.waiting === 0) queue.saturatedMs = undefined;
@@ -232,10 +234,20 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     );
   };
 
-  const dispatch = ({ queue, lane, slot, place, reason }: Choice, jobs: Job[], now: number): void => {
+  const dispatch = (
+    queue: ModelQueue,
+    lane: Lane,
+    slot: Slot,
+    place: Place,
+    reason: DispatchReason,
+    jobs: readonly Job[],
+    now: number,
+  ): void => {
     let samples = 0;
     for (const job of jobs) samples += job.samples;
     const predictedMs = lane.cost.predict(samples);
+    lane.takenMs = now;
+    queue.lonely = jobs.length === 1 && queue.waiting === 0 ? queue.lonely + 1 : 0;
     release(place);
     place.isBusy = true;
     place.freeMs = now + predictedMs;
@@ -276,6 +288,16 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     signals: createSignalHub(),
     wake,
     pump,
+    runNow: (queue: ModelQueue, job: Job, now: number): boolean => {
+      for (const other of queues) if (other.waiting > 0) return false;
+      for (const slot of queue.slots()) {
+        const place = placeOf(slot);
+        if (place.isBusy || slot.isOccupied) continue;
+        dispatch(queue, job.lane, slot, place, 'idle', [job], now);
+        return true;
+      }
+      return false;
+    },
     freeInMs: (queue: ModelQueue, now: number): number => {
       let soonest = Infinity;
       for (const slot of queue.slots()) {
