@@ -74,7 +74,7 @@ export type {
 export type { OpenTelemetryApi } from './opentelemetry.ts';
 export type { QueueStats, Summary } from './schedule/metrics.ts';
 export type { PredictionsOptions, PredictionsStats } from './schedule/predictions.ts';
-export type { QueueInfo } from './schedule/queue.ts';
+export type { QueueInfo } from './schedule/queue-options.ts';
 export type { FeedOf, ModelTypes, OutputName, OutputsOf, TensorOf } from './engine/typed.ts';
 export type { PaddingInfo, PaddingOptions } from './schedule/padding.ts';
 export type {

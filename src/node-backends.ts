@@ -31,8 +31,8 @@ export interface NodeBackendOptions {
    */
   readonly runTimeoutMs?: number;
   /**
-   * Bytes of memory that one child process may take, all in all; it is killed when it takes more, and its calls reject
-   * with `ERR_INLAY_WORKER_LOST`. In a worker thread only the JavaScript heap is limited. Default: no limit.
+   * Bytes of memory that one child process may take, all in all; it is killed within 200 ms of taking more. Its calls
+   * are made again once, and reject with `ERR_INLAY_WORKER_LOST` when that fails, too. In a worker thread only the JavaScript heap is limited. Default: no limit.
    */
   readonly maxWorkerBytes?: number;
   /**

@@ -5,7 +5,7 @@ import { availableParallelism, cpus } from 'node:os';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Platform } from './core/platform.ts';
-import { webPlatform } from './platform.ts';
+import { LONGEST_MS, webPlatform } from './platform.ts';
 import { countCores } from './workers/node-cores.ts';
 
 /** The platform of Node: the web interfaces, native hashing, files, and timers that let the process end. */
@@ -29,7 +29,7 @@ export function nodePlatform(): Platform {
       void settled.then(hop);
     },
     setTimer: (task, delayMs, keepAlive = false) => {
-      const timer = setTimeout(task, delayMs);
+      const timer = setTimeout(task, Math.min(delayMs, LONGEST_MS));
       if (!keepAlive) timer.unref();
       return () => {
         clearTimeout(timer);

@@ -1,6 +1,9 @@
 import { createSha256 } from './core/hash.ts';
 import type { Platform } from './core/platform.ts';
 
+/** JavaScript knows no longer timers, in milliseconds. */
+export const LONGEST_MS: number = 2 ** 31 - 1;
+
 /**
  * The platform of any runtime with the standard web interfaces: browsers, Deno, Bun, workers.
  * @param runtime name shown by `info()`.
@@ -12,7 +15,7 @@ export function webPlatform(runtime = 'web'): Platform {
     now: () => Date.now(),
     monotonicMs: () => performance.now(),
     setTimer: (task, delayMs) => {
-      const timer = setTimeout(task, delayMs);
+      const timer = setTimeout(task, Math.min(delayMs, LONGEST_MS));
       return () => {
         clearTimeout(timer);
       };

@@ -35,7 +35,9 @@ export async function followReleases(
     } catch (error) {
       // Why it does not work is worth more than why it cannot be released.
       await serving?.close().catch(() => {});
-      if (!isClosed(error)) sync.reject(name, release, error);
+      // A mistake in the options of the host says nothing about the release.
+      const isOurs = error instanceof TypeError || error instanceof RangeError;
+      if (!isClosed(error) && !isOurs) sync.reject(name, release, error);
       throw error;
     }
     if (managed === undefined) managed = await manage(serving);

@@ -153,8 +153,14 @@ const MODEL_CAP_BYTES = 2 ** 31;
 export function assembleInlay(parts: InlayParts): Inlay {
   const { platform, store, backends } = parts;
   if (parts.sync !== undefined) assertSync(parts.sync);
-  const { memoryBudgetBytes = 1 } = parts;
-  if (!(memoryBudgetBytes > 0)) {
+  const { memoryBudgetBytes = 1, intraOpThreads = 1 } = parts;
+  if (
+    intraOpThreads !== 'auto' &&
+    !(Number.isInteger(intraOpThreads) && intraOpThreads >= 1 && intraOpThreads <= 1024)
+  ) {
+    throw new RangeError(`intraOpThreads is 'auto' or a whole number from 1 to 1024, got ${intraOpThreads}.`);
+  }
+  if (!(typeof memoryBudgetBytes === 'number' && memoryBudgetBytes > 0)) {
     throw new RangeError(`memoryBudgetBytes is a number of bytes above 0, got ${memoryBudgetBytes}.`);
   }
   const models = new Set<ManagedModel>();
@@ -200,9 +206,13 @@ export function assembleInlay(parts: InlayParts): Inlay {
       typeof reference === 'object' && 'name' in reference
         ? loadByName(reference.name, options)
         : loadFrom(reference, options);
+    const opened = loading.catch((error: unknown) => {
+      // What fails while everything is being closed fails because of that.
+      throw closing === undefined ? error : closedError('This Inlay');
+    });
     return signal === undefined
-      ? loading
-      : orAbort(loading, signal, (model) => void model.close().catch(() => {}));
+      ? opened
+      : orAbort(opened, signal, (model) => void model.close().catch(() => {}));
   };
 
   const loadFrom = async (

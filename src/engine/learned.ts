@@ -125,7 +125,9 @@ function areLanes(lanes: unknown): boolean {
       return (
         isCount(cap) &&
         cost.sums.length === 5 &&
-        cost.sizes.every((size) => size.length === 3) &&
+        cost.sizes.every(
+          ([samples, seen, ms, ...rest]) => isCount(samples) && isCount(seen) && ms > 0 && rest.length === 0,
+        ) &&
         rows.flat().every((value) => Number.isFinite(value) && value >= 0)
       );
     })

@@ -16,6 +16,8 @@ export interface Memory {
   /** Whether there is a budget at all. */
   readonly isLimited: boolean;
   readonly usedBytes: number;
+  /** Whether so many bytes more are within the budget. */
+  fits(sizeBytes: number): boolean;
   add(entry: MemoryEntry): void;
   remove(entry: MemoryEntry): void;
   /** A call needs the entry. */
@@ -73,6 +75,7 @@ export function createMemory(budgetBytes: number | undefined, onError: (error: u
     get usedBytes() {
       return used();
     },
+    fits: (sizeBytes) => budgetBytes === undefined || used() + sizeBytes <= budgetBytes,
     add: (entry) => {
       touch(entry);
       settle(entry);

@@ -1,5 +1,6 @@
 /** Gets a model ready to answer calls: opens it where it runs best, finds out whether its calls can share batches. */
 import type { Backend, ModelSource, Placement, Session, TensorMap } from '../core/backend.ts';
+import { orAbort } from '../core/abort.ts';
 import { closedError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Platform } from '../core/platform.ts';
@@ -14,7 +15,7 @@ import {
   type PaddingInfo,
   type ProvenPadding,
 } from '../schedule/padding.ts';
-import type { QueueInfo } from '../schedule/queue.ts';
+import type { QueueInfo } from '../schedule/queue-options.ts';
 import type { Queue, Scheduler } from '../schedule/scheduler.ts';
 import { calibrate, tryBatching } from './batching.ts';
 import {
@@ -107,7 +108,14 @@ export async function openServing(
   const notebook = await createNotebook(parts, source, options);
   const fileBytes = await sizeOf(platform, source);
   let learned: Learned | undefined = notebook.learned;
-  let opened = await openAtBest(parts, source, options, learned);
+  /** A model grows into further workers only as far as memory allows. */
+  const withinBudget = (placed: Placed): Placed => {
+    const { grow } = placed.session;
+    if (grow === undefined || !memory.isLimited) return placed;
+    const session = { ...placed.session, grow: () => (memory.fits(fileBytes) ? grow() : undefined) };
+    return { ...placed, session };
+  };
+  let opened = withinBudget(await openAtBest(parts, source, options, learned));
   const { signature } = opened.session;
   let queue: Queue | undefined = openQueue(parts, opened, options, learned);
   let reopening: Promise<Queue> | undefined;
@@ -153,7 +161,7 @@ export async function openServing(
   };
   const bringBack = async (): Promise<Queue> => {
     try {
-      opened = await openAtBest(parts, source, options, learned);
+      opened = withinBudget(await openAtBest(parts, source, options, learned));
       queue = openQueue(parts, opened, options, learned);
       memory.grown(entry);
       return queue;
@@ -194,7 +202,15 @@ export async function openServing(
     calls += 1;
     memory.used(entry);
     try {
-      return await (queue ?? (await (reopening ??= bringBack()))).run(feeds, call);
+      const { signal, deadlineMs } = call;
+      const askedMs = platform.monotonicMs();
+      const back = queue ?? (reopening ??= bringBack());
+      const ready = await (signal === undefined ? back : orAbort(Promise.resolve(back), signal));
+      const waitedMs = platform.monotonicMs() - askedMs;
+      return await ready.run(
+        feeds,
+        deadlineMs === undefined ? call : { ...call, deadlineMs: deadlineMs - waitedMs },
+      );
     } finally {
       calls -= 1;
       if (calls === 0) memory.settle();

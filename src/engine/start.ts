@@ -8,7 +8,7 @@ import { createPredictions, type Predictions, type PredictionsStats } from '../s
 import { createScheduler } from '../schedule/scheduler.ts';
 import type { FileReference, InlayParts, LoadOptions, VariantsReference } from './inlay.ts';
 import { createMemory } from './memory.ts';
-import type { ManagedModel, ModelParts } from './model.ts';
+import { assertCall, type ManagedModel, type ModelParts } from './model.ts';
 import { assertScheduling } from './scheduling-options.ts';
 import { openServing, type Serving, type ServingOptions } from './serving.ts';
 
@@ -60,6 +60,10 @@ export function createMachine(parts: InlayParts, tracing: Tracing | undefined): 
   return {
     partsOf: (name, { deadlineMs, priority, predictions: isCached, ...scheduling }) => {
       assertScheduling(scheduling);
+      assertCall({
+        ...(deadlineMs !== undefined && { deadlineMs }),
+        ...(priority !== undefined && { priority }),
+      });
       return {
         name,
         metrics: createMetrics(),

@@ -20,7 +20,7 @@ export interface Backlog {
   /** Forgets a job that waited. O(1). */
   remove(job: Job): void;
   /** Why a further job does not fit; `undefined` if it does. */
-  fullness(job: Job): 'queue_full' | 'bytes_full' | undefined;
+  fullness(job: Pick<Job, 'sizeBytes'>): 'queue_full' | 'bytes_full' | undefined;
   /** The newest job of the lowest priority, if that is below `priority`. */
   lowest(priority: number): Job | undefined;
 }

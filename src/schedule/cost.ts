@@ -103,6 +103,9 @@ export function createCost(record?: CostRecord): Cost {
         return;
       }
       const expected = predict(samples);
+      // The sizes that were not seen for longest are forgotten first.
+      sizes.delete(samples);
+      sizes.set(samples, size);
       size.seen += 1;
       size.at = runs;
       // A pause of the whole machine must not look like the model's own slowness.

@@ -29,7 +29,7 @@ export function createDeadlines(
     if (dueMs >= nextMs) return;
     cancel?.();
     nextMs = dueMs;
-    // What waits, waits for a run, and that keeps the process.
+    // Unref'd: what waits, waits for a run, and that keeps the process.
     cancel = platform.setTimer(look, Math.max(PAUSE_MS, dueMs - now));
   };
   const look = (): void => {
@@ -38,11 +38,14 @@ export function createDeadlines(
     nextMs = Infinity;
     let soonestMs = Infinity;
     const late: Job[] = [];
-    for (const { line } of lanes) {
-      line.each((job) => {
-        if (job.dueMs <= now) late.push(job);
-        else soonestMs = Math.min(soonestMs, job.dueMs);
-      });
+    const visit = (job: Job): void => {
+      if (job.isSettled) return;
+      if (job.dueMs <= now) late.push(job);
+      else soonestMs = Math.min(soonestMs, job.dueMs);
+    };
+    for (const { line, retries } of lanes) {
+      line.each(visit);
+      for (const group of retries) group.forEach(visit);
     }
     for (const job of late) onLate(job);
     expect(soonestMs, now);

@@ -26,6 +26,8 @@ export interface Place {
   cancelHold: (() => void) | undefined;
   /** Memory for the batches of sessions on this thread, which are done with it when the run is. */
   readonly scratch: Scratch;
+  /** Monotonic time until which other places are preferred. */
+  restsUntilMs: number;
   /** Options of most runs there. */
   readonly plain: SessionRunOptions;
 }
@@ -43,6 +45,7 @@ export interface Batch {
   /** Monotonic time at which its run began. */
   startedMs: number;
   span: Span | undefined;
+  isFinished: boolean;
 }
 
 /** What an executor needs from the scheduler. */
@@ -56,12 +59,18 @@ export interface ExecutorOptions {
   wake(): void;
 }
 
+/** Time in milliseconds for which other places are preferred to one that has given up. */
+const REST_MS = 1000;
+
 /** Losses of the place rather than faults of the call. */
 const REPLAYABLE: readonly ErrorCode[] = [
   'ERR_INLAY_WORKER_LOST',
   'ERR_INLAY_DEVICE_UNAVAILABLE',
   'ERR_INLAY_BACKEND_UNAVAILABLE',
 ];
+
+/** The batch could not be compared. */
+const UNKNOWN = 'unknown';
 
 /** Creates what starts a batch in its place and sees it through. */
 export function createExecutor(options: ExecutorOptions): (batch: Batch) => void {
@@ -123,7 +132,8 @@ export function createExecutor(options: ExecutorOptions): (batch: Batch) => void
     const wrong = lane.isVerified ? undefined : await verify(batch, parts);
     const endedMs = platform.monotonicMs();
     finish(batch, endedMs);
-    if (wrong !== undefined) stopBatching(batch, wrong);
+    if (wrong === UNKNOWN) runAlone(batch);
+    else if (wrong !== undefined) stopBatching(batch, wrong);
     else
       for (let i = 0; i < jobs.length; i += 1) answer(batch, jobs[i] as Job, parts[i] as TensorMap, endedMs);
   };
@@ -137,21 +147,36 @@ export function createExecutor(options: ExecutorOptions): (batch: Batch) => void
   /** Runs one job of the first real batch once more by itself. @returns what differs. */
   const verify = async (batch: Batch, parts: readonly TensorMap[]): Promise<string | undefined> => {
     const { queue, lane, jobs } = batch;
-    // The last one: an error in the stride shows there first.
-    const last = jobs[jobs.length - 1] as Job;
-    const solo = await queue.options.session
-      .run(last.feeds, runOptions(batch, last.outputs, false))
-      .catch(() => undefined);
-    if (solo === undefined) return undefined;
-    const found = difference(solo, parts[jobs.length - 1] as TensorMap, queue.options.tolerance);
+    // The last one: an error in the stride shows there first. Feeds of a call that has settled may change.
+    let at = jobs.length - 1;
+    while (at > 0 && jobs[at]?.isSettled) at -= 1;
+    const job = jobs[at] as Job;
+    if (job.isSettled) return undefined;
+    let solo: TensorMap;
+    try {
+      solo = await queue.options.session.run(job.feeds, runOptions(batch, job.outputs, false));
+    } catch (error) {
+      // Whatever it is, nobody is answered with what could not be compared.
+      logger.warn(
+        { err: error },
+        'A batch could not be compared with a solo run; its calls are made one by one.',
+      );
+      return UNKNOWN;
+    }
+    if (job.isSettled) return undefined;
+    const found = difference(solo, parts[at] as TensorMap, queue.options.tolerance);
     queue.metrics.verified();
     lane.isVerified = found === undefined;
     return found && `batched and solo results differ: ${found}`;
   };
 
-  const stopBatching = ({ queue, lane, jobs }: Batch, reason: string): void => {
-    queue.unbatchable = reason;
+  const stopBatching = (batch: Batch, reason: string): void => {
+    batch.queue.unbatchable = reason;
+    runAlone(batch);
     logger.warn({ reason }, 'Calls of a model are no longer batched.');
+  };
+
+  const runAlone = ({ queue, lane, jobs }: Batch): void => {
     queue.retry(
       lane,
       jobs.filter((job) => !job.isSettled).map((job) => [job]),
@@ -169,6 +194,8 @@ export function createExecutor(options: ExecutorOptions): (batch: Batch) => void
     }
     const alive = jobs.filter((job) => !job.isSettled);
     if (isInlayError(error) && REPLAYABLE.includes(error.code)) {
+      // A place in which the session has given up fails at once, and would attract everything.
+      if (error.details['losses'] !== undefined) batch.place.restsUntilMs = platform.monotonicMs() + REST_MS;
       // Whichever of them killed the worker must not do it to the others again.
       const again: Job[][] = [];
       for (const job of alive) {

@@ -65,7 +65,7 @@ export function createLanes({ inputs }: Signature, options: LanesOptions): Lanes
       takenMs: undefined,
       isVerified: false,
     };
-    if (lanes.size >= LANES_KEPT) dropOneIdle(lanes);
+    if (lanes.size >= LANES_KEPT) dropIdle(lanes);
     lanes.set(key, lane);
     return lane;
   };
@@ -98,11 +98,9 @@ export function createLanes({ inputs }: Signature, options: LanesOptions): Lanes
   };
 }
 
-function dropOneIdle(lanes: Map<string, Lane>): void {
+function dropIdle(lanes: Map<string, Lane>): void {
   for (const [key, lane] of lanes) {
-    if (lane.samples === 0 && lane.retries.length === 0 && lane.line.length === 0) {
-      lanes.delete(key);
-      return;
-    }
+    if (lanes.size < LANES_KEPT) return;
+    if (lane.samples === 0 && lane.retries.length === 0 && lane.line.length === 0) lanes.delete(key);
   }
 }

@@ -120,7 +120,11 @@ export function createLine<T extends Standing>(): Line<T> {
       if (!item.isWaiting) return;
       item.isWaiting = false;
       length -= 1;
-      if (list.length - head + heap.length > 2 * length + 64) sweep();
+      if (length === 0) {
+        list = [];
+        head = 0;
+        heap = [];
+      } else if (list.length - head + heap.length > 2 * length + 64) sweep();
     },
     ahead: (urgency) => {
       let [low, high] = [head, list.length];

@@ -3,7 +3,7 @@ import type { Tolerance } from '../core/compare.ts';
 import type { LanesRecord } from './lanes.ts';
 import type { Metrics } from './metrics.ts';
 
-/** Options of a a model's queue. */
+/** Options of a model's queue. */
 export interface QueueOptions {
   readonly session: Session;
   /** Why calls are not batched; absent when they are. */
@@ -29,4 +29,21 @@ export interface QueueOptions {
   /** What an earlier queue of this model has learned. */
   readonly learned?: LanesRecord | undefined;
   readonly metrics: Metrics;
+}
+
+/** What a queue knows about itself, for `info()`. */
+export interface QueueInfo {
+  /** Why calls are not batched; absent when they are. */
+  readonly unbatchable?: string;
+  readonly waiting: number;
+  readonly running: number;
+  /** Names of the places in which it runs. */
+  readonly slots: readonly string[];
+  readonly lanes: readonly {
+    /** Shapes of the feeds without the first axis; '' where the model fixes them. */
+    readonly shapes: string;
+    readonly batchCap: number;
+    readonly perSampleMs: number;
+    readonly perBatchMs: number;
+  }[];
 }

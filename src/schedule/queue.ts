@@ -9,25 +9,8 @@ import { createGate, type Gate } from './gate.ts';
 import { urgencyOf, type CallOptions, type Job } from './job.ts';
 import { createLanes, type Lane, type Lanes } from './lanes.ts';
 import type { Metrics } from './metrics.ts';
-import type { QueueOptions } from './queue-options.ts';
+import type { QueueInfo, QueueOptions } from './queue-options.ts';
 import { deadlinePassed, deadlinePredicted, queueFull, type Refusal } from './refusals.ts';
-
-/** What a queue knows about itself, for `info()`. */
-export interface QueueInfo {
-  /** Why calls are not batched; absent when they are. */
-  readonly unbatchable?: string;
-  readonly waiting: number;
-  readonly running: number;
-  /** Names of the places in which it runs. */
-  readonly slots: readonly string[];
-  readonly lanes: readonly {
-    /** Shapes of the feeds without the first axis; '' where the model fixes them. */
-    readonly shapes: string;
-    readonly batchCap: number;
-    readonly perSampleMs: number;
-    readonly perBatchMs: number;
-  }[];
-}
 
 /** What the scheduler does for its queues. */
 export interface QueueHost {
@@ -118,6 +101,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
     lane.samples -= job.samples;
     backlog.remove(job);
     if (lane.line.length === 0 && lane.retries.length === 0) ready.delete(lane);
+    if (backlog.length === 0) queue.saturatedMs = undefined;
   };
   const pull = (job: Job): void => {
     job.lane.line.remove(job);
@@ -153,7 +137,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
   };
 
   /** Refuses a job that cannot be answered in time, or for which there is no room. */
-  const refuse = (job: Job, now: number): boolean => {
+  const refuse = (job: Job, now: number, hasRoom: boolean): boolean => {
     const { lane, dueMs } = job;
     if (dueMs <= now) {
       reject(job, deadlinePassed());
@@ -167,7 +151,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
       }
     }
     for (;;) {
-      const full = backlog.fullness(job);
+      const full = hasRoom ? undefined : backlog.fullness(job);
       if (full === undefined) return false;
       const victim = backlog.lowest(job.priority);
       const drainMs = predictDone(lane, 1, lane.line.length, now);
@@ -181,9 +165,17 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
   };
 
   const deadlines = createDeadlines(platform, ready, (job) => {
-    pull(job);
+    if (job.isWaiting) pull(job);
     reject(job, deadlinePassed());
   });
+
+  /** Whether a call is to run although it may be late: at most one a second, for a lane that would not run otherwise. */
+  const isTrial = (lane: Lane, now: number): boolean => {
+    lane.takenMs ??= now;
+    if (lane.line.length > 0 || now - lane.takenMs <= TRIAL_MS) return false;
+    lane.takenMs = now;
+    return true;
+  };
 
   const accept = (
     feeds: TensorMap,
@@ -224,7 +216,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
         isWaiting: false,
         order: 0,
         isRetry: false,
-        isTrial: backlog.length === 0 && queue.running === 0 && now - (lane.takenMs ??= now) > TRIAL_MS,
+        isTrial: isTrial(lane, now),
         losses: 0,
         level: undefined,
         older: undefined,
@@ -232,7 +224,8 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
       };
       if (dueMs !== Infinity) hasDeadlines = true;
       if (hasDeadlines) arrivals.count(job.samples, now);
-      if (refuse(job, now)) return;
+      // What has a part in a larger call was let in with that.
+      if (refuse(job, now, onJob !== undefined)) return;
       metrics.accepted();
       if (signal !== undefined) listen(job, signal);
       // What cannot share a batch, or has not met others lately, has no reason to wait for what else this moment brings.
@@ -271,13 +264,17 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
   ): Promise<TensorMap> => {
     const parts: Job[] = [];
     const cut = cutFeeds(feeds, samples, rows);
+    // There is room for all of the call, or for none of it.
+    const full = backlog.fullness({ sizeBytes: sizeBytesOf(feeds) });
+    if (full !== undefined) {
+      metrics.rejected(full);
+      throw queueFull(full, backlog, 1).error;
+    }
     try {
       const answers = await Promise.all(
-        cut.map((part) => {
-          return accept(part, samplesOf(part), { ...call, transfer: false }, undefined, (job) =>
-            parts.push(job),
-          );
-        }),
+        cut.map((part) =>
+          accept(part, samplesOf(part), { ...call, transfer: false }, undefined, (job) => parts.push(job)),
+        ),
       );
       if (answers.every((outputs, at) => hasRows(outputs, parts[at]?.samples ?? 0)))
         return joinOutputs(answers);
@@ -288,6 +285,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
         if (job.isSettled) continue;
         if (job.isWaiting) pull(job);
         unregister(job);
+        metrics.failed();
         job.reject(error);
       }
       throw error;
@@ -314,7 +312,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
       const neededMs = lane.cost.predict(Math.max(size, job.samples));
       if (now + neededMs <= job.dueMs) return;
       pull(job);
-      reject(job, deadlinePredicted(neededMs, job.dueMs - now));
+      reject(job, job.dueMs <= now ? deadlinePassed() : deadlinePredicted(neededMs, job.dueMs - now));
     }
   };
 

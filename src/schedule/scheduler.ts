@@ -13,8 +13,8 @@ import type { CallOptions, Job } from './job.ts';
 import type { BatchCap } from './batch-cap.ts';
 import type { Lane, LanesRecord } from './lanes.ts';
 import type { DispatchReason } from './metrics.ts';
-import type { QueueOptions } from './queue-options.ts';
-import { createModelQueue, type ModelQueue, type QueueInfo } from './queue.ts';
+import type { QueueInfo, QueueOptions } from './queue-options.ts';
+import { createModelQueue, type ModelQueue } from './queue.ts';
 
 /** Options of {@link createScheduler}. */
 export interface SchedulerOptions {
@@ -91,6 +91,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
         hold: 'none',
         cancelHold: undefined,
         scratch: createScratch(),
+        restsUntilMs: 0,
         plain: { slot, transfer: false },
       };
       places.set(slot, place);
@@ -134,13 +135,19 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       place.lane = undefined;
       return false;
     }
-    if (place.hold === 'on') return true;
+    const first = lane.line.first();
+    const slackMs = (first?.dueMs ?? Infinity) - now;
+    const isUrgent = slackMs <= lingerMs + lane.cost.predict(lane.samples + 1);
+    if (place.hold === 'on') {
+      if (!isUrgent) return true;
+      release(place);
+      place.lane = undefined;
+      return false;
+    }
     if (queue.unbatchable !== undefined) return false;
     // Waiting can save one fixed cost at most, and timers are no finer than a millisecond.
     const isWorth = linger !== 'auto' || (lane.cost.predict(wanted) >= lingerMs && queue.gate.open());
-    const first = lane.line.first();
-    const slackMs = (first?.dueMs ?? Infinity) - now;
-    if (!isWorth || slackMs <= lingerMs + lane.cost.predict(lane.samples + 1)) {
+    if (!isWorth || isUrgent) {
       place.lane = undefined;
       return false;
     }
@@ -171,10 +178,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     let isHolding = false;
     const slots = queue.slots();
     // Where a session is being opened, a run would wait for that; elsewhere it need not.
-    const avoidsOccupied = slots.length > 1 && slots.some((slot) => !slot.isOccupied);
+    const isFit = (slot: Slot): boolean => !slot.isOccupied && placeOf(slot).restsUntilMs <= now;
+    const isPicky = slots.length > 1 && slots.some(isFit);
     for (const slot of slots) {
       const place = placeOf(slot);
-      if (place.isBusy || lane === undefined || (avoidsOccupied && slot.isOccupied)) continue;
+      if (place.isBusy || lane === undefined || (isPicky && !isFit(slot))) continue;
       const wasHeld = place.hold !== 'none';
       if (isHeld(queue, lane, place, now)) {
         isHolding = true;
@@ -217,7 +225,11 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
   };
 
   const growWhenSaturated = (queue: ModelQueue, now: number): void => {
-    queue.saturatedMs ??= now;
+    if (queue.saturatedMs === undefined) {
+      queue.saturatedMs = now;
+      // While a long run keeps the only place, nothing else would look.
+      if (queue.options.session.grow !== undefined) platform.setTimer(wake, GROW_AFTER_MS);
+    }
     if (now < queue.growFromMs || now - queue.saturatedMs < GROW_AFTER_MS) return;
     const growing = queue.options.session.grow?.();
     if (growing === undefined) return;
@@ -267,10 +279,13 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       reason,
       startedMs: now,
       span: undefined,
+      isFinished: false,
     });
   };
 
   const finish = (batch: Batch, endedMs: number): void => {
+    if (batch.isFinished) return;
+    batch.isFinished = true;
     const { queue, lane, place, jobs, samples, startedMs, predictedMs } = batch;
     queue.virtualMs += (endedMs - startedMs - predictedMs) / (queue.options.weight ?? 1);
     place.isBusy = false;
@@ -292,7 +307,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       for (const other of queues) if (other.waiting > 0) return false;
       for (const slot of queue.slots()) {
         const place = placeOf(slot);
-        if (place.isBusy || slot.isOccupied) continue;
+        if (place.isBusy || slot.isOccupied || place.restsUntilMs > now) continue;
         dispatch(queue, job.lane, slot, place, 'idle', [job], now);
         return true;
       }
@@ -341,7 +356,10 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
           queues.delete(queue);
           for (const slot of queue.slots()) {
             const isUsed = [...queues].some((other) => other.slots().includes(slot));
-            if (!isUsed) places.delete(slot);
+            const place = places.get(slot);
+            if (place?.lane !== undefined) place.lane = undefined;
+            // A run that nobody waits for any more still keeps its place.
+            if (!isUsed && !place?.isBusy) places.delete(slot);
           }
         },
       };

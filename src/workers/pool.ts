@@ -57,6 +57,7 @@ async function openInPool(
       return session;
     } catch (error) {
       member.sessions -= 1;
+      untried.add(member);
       throw error;
     }
   };

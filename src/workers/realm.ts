@@ -171,7 +171,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
   const retire = (used: Realm): void => {
     if (realm !== used) return;
     realm = undefined;
-    void closeRealm(used);
+    void closeRealm(used).catch(() => {});
   };
 
   const guarded = async <T>(use: (realm: Realm) => Promise<T>): Promise<T> => {
@@ -207,6 +207,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     let rebinding: Promise<void> | undefined;
     let released: Promise<void> | undefined;
     let losses = 0;
+    let lostMs = 0;
     let lost: Realm | undefined;
     let lastLoss: unknown;
 
@@ -217,6 +218,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     const countLoss = (used: Realm | undefined, error: unknown): void => {
       // Calls that were lost together are one loss.
       if (used === undefined || used !== lost) losses += 1;
+      lostMs = performance.now();
       lost = used;
       lastLoss = error;
     };
@@ -236,7 +238,10 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     };
     const rebind = async (): Promise<void> => {
       try {
-        if (losses >= maxLosses) throw givenUpError(name, placement, losses, lastLoss);
+        const restMs = Math.min(REST_MS * 2 ** (losses - maxLosses), LONGEST_REST_MS);
+        if (losses >= maxLosses && performance.now() - lostMs < restMs) {
+          throw givenUpError(name, placement, losses, lastLoss);
+        }
         bound = await open(source, sessionOptions).catch((error: unknown) => {
           if (hasCode(error, 'ERR_INLAY_WORKER_LOST')) countLoss(undefined, error);
           throw error;
@@ -309,11 +314,15 @@ function lostError(name: string, placement: Placement, { reason, cause }: Worker
   );
 }
 
-/** Told from a loss by `details.losses`: to call again is of no use. */
+/** Pause in milliseconds after too many losses in a row; it doubles with each further one, up to a minute. */
+const REST_MS = 1000;
+const LONGEST_REST_MS = 60_000;
+
+/** Told from a loss by `details.losses`: to call again at once is of no use. */
 function givenUpError(name: string, placement: Placement, losses: number, cause: unknown): BackendError {
   return new BackendError(
     'ERR_INLAY_WORKER_LOST',
-    `The ${placement} of ${name} was lost ${losses} times in a row with this model; load the model anew to try again.`,
+    `The ${placement} of ${name} was lost ${losses} times in a row with this model; it is left alone for a while before it is tried again.`,
     { cause, details: { ...(isInlayError(cause) && cause.details), losses } },
   );
 }

@@ -12,7 +12,8 @@ export interface WatchdogClock {
 const realClock: WatchdogClock = {
   now: () => performance.now(),
   setTimer: (task, delayMs) => {
-    const timer = setTimeout(task, delayMs);
+    // JavaScript knows no longer timers; whoever is woken too early looks again.
+    const timer = setTimeout(task, Math.min(delayMs, 2 ** 31 - 1));
     return () => {
       clearTimeout(timer);
     };
