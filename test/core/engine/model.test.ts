@@ -8,6 +8,7 @@ import { openServing, type ServingOptions } from '../../../src/engine/serving.ts
 import { createMetrics } from '../../../src/schedule/metrics.ts';
 import { createScheduler } from '../../../src/schedule/scheduler.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
+import { until } from '../platform.ts';
 import { fakeBackend, manualClock, type FakeBackendOptions } from './fakes.ts';
 
 const x = new Float32Array([1, 2]);
@@ -53,11 +54,17 @@ async function modelOf(
 }
 
 /** A run that ends when the test says so. */
-function held(): { readonly onRun: () => Promise<TensorMap>; readonly end: (outputs?: TensorMap) => void } {
+function held(): {
+  readonly onRun: () => Promise<TensorMap>;
+  readonly end: (outputs?: TensorMap) => void;
+  /** Resolves when a run waits for its end. */
+  readonly begun: () => Promise<void>;
+} {
   const waiting: ((outputs: TensorMap) => void)[] = [];
   return {
     onRun: () => new Promise((resolve) => waiting.push(resolve)),
     end: (outputs = {}) => waiting.shift()?.(outputs),
+    begun: () => until(() => waiting.length > 0),
   };
 }
 
@@ -127,7 +134,7 @@ describe('Model.stats', () => {
 
 describe('a swap', () => {
   it('lets runs end where they began and releases the old session after the last one', async () => {
-    const { onRun, end } = held();
+    const { onRun, end, begun } = held();
     const { managed, backend, open } = await modelOf({ onRun });
     const swaps: unknown[] = [];
     managed.model.on('swapped', (event) => swaps.push(event));
@@ -135,14 +142,14 @@ describe('a swap', () => {
     managed.swap(await open('2'));
     expect(managed.model.version).toBe('2');
     expect(backend.open.size).toBe(2);
+    await begun();
     end();
     await before[0];
-    await new Promise((resolve) => setTimeout(resolve));
+    await begun();
     expect(backend.open.size).toBe(2);
     end();
     await before[1];
-    await new Promise((resolve) => setTimeout(resolve));
-    expect(backend.open.size).toBe(1);
+    await until(() => backend.open.size === 1);
     expect(swaps).toEqual([{ from: '1', to: '2' }]);
     await managed.model.close();
     expect(backend.open.size).toBe(0);
@@ -153,8 +160,7 @@ describe('a swap', () => {
     const late = await open('2');
     await managed.model.close();
     managed.swap(late);
-    await new Promise((resolve) => setTimeout(resolve));
-    expect(backend.open.size).toBe(0);
+    await until(() => backend.open.size === 0);
   });
 });
 
