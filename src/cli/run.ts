@@ -122,7 +122,7 @@ function describe(summary: RunRowsSummary, { output }: Flags, seconds: number): 
   const { rows, skipped, resumedFrom, isComplete, ignored, skippedList } = summary;
   const rate = (rows - resumedFrom) / Math.max(seconds, 0.001);
   const lines = [
-    `${isComplete ? 'Wrote' : 'Interrupted after'} ${rows.toLocaleString('en')} rows in ${formatSeconds(seconds)} (${rate.toFixed(0)} rows/s)`,
+    `${isComplete ? 'Ran' : 'Interrupted after'} ${rows.toLocaleString('en')} rows in ${formatSeconds(seconds)} (${rate.toFixed(0)} rows/s)`,
     ...(resumedFrom > 0 ? [`  ${resumedFrom.toLocaleString('en')} of them had been done before`] : []),
     ...(ignored.length > 0 ? [`  columns that feed no input: ${ignored.slice(0, 10).join(', ')}`] : []),
     ...(isComplete ? [`  output   ${output}`] : ['  the same command goes on from there']),

@@ -73,7 +73,10 @@ export interface LoadOptions extends SchedulingOptions, Pick<RunOptions, 'deadli
   readonly device?: DevicePreference;
   /** In which kind of place to run it. Default: what `createInlay` was given, or `auto`. */
   readonly placement?: Placement | 'auto';
-  /** Answers feeds that were seen before from a cache. Default false; for models that give the same for the same. */
+  /**
+   * Answers feeds that were seen before from a cache, and makes one run of equal calls under way, with the deadline and
+   * priority of the first. Default false; for models that give the same for the same.
+   */
   readonly predictions?: boolean;
   /** Gives the load up: it rejects with `signal.reason`, and a model that is there nevertheless is closed. */
   readonly signal?: AbortSignal;
