@@ -7,6 +7,7 @@ import { invalidData } from '../../src/cli/data/faults.ts';
 import { encodeNpyHeader } from '../../src/cli/data/npy-header.ts';
 import type { ByteSource } from '../../src/cli/data/byte-source.ts';
 import { isInlayError } from '../../src/core/errors.ts';
+import type { Tensor } from '../../src/core/tensor.ts';
 import { bytesOf, codeOf, collect, dataFile, npy, npyOf, tensorsOf } from './cli-data-fixture.ts';
 
 /** Three rows of two, as numpy saves `np.arange(6, dtype='<i2').reshape(3, 2)`. */
@@ -233,7 +234,9 @@ describe('a .npy file', () => {
         try {
           const rows = await openNpy(inMemory(damaged));
           const read = await collect(rows.read(0));
-          expect(read.reduce((sum, row) => sum + row.sizeBytes, 0)).toBe(12);
+          // `<i2` may turn into `<S2`: strings of two bytes, which tensors count as none.
+          const bytesOf = (row: Tensor): number => (row.dtype === 'string' ? 2 * row.size : row.sizeBytes);
+          expect(read.reduce((sum, row) => sum + bytesOf(row), 0)).toBe(12);
         } catch (error) {
           if (!isInlayError(error)) throw error;
         }
