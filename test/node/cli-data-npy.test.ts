@@ -235,8 +235,8 @@ describe('a .npy file', () => {
           const rows = await openNpy(inMemory(damaged));
           const read = await collect(rows.read(0));
           // `<i2` may turn into `<S2`: strings of two bytes, which tensors count as none.
-          const bytesOf = (row: Tensor): number => (row.dtype === 'string' ? 2 * row.size : row.sizeBytes);
-          expect(read.reduce((sum, row) => sum + bytesOf(row), 0)).toBe(12);
+          const lengthOf = (row: Tensor): number => (row.dtype === 'string' ? 2 * row.size : row.sizeBytes);
+          expect(read.reduce((sum, row) => sum + lengthOf(row), 0)).toBe(12);
         } catch (error) {
           if (!isInlayError(error)) throw error;
         }
