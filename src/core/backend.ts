@@ -7,7 +7,12 @@ export type TensorMap = Readonly<Record<string, Tensor>>;
 /** Where the bytes of a model are. A path is faster where the backend can read files. */
 export type ModelSource =
   | { readonly path: string; readonly bytes?: undefined }
-  | { readonly bytes: Uint8Array; readonly path?: undefined };
+  | {
+      readonly bytes: Uint8Array;
+      /** Where they came from: models of several files name the others relative to it. */
+      readonly url?: string;
+      readonly path?: undefined;
+    };
 
 /** One execution provider that a backend can try. */
 export interface ExecutionProvider {
@@ -16,6 +21,8 @@ export interface ExecutionProvider {
   readonly device: 'cpu' | 'gpu' | 'npu';
   /** Why it cannot work here, known without trying; absent when it is worth a try. */
   readonly refusal?: string;
+  /** What its device can do beyond the usual, in the words of its API: `shader-f16`. */
+  readonly features?: readonly string[];
 }
 
 /** Options of {@link Backend.createSession}. */
@@ -58,6 +65,8 @@ export interface Session {
   readonly placement: Placement;
   /** Threads inside one operator, where the backend knows. */
   readonly intraOpThreads?: number;
+  /** Why it has no more threads than that, where it was asked for more. */
+  readonly threadsReason?: string;
   /**
    * Places in which the session is open now, at least one. Absent: one place of its own. The list is live: it grows
    * with {@link Session.grow}.

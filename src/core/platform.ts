@@ -29,6 +29,8 @@ export interface Platform {
   /** Cryptographically strong random bytes. */
   randomBytes(length: number): Uint8Array<ArrayBuffer>;
   createSha256(): Hasher;
+  /** SHA-256 of bytes that are all there, off this thread or in native code. Absent where there is neither. */
+  readonly digest?: (bytes: Uint8Array) => Promise<Uint8Array>;
   /** Verifies an Ed25519 signature (RFC 8032) by a raw 32-byte public key. */
   verifyEd25519(publicKey: Uint8Array, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
   /** The Fetch API. */
