@@ -87,6 +87,7 @@ export async function startSite(options: SiteOptions): Promise<Site> {
   const { folder, headers = {}, answer = () => undefined } = options;
   const requests: string[] = [];
   const fromFolder = async (path: string): Promise<Answer> => {
+    if (path === '/favicon.ico') return { status: 204 };
     if (path === '/') return { body: INDEX, headers: { 'content-type': TYPES['.html'] as string } };
     const body = await readFile(join(folder, normalize(path))).catch(() => undefined);
     if (body === undefined) return { status: 404, body: 'not found' };
