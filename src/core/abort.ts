@@ -13,7 +13,8 @@ export function orAbort<T>(
       isAborted = true;
       reject(signal.reason as Error);
     };
-    signal.addEventListener('abort', abort, { once: true });
+    if (signal.aborted) abort();
+    else signal.addEventListener('abort', abort, { once: true });
     task
       .then((value) => (isAborted ? drop(value) : resolve(value)), reject)
       .finally(() => {

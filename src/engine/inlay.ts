@@ -167,11 +167,17 @@ export function assembleInlay(parts: InlayParts): Inlay {
     throw new RangeError(`memoryBudgetBytes is a number of bytes above 0, got ${memoryBudgetBytes}.`);
   }
   const models = new Set<ManagedModel>();
+  /** Loads under way, those included that nobody waits for any more. */
+  const loads = new Set<Promise<unknown>>();
   let machine: Engine.Machine | undefined;
   let machineStarting: Promise<Engine.Machine> | undefined;
   let starting: Promise<Sync> | undefined;
   let sync: Sync | undefined;
   let closing: Promise<void> | undefined;
+  const closes = new AbortController();
+  /** Finds a file. What comes in over a network is not waited for when everything is being closed. */
+  const find = (file: FileReference, signal?: AbortSignal): Promise<ModelSource> =>
+    orAbort(locate(parts, file, signal), closes.signal);
 
   const startSync = async (options: SyncOptions): Promise<Sync> => {
     const { createSync } = await parts.remote();
@@ -213,6 +219,9 @@ export function assembleInlay(parts: InlayParts): Inlay {
       // What fails while everything is being closed fails because of that.
       throw closing === undefined ? error : closedError('This Inlay');
     });
+    loads.add(opened);
+    const forget = (): unknown => loads.delete(opened);
+    opened.then(forget, forget);
     return signal === undefined
       ? opened
       : orAbort(opened, signal, (model) => void model.close().catch(() => {}));
@@ -225,8 +234,8 @@ export function assembleInlay(parts: InlayParts): Inlay {
     const { open, openVariants, partsOf } = await start();
     const modelParts = partsOf(undefined, options);
     const serving = isFile(reference)
-      ? await open(await locate(parts, reference, options.signal), modelParts, options)
-      : await openVariants(reference, (file) => locate(parts, file, undefined), modelParts, options);
+      ? await open(await find(reference, options.signal), modelParts, options)
+      : await openVariants(reference, find, modelParts, options);
     return (await manage(modelParts, serving)).model;
   };
 
@@ -279,9 +288,11 @@ export function assembleInlay(parts: InlayParts): Inlay {
     close: () => {
       closing ??= (async () => {
         // Calls are refused from now on; those that were accepted are answered.
+        closes.abort();
         const closed = [...models].map(({ model }) => model.close());
         await (await starting?.catch(() => undefined))?.stop();
         await Promise.all(closed);
+        await Promise.allSettled(loads);
         await Promise.all(parts.owned.map((part) => part.close()));
       })();
       return closing;

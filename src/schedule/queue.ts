@@ -44,6 +44,8 @@ export interface ModelQueue {
   unbatchable: string | undefined;
   /** Monotonic time since which there is more work than places; `undefined` when there is not. */
   saturatedMs: number | undefined;
+  /** Whether a timer will look at that. */
+  isLooking: boolean;
   /** Monotonic time from which on a further place may be opened; `Infinity` while one is. */
   growFromMs: number;
   slots(): readonly Slot[];
@@ -101,7 +103,6 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
     lane.samples -= job.samples;
     backlog.remove(job);
     if (lane.line.length === 0 && lane.retries.length === 0) ready.delete(lane);
-    if (backlog.length === 0) queue.saturatedMs = undefined;
   };
   const pull = (job: Job): void => {
     job.lane.line.remove(job);
@@ -329,6 +330,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
     lonely: 0,
     unbatchable: options.unbatchable,
     saturatedMs: undefined,
+    isLooking: false,
     growFromMs: 0,
     slots: () => session.slots ?? ownSlots,
 

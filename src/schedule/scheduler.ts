@@ -67,6 +67,8 @@ const RETURNED = 0.75;
 const CERTAIN = 8;
 /** Time in milliseconds with more work than places, after which a further place is opened. */
 const GROW_AFTER_MS = 20;
+/** A place that rests for less than this between two batches, in milliseconds, had no rest. */
+const REST_MS = 1;
 /** Time in milliseconds after which that is tried again where it has failed. */
 const GROW_AGAIN_MS = 10_000;
 
@@ -219,20 +221,38 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       }
     }
     for (const queue of queues) {
-      if (queue.waiting === 0) queue.saturatedMs = undefined;
-      else growWhenSaturated(queue, now);
+      if (queue.waiting > 0) saturate(queue, now);
+      if (queue.saturatedMs !== undefined) growWhenSaturated(queue, queue.saturatedMs, now);
     }
   };
 
-  const growWhenSaturated = (queue: ModelQueue, now: number): void => {
-    if (queue.saturatedMs === undefined) {
-      queue.saturatedMs = now;
-      // While a long run keeps the only place, nothing else would look.
-      if (queue.options.session.grow !== undefined) platform.setTimer(wake, GROW_AFTER_MS);
-    }
-    if (now < queue.growFromMs || now - queue.saturatedMs < GROW_AFTER_MS) return;
+  /**
+   * Notes that there is more work than places, since when it is so. Whoever takes all that waits leaves nothing behind,
+   * however busy it is: that its calls had to wait for it, or share it without a rest, is what tells.
+   */
+  const saturate = (queue: ModelQueue, now: number): void => {
+    if (queue.saturatedMs !== undefined || queue.options.session.grow === undefined) return;
+    queue.saturatedMs = now;
+    if (queue.isLooking) return;
+    // While a long run keeps the only place, nothing else would look.
+    queue.isLooking = true;
+    platform.setTimer(() => {
+      queue.isLooking = false;
+      wake();
+    }, GROW_AFTER_MS + 1);
+  };
+  const noteLoad = (queue: ModelQueue, place: Place, jobs: readonly Job[], now: number): void => {
+    const [first] = jobs;
+    const hasWaited = first !== undefined && first.acceptedMs < place.doneMs;
+    if (hasWaited || (jobs.length > 1 && now - place.doneMs < REST_MS)) saturate(queue, now);
+    else queue.saturatedMs = undefined;
+  };
+
+  const growWhenSaturated = (queue: ModelQueue, sinceMs: number, now: number): void => {
+    if (now < queue.growFromMs || now - sinceMs < GROW_AFTER_MS || queue.running === 0) return;
     const growing = queue.options.session.grow?.();
     if (growing === undefined) return;
+    queue.saturatedMs = undefined;
     queue.growFromMs = Infinity;
     growing.then(
       () => {
@@ -259,6 +279,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     for (const job of jobs) samples += job.samples;
     const predictedMs = lane.cost.predict(samples);
     lane.takenMs = now;
+    noteLoad(queue, place, jobs, now);
     queue.lonely = jobs.length === 1 && queue.waiting === 0 ? queue.lonely + 1 : 0;
     release(place);
     place.isBusy = true;

@@ -121,6 +121,46 @@ describe('order of service', () => {
     expect(new Set(session.batches.map(({ slot }) => slot))).toEqual(new Set(['a', 'b']));
   });
 
+  it('opens a further place also where each batch takes all that waits, if the place never rests', async () => {
+    const time = virtualTime();
+    const slots = [virtualSlot('a')];
+    const { queue } = openVirtual(time, {
+      slots,
+      costMs: (samples) => samples / 64,
+      grow: () => (slots.length === 1 ? Promise.resolve(void slots.push(virtualSlot('b'))) : undefined),
+      queue: { learned: warm(64, 0, 1 / 64) },
+    });
+    const call = (): void => {
+      void queue.run(sample(1)).then(() => {
+        if (time.monotonicMs() < 200) call();
+      });
+    };
+    for (let caller = 0; caller < 32; caller += 1) call();
+    await time.run();
+    expect(queue.info().slots).toEqual(['a', 'b']);
+  });
+
+  it('opens no further place for bursts with rests between them', async () => {
+    const time = virtualTime();
+    let grown = 0;
+    const { queue } = openVirtual(time, {
+      slots: [virtualSlot('a')],
+      costMs: (samples) => samples / 4,
+      grow: () => {
+        grown += 1;
+        return Promise.resolve();
+      },
+      queue: { learned: warm(64, 0, 0.25) },
+    });
+    for (let at = 0; at < 2000; at += 20) {
+      time.setTimer(() => {
+        for (let caller = 0; caller < 32; caller += 1) void queue.run(sample(caller));
+      }, at);
+    }
+    await time.run();
+    expect(grown).toBe(0);
+  });
+
   it('goes on where a further place does not open', async () => {
     const time = virtualTime();
     let attempts = 0;
