@@ -49,9 +49,10 @@ export type {
   SyncOptions,
   VariantsReference,
 } from './engine/inlay.ts';
+export type { LoadProgress, ProgressListener } from './engine/progress.ts';
 export type { Model, ModelEvents, ModelStats, RunAllOptions, RunOptions } from './engine/model.ts';
 export type { SchedulingOptions } from './engine/scheduling-options.ts';
-export type { ServingInfo } from './engine/serving.ts';
+export type { Degraded, ServingInfo } from './engine/serving.ts';
 export type { Pipeline, PipelineRunOptions, StepStats } from './engine/pipeline.ts';
 export type {
   FunctionStep,

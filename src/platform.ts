@@ -1,5 +1,6 @@
 import { createSha256 } from './core/hash.ts';
 import type { Platform } from './core/platform.ts';
+import { createEd25519 } from './ed25519.ts';
 
 /** JavaScript knows no longer timers, in milliseconds. */
 export const LONGEST_MS: number = 2 ** 31 - 1;
@@ -9,9 +10,13 @@ export const LONGEST_MS: number = 2 ** 31 - 1;
  * @param runtime name shown by `info()`.
  */
 export function webPlatform(runtime = 'web'): Platform {
-  const { subtle } = globalThis.crypto;
+  // A page that came over plain HTTP has no `subtle`; engines without a browser have no `navigator`.
+  const subtle = globalThis.crypto.subtle as Crypto['subtle'] | undefined;
+  const navigator = globalThis.navigator as typeof globalThis.navigator | undefined;
+  const cores = navigator?.hardwareConcurrency;
   return {
     runtime,
+    ...(cores !== undefined && { cores, hardware: `${navigator?.userAgent} ×${cores}` }),
     now: () => Date.now(),
     monotonicMs: () => performance.now(),
     setTimer: (task, delayMs) => {
@@ -24,10 +29,11 @@ export function webPlatform(runtime = 'web'): Platform {
     random: () => Math.random(),
     randomBytes: (length) => globalThis.crypto.getRandomValues(new Uint8Array(length)),
     createSha256,
-    verifyEd25519: async (publicKey, signature, message) => {
-      const key = await subtle.importKey('raw', publicKey.slice(), 'Ed25519', false, ['verify']);
-      return subtle.verify('Ed25519', key, signature.slice(), message.slice());
-    },
+    ...(subtle && {
+      digest: async (bytes) =>
+        new Uint8Array(await subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>)),
+    }),
+    verifyEd25519: createEd25519(subtle),
     fetch: (url, init) => globalThis.fetch(url, init),
   };
 }

@@ -63,6 +63,8 @@ export interface Session {
   /** Execution provider that the session runs on. */
   readonly provider: string;
   readonly placement: Placement;
+  /** Why it runs there, where that is not what was asked for or would be expected. */
+  readonly placementReason?: string;
   /** Threads inside one operator, where the backend knows. */
   readonly intraOpThreads?: number;
   /** Why it has no more threads than that, where it was asked for more. */

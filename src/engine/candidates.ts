@@ -6,6 +6,7 @@ import type {
   SessionOptions,
   TensorMap,
 } from '../core/backend.ts';
+import { difference } from '../core/compare.ts';
 import { BackendError, isInlayError, ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { exampleFeeds } from './example-feeds.ts';
@@ -24,7 +25,7 @@ export interface Attempt {
   /** Execution provider; absent when the whole backend is unusable. */
   readonly provider?: string;
   readonly outcome: 'chosen' | 'refused' | 'slower';
-  /** Why it was refused or not chosen, in words. */
+  /** Why it was refused or not chosen, or chosen without a comparison, in words. */
   readonly reason?: string;
   /** Milliseconds to load. */
   readonly createMs?: number;
@@ -39,6 +40,9 @@ export interface OpenedSession {
   readonly attempts: readonly Attempt[];
 }
 
+/** Why a provider of a backend is not to be tried, in words; `undefined` if it may be. */
+export type Refusals = (backend: string, provider: string) => string | undefined;
+
 interface Candidate {
   readonly backend: Backend;
   readonly provider: ExecutionProvider;
@@ -50,6 +54,7 @@ interface Candidate {
  *
  * @throws {@link ModelError} when the file is missing or is no model, {@link BackendError} when no candidate works:
  * the message lists each refusal.
+ * @param refusalOf - what is known beforehand.
  */
 export async function openSession(
   platform: Platform,
@@ -57,6 +62,7 @@ export async function openSession(
   source: ModelSource,
   device: DevicePreference,
   threads: Pick<SessionOptions, 'intraOpThreads'> = {},
+  refusalOf: Refusals = () => undefined,
 ): Promise<OpenedSession> {
   assertDevice(device);
   const attempts: Attempt[] = [];
@@ -80,7 +86,7 @@ export async function openSession(
       const createMs = platform.monotonicMs() - started;
       try {
         // Some providers accept a model and fail at its first run (float16 without hardware support is one).
-        if (warm) await warmUp(session);
+        if (warm && provider.device !== 'cpu') await warmUp(session);
       } catch (error) {
         // Why it does not run is worth more than why it cannot be released.
         await session.release().catch(() => {});
@@ -100,7 +106,11 @@ export async function openSession(
     const known = listed.get(backend);
     if (known !== undefined) return known;
     const found = await backend.providers().then(
-      (providers) => providers.map((provider) => ({ backend, provider })),
+      (providers) =>
+        providers.map((provider) => {
+          const refusal = provider.refusal ?? refusalOf(backend.name, provider.name);
+          return { backend, provider: refusal === undefined ? provider : { ...provider, refusal } };
+        }),
       (error: unknown) => {
         refuse(backend.name, undefined, error);
         return [];
@@ -124,7 +134,7 @@ export async function openSession(
   const fastest = async (backend: Backend): Promise<Opened | undefined> => {
     let best: Opened | undefined;
     for (const candidate of [...(await candidatesOf(backend))].sort(cpuFirst)) {
-      const rival = await create(candidate, candidate.provider.device !== 'cpu', best !== undefined);
+      const rival = await create(candidate, true, best !== undefined);
       if (rival !== undefined)
         best = best === undefined ? rival : await keepFaster(platform, best, rival, attempts);
     }
@@ -175,17 +185,22 @@ function isFinal(error: unknown): boolean {
   return error instanceof ModelError && error.code !== 'ERR_INLAY_MODEL_UNSUPPORTED';
 }
 
+/** Whether a provider computes on the CPU, by the names that inference libraries give it. */
+export function isCpu(provider: string): boolean {
+  return provider === 'cpu' || provider === 'wasm' || provider === 'tensorflow';
+}
+
 /**
  * Runs a session once on example feeds.
+ * @param sizes - sizes of symbolic dimensions. Default: 1.
  * @throws what the run throws, unless the feeds had to be guessed and the model may rightly refuse them.
  */
-export async function warmUp(session: Session): Promise<void> {
-  const { feeds, guessed } = exampleFeeds(session.signature);
+export async function warmUp(session: Session, sizes?: Readonly<Record<string, number>>): Promise<void> {
+  const { feeds, guessed } = exampleFeeds(session.signature, sizes);
   try {
     await session.run(feeds);
   } catch (error) {
-    const cpu = session.provider === 'cpu' || session.provider === 'wasm';
-    if (!guessed || !cpu) throw error;
+    if (!guessed || !isCpu(session.provider)) throw error;
   }
 }
 
@@ -217,8 +232,9 @@ async function keepFaster(
     });
     return present;
   }
-  if (!agree(expected.outputs, got.outputs)) {
-    const reason = `its outputs differ from ${present.session.provider}'s`;
+  const found = difference(expected.outputs, got.outputs);
+  if (found !== undefined) {
+    const reason = `its outputs differ from those of ${present.session.provider}: ${found}`;
     await lose(rival, { outcome: 'refused', reason, runMs: got.runMs });
     return present;
   }
@@ -242,22 +258,6 @@ async function timeRuns(
   }
   times.sort((a, b) => a - b);
   return { outputs, runMs: times[REPEATS >> 1] as number };
-}
-
-/** Equal, or for floats within what arithmetic in another order may change: 1e-3 relative, 1e-4 absolute. */
-function agree(a: TensorMap, b: TensorMap): boolean {
-  return Object.entries(a).every(([name, tensor]) => {
-    const left: ArrayLike<unknown> = tensor.data;
-    const right: ArrayLike<unknown> = b[name]?.data ?? [];
-    if (left.length !== right.length) return false;
-    const isFloat = tensor.data instanceof Float32Array || tensor.data instanceof Float64Array;
-    for (let i = 0; i < left.length; i += 1) {
-      const [x, y] = [left[i], right[i]];
-      if (Object.is(x, y)) continue;
-      if (!isFloat || !(Math.abs(Number(x) - Number(y)) <= 1e-4 + 1e-3 * Math.abs(Number(x)))) return false;
-    }
-    return true;
-  });
 }
 
 function unavailable(reason: string): BackendError {

@@ -11,13 +11,21 @@ export interface ExampleFeeds {
   readonly guessed: boolean;
 }
 
-/** Makes all-zero feeds (empty strings) with every symbolic size 1, for warming a session up. */
-export function exampleFeeds(signature: Signature): ExampleFeeds {
+/**
+ * Makes all-zero feeds (empty strings) for warming a session up.
+ * @param known - sizes of symbolic dimensions by name. Default: 1.
+ */
+export function exampleFeeds(
+  signature: Signature,
+  known: Readonly<Record<string, number>> = {},
+): ExampleFeeds {
   let guessed = false;
   const feeds: Record<string, Tensor> = {};
   for (const { name, dtype, shape } of signature.inputs) {
     guessed ||= shape === null || shape.slice(1).some((dimension) => typeof dimension !== 'number');
-    const sizes = (shape ?? [1]).map((dimension) => (typeof dimension === 'number' ? dimension : 1));
+    const sizes = (shape ?? [1]).map((dimension) =>
+      typeof dimension === 'number' ? dimension : (known[dimension ?? ''] ?? 1),
+    );
     feeds[name] = new Tensor(dtype, sizes, zeros(dtype, sizeOf(sizes)));
   }
   return { feeds, guessed };

@@ -1,8 +1,18 @@
 import { isInlayError, ModelError } from '../core/errors.ts';
-import type { Release, Sync } from '../update/sync.ts';
+import type { DownloadListener, Release, Sync } from '../update/sync.ts';
 import { assertReplaces } from './replaces.ts';
 import type { Serving } from './serving.ts';
 import type { ManagedModel, Model } from './model.ts';
+
+/** What {@link followReleases} does with releases. */
+export interface FollowParts {
+  /** Opens a release beside the present one, if there is one. */
+  readonly open: (release: Release, present: Serving | undefined) => Promise<Serving>;
+  /** Makes a model of the first release. */
+  readonly manage: (serving: Serving) => Promise<ManagedModel>;
+  /** Hears of the first download. */
+  readonly onDownload?: DownloadListener | undefined;
+}
 
 /**
  * Opens the release that this device should run, and moves on to others as the sync server offers them.
@@ -16,8 +26,7 @@ import type { ManagedModel, Model } from './model.ts';
 export async function followReleases(
   sync: Sync,
   name: string,
-  open: (release: Release, present: Serving | undefined) => Promise<Serving>,
-  manage: (serving: Serving) => Promise<ManagedModel>,
+  { open, manage, onDownload }: FollowParts,
 ): Promise<Model> {
   sync.start();
   let managed: ManagedModel | undefined;
@@ -46,7 +55,7 @@ export async function followReleases(
   };
 
   const update = async (): Promise<void> => {
-    const offered = await sync.resolve(name);
+    const offered = await sync.resolve(name, managed === undefined ? onDownload : undefined);
     if (offered === undefined) return;
     if (offered.path !== running) await move(offered);
     await sync.commit(name, offered);

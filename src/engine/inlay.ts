@@ -11,6 +11,7 @@ import type * as Remote from '../update/remote.ts';
 import type { Release, Sync, SyncInfo } from '../update/sync.ts';
 import type { DevicePreference } from './candidates.ts';
 import type { ManagedModel, Model, ModelParts, RunOptions } from './model.ts';
+import { shield, type ProgressListener } from './progress.ts';
 import type * as Pipelines from './pipeline.ts';
 import type { PipelineDefinition, PipelineInputs, PipelineOutputs } from './pipeline-definition.ts';
 import type { SchedulingOptions } from './scheduling-options.ts';
@@ -45,6 +46,11 @@ export interface InlayOptions {
    * that were not used for longest leave memory, and come back with their next call. Default: no limit.
    */
   readonly memoryBudgetBytes?: number;
+  /**
+   * Bytes of the largest model that is downloaded. Default 2 GiB; in browsers on iOS, which end pages that take more
+   * memory than they like, 200 MiB.
+   */
+  readonly maxModelBytes?: number;
   /** Hears of decisions and faults. pino fits as it is. Default: nobody. */
   readonly logger?: Logger;
   /** The cache of answers that models loaded with `predictions: true` share. */
@@ -78,6 +84,8 @@ export interface LoadOptions extends SchedulingOptions, Pick<RunOptions, 'deadli
    * priority of the first. Default false; for models that give the same for the same.
    */
   readonly predictions?: boolean;
+  /** Hears how far the load is, a download piece by piece. */
+  readonly onProgress?: ProgressListener;
   /** Gives the load up: it rejects with `signal.reason`, and a model that is there nevertheless is closed. */
   readonly signal?: AbortSignal;
 }
@@ -156,15 +164,16 @@ const MODEL_CAP_BYTES = 2 ** 31;
 export function assembleInlay(parts: InlayParts): Inlay {
   const { platform, store, backends } = parts;
   if (parts.sync !== undefined) assertSync(parts.sync);
-  const { memoryBudgetBytes = 1, intraOpThreads = 1 } = parts;
+  const { memoryBudgetBytes = 1, intraOpThreads = 1, maxModelBytes = MODEL_CAP_BYTES } = parts;
   if (
     intraOpThreads !== 'auto' &&
     !(Number.isInteger(intraOpThreads) && intraOpThreads >= 1 && intraOpThreads <= 1024)
   ) {
     throw new RangeError(`intraOpThreads is 'auto' or a whole number from 1 to 1024, got ${intraOpThreads}.`);
   }
-  if (!(typeof memoryBudgetBytes === 'number' && memoryBudgetBytes > 0)) {
-    throw new RangeError(`memoryBudgetBytes is a number of bytes above 0, got ${memoryBudgetBytes}.`);
+  for (const [name, bytes] of Object.entries({ memoryBudgetBytes, maxModelBytes })) {
+    if (typeof bytes === 'number' && bytes > 0) continue;
+    throw new RangeError(`${name} is a number of bytes above 0, got ${String(bytes)}.`);
   }
   const models = new Set<ManagedModel>();
   /** Loads under way, those included that nobody waits for any more. */
@@ -176,12 +185,14 @@ export function assembleInlay(parts: InlayParts): Inlay {
   let closing: Promise<void> | undefined;
   const closes = new AbortController();
   /** Finds a file. What comes in over a network is not waited for when everything is being closed. */
-  const find = (file: FileReference, signal?: AbortSignal): Promise<ModelSource> =>
-    orAbort(locate(parts, file, signal), closes.signal);
+  const find = (
+    file: FileReference,
+    options: Pick<LoadOptions, 'signal' | 'onProgress'> = {},
+  ): Promise<ModelSource> => orAbort(locate(parts, file, options), closes.signal);
 
   const startSync = async (options: SyncOptions): Promise<Sync> => {
     const { createSync } = await parts.remote();
-    sync = createSync({ ...options, platform, store });
+    sync = createSync({ ...options, platform, store, maxModelBytes });
     return sync;
   };
 
@@ -209,12 +220,21 @@ export function assembleInlay(parts: InlayParts): Inlay {
   const load = async (reference: ModelReference, options: LoadOptions = {}): Promise<Model> => {
     if (closing !== undefined) throw closedError('This Inlay');
     assertReference(reference);
-    const { signal } = options;
+    const { signal, onProgress } = options;
     signal?.throwIfAborted();
+    const shielded: LoadOptions =
+      onProgress === undefined
+        ? options
+        : {
+            ...options,
+            onProgress: shield(onProgress, (error) => {
+              parts.logger?.warn({ err: error }, 'A listener for progress failed.');
+            }),
+          };
     const loading =
       typeof reference === 'object' && 'name' in reference
-        ? loadByName(reference.name, options)
-        : loadFrom(reference, options);
+        ? loadByName(reference.name, shielded)
+        : loadFrom(reference, shielded);
     const opened = loading.catch((error: unknown) => {
       // What fails while everything is being closed fails because of that.
       throw closing === undefined ? error : closedError('This Inlay');
@@ -234,8 +254,8 @@ export function assembleInlay(parts: InlayParts): Inlay {
     const { open, openVariants, partsOf } = await start();
     const modelParts = partsOf(undefined, options);
     const serving = isFile(reference)
-      ? await open(await find(reference, options.signal), modelParts, options)
-      : await openVariants(reference, find, modelParts, options);
+      ? await open(await find(reference, options), modelParts, options)
+      : await openVariants(reference, (file) => find(file), modelParts, options);
     return (await manage(modelParts, serving)).model;
   };
 
@@ -256,9 +276,16 @@ export function assembleInlay(parts: InlayParts): Inlay {
       return open(source, modelParts, { ...options, version, costs: present?.costs(), mustRun: true });
     };
     const { followReleases } = await parts.engine();
-    return followReleases(await (starting ??= startSync(parts.sync)), name, openRelease, (serving) =>
-      manage(modelParts, serving),
-    );
+    const { onProgress } = options;
+    return followReleases(await (starting ??= startSync(parts.sync)), name, {
+      open: openRelease,
+      manage: (serving) => manage(modelParts, serving),
+      onDownload:
+        onProgress &&
+        ((loadedBytes, totalBytes) => {
+          onProgress({ phase: 'download', loadedBytes, totalBytes });
+        }),
+    });
   };
 
   const inlay: Inlay = {
@@ -334,17 +361,26 @@ function assertSync({ url, root }: SyncOptions): void {
 }
 
 async function locate(
-  { platform, remote }: InlayParts,
+  { platform, remote, maxModelBytes = MODEL_CAP_BYTES }: InlayParts,
   reference: FileReference,
-  signal: AbortSignal | undefined,
+  { signal, onProgress }: Pick<LoadOptions, 'signal' | 'onProgress'>,
 ): Promise<ModelSource> {
   if (reference instanceof ArrayBuffer) return { bytes: new Uint8Array(reference) };
   if (ArrayBuffer.isView(reference)) return { bytes: reference };
   const { files } = platform;
   if (files === undefined || /^(https?|blob|data):/.test(String(reference))) {
     const { fetchBytes } = await remote();
-    const response = await fetchBytes(platform, String(reference), { capBytes: MODEL_CAP_BYTES, signal });
-    return { bytes: response.bytes };
+    const url = String(reference);
+    const { bytes } = await fetchBytes(platform, url, {
+      capBytes: maxModelBytes,
+      signal,
+      onProgress:
+        onProgress &&
+        ((loadedBytes, totalBytes) => {
+          onProgress({ phase: 'download', loadedBytes, ...(totalBytes !== undefined && { totalBytes }) });
+        }),
+    });
+    return { bytes, url };
   }
   const path = files.resolve(reference);
   if ((await files.size(path)) === undefined) {

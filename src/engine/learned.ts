@@ -1,10 +1,11 @@
 /** What was learned about running a model on this machine, kept in the store so that a restart starts warm. */
 import type { ModelSource, Placement } from '../core/backend.ts';
-import { fromUtf8, toHex, toUtf8 } from '../core/bytes.ts';
+import { fromUtf8, toUtf8 } from '../core/bytes.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
 import type { LanesRecord } from '../schedule/lanes.ts';
+import { digestOf, openPage } from './page.ts';
 
 /** What was measured to decide how a model runs, in words. */
 export interface Reasons {
@@ -24,6 +25,8 @@ export function reasonsOf({ placementReason, threadsReason }: Reasons): Reasons 
 
 /** What is remembered. */
 export interface Learned extends Reasons {
+  readonly backend: string;
+  readonly provider: string;
   readonly placement: Placement;
   readonly intraOpThreads: number;
   readonly unbatchable?: string;
@@ -49,9 +52,7 @@ export interface NotebookOptions {
   readonly tolerance?: unknown;
 }
 
-const FORMAT = 1;
-/** Models that come as more bytes than this have no page. */
-const HASHED_BYTES = 2 ** 24;
+const FORMAT = 2;
 
 /** Opens the page of a model. */
 export async function createNotebook(
@@ -59,46 +60,29 @@ export async function createNotebook(
   source: ModelSource,
   options: NotebookOptions,
 ): Promise<Notebook> {
-  const { platform, store, logger } = parts;
-  const name = await pageOf(platform, source, options).catch(() => undefined);
-  if (name === undefined) return { learned: undefined, write: () => {}, settled: async () => {} };
-  const text = await store.readRecord(name).catch(() => undefined);
-  let writing: Promise<unknown> = Promise.resolve();
+  const content = await stampOf(parts.platform, source).catch(() => undefined);
+  if (content === undefined) return { learned: undefined, write: () => {}, settled: async () => {} };
+  const { device, placement, intraOpThreads, maxBatch, tolerance } = options;
+  const { hardware } = parts.platform;
+  const how = [content, hardware, device, placement, intraOpThreads, maxBatch, tolerance];
+  const page = openPage(parts, 'learned', how);
+  const text = await page.read();
   return {
     learned: text && parseLearned(text),
     write: (learned) => {
-      const content = toUtf8(JSON.stringify({ format: FORMAT, ...learned }));
-      writing = store
-        .updateRecord(name, () => content)
-        .catch((error: unknown) => {
-          logger.debug({ err: error }, 'What was learned about a model could not be kept.');
-        });
+      page.write(toUtf8(JSON.stringify({ format: FORMAT, ...learned })));
     },
-    settled: async () => void (await writing),
+    settled: page.settled,
   };
 }
 
-async function pageOf(
-  platform: Platform,
-  source: ModelSource,
-  { device, placement, intraOpThreads, maxBatch, tolerance }: NotebookOptions,
-): Promise<string | undefined> {
-  const { files, hardware } = platform;
-  // Where hashing is not native, it would cost more than is won; and it blocks the thread.
-  if (files === undefined || hardware === undefined) return undefined;
-  if (source.path === undefined && source.bytes.length > HASHED_BYTES) return undefined;
-  const content =
-    source.path === undefined
-      ? hashOf(platform, source.bytes)
-      : `${source.path} ${await files.stamp(source.path)}`;
-  const how = JSON.stringify([content, hardware, device, placement, intraOpThreads, maxBatch, tolerance]);
-  return `learned-${hashOf(platform, toUtf8(how)).slice(0, 32)}`;
-}
-
-function hashOf(platform: Platform, bytes: Uint8Array): string {
-  const hash = platform.createSha256();
-  hash.update(bytes);
-  return toHex(hash.digest());
+/** What tells a model from others and from its own past; `undefined` where that would cost more than is won. */
+async function stampOf(platform: Platform, source: ModelSource): Promise<string | undefined> {
+  const { files, hardware, digest } = platform;
+  if (hardware === undefined) return undefined;
+  if (source.path !== undefined) return `${source.path} ${await files?.stamp(source.path)}`;
+  // Where hashing is not native, it blocks the thread.
+  return digest === undefined ? undefined : digestOf(platform, source.bytes);
 }
 
 /** Reads a page. Whatever does not look right is forgotten: it can be measured again. */
@@ -107,8 +91,9 @@ function parseLearned(text: Uint8Array): Learned | undefined {
     const { format, ...page } = JSON.parse(fromUtf8(text)) as { format: number } & Learned;
     const isPlaced =
       page.placement === 'inline' || page.placement === 'worker' || page.placement === 'process';
-    const texts: readonly unknown[] = [page.placementReason, page.threadsReason, page.unbatchable];
-    const areTexts = texts.every((each) => each === undefined || typeof each === 'string');
+    const { backend, provider, placementReason = '', threadsReason = '', unbatchable = '' } = page;
+    const texts: readonly unknown[] = [backend, provider, placementReason, threadsReason, unbatchable];
+    const areTexts = texts.every((each) => typeof each === 'string');
     const isWhole = format === FORMAT && isPlaced && isCount(page.intraOpThreads) && areTexts;
     return isWhole && areLanes(page.lanes) ? page : undefined;
   } catch {

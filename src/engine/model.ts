@@ -14,7 +14,7 @@ import {
   type OutputsOptions,
   type Source,
 } from './run-all.ts';
-import type { Serving } from './serving.ts';
+import type { Degraded, Serving } from './serving.ts';
 import type { ModelTypes, OutputName, OutputsOf } from './typed.ts';
 
 /** Options of {@link Model.run}. */
@@ -55,6 +55,8 @@ export interface ModelEvents {
   readonly swapped: { readonly from: string | undefined; readonly to: string | undefined };
   /** A new version could not be taken; the present one goes on. */
   readonly 'update-failed': { readonly error: unknown };
+  /** The GPU broke down too often; calls are answered by the CPU from now on. */
+  readonly degraded: Degraded;
 }
 
 /** A loaded model. Under a name, it follows the versions that the sync server offers; calls never see the change. */
@@ -154,6 +156,7 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
   });
   const createLease = (serving: Serving): Lease => {
     const { signature } = serving;
+    serving.onDegraded((degraded) => emitter.emit('degraded', degraded));
     const created: Lease = {
       serving,
       bind: createFeedBinder(signature),

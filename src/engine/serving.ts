@@ -19,16 +19,20 @@ import type { QueueInfo } from '../schedule/queue-options.ts';
 import type { Queue, Scheduler } from '../schedule/scheduler.ts';
 import { calibrate, tryBatching } from './batching.ts';
 import {
+  isCpu,
   openSession,
   warmUp,
   type Attempt,
   type DevicePreference,
   type OpenedSession,
 } from './candidates.ts';
+import type { Demotions } from './demotions.ts';
 import { createNotebook, reasonsOf, type Learned, type Reasons } from './learned.ts';
 import type { Memory, MemoryEntry } from './memory.ts';
 import { chooseInline, chooseThreads, placedAt, withinCores } from './placement.ts';
+import type { ProgressListener } from './progress.ts';
 import type { SchedulingOptions } from './scheduling-options.ts';
+import { withStandIn } from './stand-in.ts';
 import type { VariantAttempt } from './variants-compare.ts';
 
 /** A model version that answers calls. */
@@ -39,6 +43,8 @@ export interface Serving {
   readonly signature: Signature;
   /** Runs feeds that are complete and fit; see {@link Queue.run}. */
   run(feeds: TensorMap, call: CallOptions, onSettled: () => void): Promise<TensorMap>;
+  /** Tells when it goes on with another execution provider, because the one that was chosen broke down too often. */
+  onDegraded(listener: (degraded: Degraded) => void): void;
   /** Whether it has to stay in memory. */
   pin(isPinned: boolean): void;
   /** Costs that were learned, by lane. */
@@ -46,6 +52,14 @@ export interface Serving {
   info(): ServingInfo;
   /** Frees it. To be called when all its calls have settled. Safe to call twice. */
   close(): Promise<void>;
+}
+
+/** That a model goes on with another execution provider. */
+export interface Degraded {
+  readonly from: string;
+  readonly to: string;
+  /** What became of the one that was chosen, in words. */
+  readonly reason: string;
 }
 
 /** How a model is served, and why so. */
@@ -76,6 +90,7 @@ export interface ServingParts {
   readonly backends: readonly Backend[];
   readonly scheduler: Scheduler;
   readonly memory: Memory;
+  readonly demotions: Demotions;
   readonly logger: Logger;
 }
 
@@ -88,6 +103,7 @@ export interface ServingOptions extends SchedulingOptions {
   /** What was learned about the version that is served now: where a new one starts. */
   readonly costs?: LanesRecord | undefined;
   readonly metrics: Metrics;
+  readonly onProgress?: ProgressListener | undefined;
   /** Refuses a model whose first run fails. Otherwise it may still take other feeds than those made up for it. */
   readonly mustRun?: boolean | undefined;
 }
@@ -115,7 +131,37 @@ export async function openServing(
     const session = { ...placed.session, grow: () => (memory.fits(fileBytes) ? grow() : undefined) };
     return { ...placed, session };
   };
-  let opened = withinBudget(await openAtBest(parts, source, options, learned));
+  let tellDegraded: (degraded: Degraded) => void = () => {};
+  /** A GPU may be lost at any moment; the CPU stays. */
+  const withCpuBehind = (placed: Placed): Placed => {
+    const { device } = options;
+    const behind = typeof device === 'string' ? (device === 'auto' ? 'cpu' : []) : device.filter(isCpu);
+    if (isCpu(placed.session.provider) || behind.length === 0) return placed;
+    const { backend } = placed;
+    let next: OpenedSession;
+    const session = withStandIn(placed.session, {
+      count: (provider, error) => parts.demotions.count(backend, provider, error),
+      open: async () => {
+        next = await openSession(platform, parts.backends, source, behind);
+        return next.session;
+      },
+      onMoved: (from, to, reason) => {
+        const gone = opened.attempts.map((attempt): Attempt =>
+          attempt.outcome === 'chosen' ? { ...attempt, outcome: 'refused', reason } : attempt,
+        );
+        opened = { session, backend: next.backend, attempts: [...gone, ...next.attempts] };
+        tellDegraded({ from, to: to.provider, reason });
+      },
+    });
+    return { ...placed, session };
+  };
+  const openPlaced = async (): Promise<Placed> =>
+    withCpuBehind(withinBudget(await openAtBest(parts, source, options, learned)));
+  const tell = (phase: 'open' | 'warm-up'): void => {
+    options.onProgress?.({ phase, loadedBytes: fileBytes, totalBytes: fileBytes });
+  };
+  tell('open');
+  let opened = await openPlaced();
   const { signature } = opened.session;
   let queue: Queue | undefined = openQueue(parts, opened, options, learned);
   let reopening: Promise<Queue> | undefined;
@@ -124,6 +170,7 @@ export async function openServing(
   let padding: ProvenPadding | undefined;
 
   try {
+    tell('warm-up');
     if (options.padding !== undefined) {
       // Proofs are made when nothing else waits.
       const prove = (feeds: TensorMap): Promise<TensorMap> => send(feeds, { priority: -100 }, () => {});
@@ -134,6 +181,7 @@ export async function openServing(
         if (options.mustRun) throw error;
       });
     }
+    await warmSizes(opened.session, options);
     if (learned === undefined) {
       const unbatchable = await tryBatching(opened.session, options);
       if (unbatchable !== undefined) {
@@ -161,7 +209,7 @@ export async function openServing(
   };
   const bringBack = async (): Promise<Queue> => {
     try {
-      opened = withinBudget(await openAtBest(parts, source, options, learned));
+      opened = await openPlaced();
       queue = openQueue(parts, opened, options, learned);
       memory.grown(entry);
       return queue;
@@ -232,6 +280,9 @@ export async function openServing(
       if (padded.ratio === 0) return send(feeds, call, onSettled);
       return send(padded.feeds, { ...call, paddingRatio: padded.ratio }, onSettled).then(padded.strip);
     },
+    onDegraded: (listener) => {
+      tellDegraded = listener;
+    },
     pin: (isPinned) => {
       entry.isPinned = isPinned;
       memory.settle();
@@ -267,6 +318,8 @@ export async function openServing(
   };
 }
 
+const BEFORE = 'it was the fastest when the model was first loaded here';
+
 interface Placed extends Reasons {
   readonly session: Session;
   readonly backend: string;
@@ -275,35 +328,54 @@ interface Placed extends Reasons {
 
 /** Opens a session on the best candidate, in the best place, with the best number of threads. */
 async function openAtBest(
-  { platform, backends }: ServingParts,
+  { platform, backends, demotions }: ServingParts,
   source: ModelSource,
   { device, placement, intraOpThreads = 1 }: ServingOptions,
   learned: Learned | undefined,
 ): Promise<Placed> {
   const at = placement === 'auto' ? learned?.placement : placement;
   const candidates = at === undefined ? backends : backends.map((backend) => placedAt(backend, at));
-  const open = (
-    threads: number,
-    from: readonly Backend[] = candidates,
-    on = device,
-  ): Promise<OpenedSession> => openSession(platform, from, source, on, { intraOpThreads: threads });
+  const threads = intraOpThreads === 'auto' ? (learned?.intraOpThreads ?? 1) : intraOpThreads;
+  await demotions.read();
+  const open = (on: DevicePreference, from = candidates, count = threads): Promise<OpenedSession> =>
+    openSession(platform, from, source, on, { intraOpThreads: count }, demotions.refusal);
 
-  let opened: Placed = await open(
-    intraOpThreads === 'auto' ? (learned?.intraOpThreads ?? 1) : intraOpThreads,
-  );
+  let opened: Placed | undefined;
+  if (device === 'auto' && learned !== undefined) {
+    const before = candidates.filter(({ name }) => name === learned.backend);
+    opened = await open([learned.provider], before).then(
+      (found) => ({ ...found, attempts: found.attempts.map((attempt) => ({ ...attempt, reason: BEFORE })) }),
+      () => undefined,
+    );
+  }
+  opened ??= await open(device);
+  const { backend, session } = opened;
   if (at === undefined) {
-    const inline = backends.find(({ name }) => name === opened.backend)?.elsewhere?.inline;
+    const inline = backends.find(({ name }) => name === backend)?.elsewhere?.inline;
     if (inline !== undefined) {
-      const near = () => inline.createSession(source, { provider: opened.session.provider });
-      opened = { ...opened, ...(await chooseInline(platform, opened.session, near)) };
+      const near = (): Promise<Session> =>
+        inline.createSession(source, { provider: session.provider, intraOpThreads: threads });
+      opened = { ...opened, ...(await chooseInline(platform, session, near)) };
     }
   }
   if (intraOpThreads === 'auto' && learned === undefined && opened.session.placement !== 'inline') {
-    const wide = async (threads: number): Promise<Session> =>
-      (await open(threads, candidates, [opened.session.provider])).session;
+    const wide = async (count: number): Promise<Session> =>
+      (await open([session.provider], candidates, count)).session;
     opened = { ...opened, ...(await chooseThreads(platform, opened.session, wide)) };
   }
-  return { ...opened, ...reasonsOf(learned ?? opened), session: withinCores(platform, opened.session) };
+  return {
+    ...opened,
+    ...reasonsOf(opened.session),
+    ...reasonsOf(opened),
+    ...(learned !== undefined && reasonsOf(learned)),
+    session: withinCores(platform, opened.session),
+  };
+}
+
+/** GPUs compile their kernels for each size when it first comes. */
+async function warmSizes(session: Session, { padding }: ServingOptions): Promise<void> {
+  if (padding?.sizes === undefined || isCpu(session.provider)) return;
+  for (const size of padding.sizes) await warmUp(session, { [padding.dimension]: size }).catch(() => {});
 }
 
 function openQueue(
@@ -322,9 +394,11 @@ function openQueue(
 }
 
 function learn(placed: Placed, queue: Queue): Learned {
-  const { placement, intraOpThreads = 1 } = placed.session;
+  const { provider, placement, intraOpThreads = 1 } = placed.session;
   const { unbatchable } = queue.info();
   return {
+    backend: placed.backend,
+    provider,
     placement,
     intraOpThreads,
     ...reasonsOf(placed),

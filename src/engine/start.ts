@@ -7,6 +7,7 @@ import { createMetrics } from '../schedule/metrics.ts';
 import { createPredictions, type Predictions, type PredictionsStats } from '../schedule/predictions.ts';
 import { createScheduler } from '../schedule/scheduler.ts';
 import type { FileReference, InlayParts, LoadOptions, VariantsReference } from './inlay.ts';
+import { createDemotions } from './demotions.ts';
 import { createMemory } from './memory.ts';
 import { assertCall, type ManagedModel, type ModelParts } from './model.ts';
 import { assertScheduling } from './scheduling-options.ts';
@@ -46,7 +47,8 @@ export function createMachine(parts: InlayParts, tracing: Tracing | undefined): 
   const memory = createMemory(memoryBudgetBytes, (error) => {
     logger.warn({ err: error }, 'A model could not leave memory.');
   });
-  const servingParts = { ...parts, scheduler, memory, logger };
+  const demotions = createDemotions({ platform, store: parts.store, logger });
+  const servingParts = { ...parts, scheduler, memory, demotions, logger };
   const servingOptions = <Options extends LoadOptions>(
     { metrics }: ModelParts,
     options: Options,

@@ -17,8 +17,10 @@ import { Tensor } from '../core/tensor.ts';
 import type { CallOptions } from '../schedule/job.ts';
 import { createMetrics } from '../schedule/metrics.ts';
 import { predictionKey } from '../schedule/prediction-key.ts';
+import { contentOf, hashOf, openPage } from './page.ts';
 import {
   openServing,
+  type Degraded,
   type Serving,
   type ServingInfo,
   type ServingOptions,
@@ -168,6 +170,7 @@ function serve(shared: Shared, choice: Choice, page: Page | undefined): VariantS
   let active = choice.opened;
   let { attempts } = choice;
   let isPinned = false;
+  let tellDegraded: (degraded: Degraded) => void = () => {};
   let failures = 0;
   let replacing: Promise<void> | undefined;
   let closed: Promise<void> | undefined;
@@ -204,6 +207,7 @@ function serve(shared: Shared, choice: Choice, page: Page | undefined): VariantS
     );
     const old = active;
     active = next;
+    active.serving.onDegraded(tellDegraded);
     next.enter(isPinned);
     retire(old);
   };
@@ -271,6 +275,10 @@ function serve(shared: Shared, choice: Choice, page: Page | undefined): VariantS
       return active.name;
     },
     run: (feeds, call, onSettled) => run(feeds, call).finally(onSettled),
+    onDegraded: (listener) => {
+      tellDegraded = listener;
+      active.serving.onDegraded(listener);
+    },
     pin: (pinned) => {
       isPinned = pinned;
       active.serving.pin(pinned);
@@ -291,46 +299,28 @@ async function pageOf(
   { parts, variants, rules, options }: Shared,
   located: ReadonlyMap<VariantSource, Promise<ModelSource>>,
 ): Promise<Page | undefined> {
-  const { platform, store, logger } = parts;
+  const { platform } = parts;
   const digests = await Promise.all(
-    variants.map(async (variant) => digestOf(platform, (await located.get(variant)) as ModelSource)),
+    variants.map(async (variant) => contentOf(platform, (await located.get(variant)) as ModelSource)),
   ).catch(() => undefined);
   if (digests === undefined) return undefined;
   const names = variants.map(({ name }) => name);
   const { device, placement, intraOpThreads, maxBatch, tolerance } = options;
-  const how = JSON.stringify([
+  const page = openPage(parts, 'variant', [
     [names, digests, rules.tolerance, rules.tolerances],
     [platform.runtime, platform.hardware, parts.backends.map(({ name }) => name)],
     [device, placement, intraOpThreads, maxBatch, tolerance],
   ]);
-  const record = `variant-${hashOf(platform, toUtf8(how)).slice(0, 32)}`;
-  let writing: Promise<unknown> = Promise.resolve();
   return {
     read: async () => {
-      const text = await store.readRecord(record).catch(() => undefined);
+      const text = await page.read();
       return text && parseComparison(text, names);
     },
     write: (comparison) => {
-      const content = encodeComparison(comparison);
-      writing = store
-        .updateRecord(record, () => content)
-        .catch((error: unknown) => {
-          logger.debug({ err: error }, 'Which variant of a model is the fastest could not be kept.');
-        });
+      page.write(encodeComparison(comparison));
     },
-    settled: async () => void (await writing),
+    settled: page.settled,
   };
-}
-
-async function digestOf(platform: Platform, { path, bytes }: ModelSource): Promise<string> {
-  if (path === undefined) return hashOf(platform, bytes);
-  return platform.files?.sha256(path) ?? path;
-}
-
-function hashOf(platform: Platform, bytes: Uint8Array): string {
-  const hash = platform.createSha256();
-  hash.update(bytes);
-  return toHex(hash.digest());
 }
 
 function assertRules(
@@ -370,7 +360,7 @@ function goldenDigest(platform: Platform, goldens: readonly Golden[]): string {
     outputs && key(outputs),
     tolerance,
   ]);
-  return hashOf(platform, toUtf8(JSON.stringify(parts)));
+  return hashOf(platform, JSON.stringify(parts));
 }
 
 /** Elements of each output that are remembered. */

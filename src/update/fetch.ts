@@ -1,6 +1,6 @@
 /** Bounded GET requests whose failures say what went wrong. */
 
-import { concatBytes, fromUtf8 } from '../core/bytes.ts';
+import { concatBytes, fromUtf8, showUtf8 } from '../core/bytes.ts';
 import { NetworkError, TrustError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 
@@ -12,6 +12,8 @@ export interface FetchOptions {
   readonly timeoutMs?: number | undefined;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal | undefined;
+  /** Told of every piece: bytes read so far, and how many there are where the server says so. */
+  readonly onProgress?: ((loadedBytes: number, totalBytes: number | undefined) => void) | undefined;
 }
 
 /** A body that was read to its end. */
@@ -46,21 +48,22 @@ export async function fetchBytes(
   url: string,
   options: FetchOptions,
 ): Promise<Fetched> {
-  const { capBytes } = options;
+  const { capBytes, onProgress } = options;
   const stream = await openStream(platform, url, options);
   try {
     const pieces: Uint8Array[] = [];
     let length = 0;
+    // The length of a compressed body is that of what travels.
+    const told = stream.headers.has('content-encoding')
+      ? NaN
+      : Number(stream.headers.get('content-length') ?? NaN);
+    const totalBytes = Number.isNaN(told) ? undefined : told;
+    if (totalBytes !== undefined && totalBytes > capBytes) throw tooLong(url, capBytes);
     for (let piece = await stream.read(); piece; piece = await stream.read()) {
       length += piece.length;
-      if (length > capBytes) {
-        throw new TrustError(
-          'ERR_INLAY_LENGTH',
-          `${shownUrl(url)} sends more than the ${capBytes} bytes that are accepted; check what the server has there.`,
-          { details: { url: shownUrl(url), capBytes } },
-        );
-      }
+      if (length > capBytes) throw tooLong(url, capBytes);
       pieces.push(piece);
+      onProgress?.(length, totalBytes);
     }
     return {
       status: stream.status,
@@ -227,9 +230,17 @@ function wrongStatus(
   );
 }
 
+function tooLong(url: string, capBytes: number): TrustError {
+  return new TrustError(
+    'ERR_INLAY_LENGTH',
+    `${shownUrl(url)} sends more than the ${capBytes} bytes that are accepted; check what the server has there.`,
+    { details: { url: shownUrl(url), capBytes } },
+  );
+}
+
 /** Builds the error for a body that is something else than was asked for; it shows how the body begins. */
 export function wrongContent(url: string, body: Uint8Array, expected: string, cause?: unknown): NetworkError {
-  const begins = new TextDecoder().decode(body.subarray(0, 60)).replace(/\s+/g, ' ');
+  const begins = showUtf8(body.subarray(0, 60)).replace(/\s+/g, ' ');
   return new NetworkError(
     'ERR_INLAY_HTTP_CONTENT',
     `${shownUrl(url)} answers with something else than ${expected}, beginning with ${JSON.stringify(begins)}; ` +

@@ -1,5 +1,5 @@
 import { toUtf8 } from '../core/bytes.ts';
-import { closedError } from '../core/errors.ts';
+import { closedError, ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { fullJitter, retry, retryAfterMs } from '../core/retry.ts';
 import type { Blob, Store } from '../core/store.ts';
@@ -11,7 +11,7 @@ import { intactBlob } from './intact.ts';
 import type { Plan, PlanEntry } from './plan.ts';
 import { refresh } from './refresh.ts';
 import { resolvePlan } from './resolve.ts';
-import { installId, openState } from './state.ts';
+import { installId, neededBlobs, openState } from './state.ts';
 
 /** Options of {@link createSync}. */
 export interface SyncParts {
@@ -25,6 +25,8 @@ export interface SyncParts {
   readonly channel?: string;
   /** Milliseconds between two polls, at least 100. Default 3,600,000. */
   readonly pollMs?: number;
+  /** Bytes of the largest release that is downloaded. Default: no limit. */
+  readonly maxModelBytes?: number | undefined;
   /** Told of every check that fails. */
   readonly onError?: (error: unknown) => void;
 }
@@ -32,6 +34,15 @@ export interface SyncParts {
 /** A release whose verified content is in the store. */
 export interface Release extends PlanEntry {
   readonly blob: Blob;
+}
+
+/** Hears how many bytes of a download have come in, and how many there are. */
+export type DownloadListener = (loadedBytes: number, totalBytes: number) => void;
+
+/** A download under way, for all that wait for it. */
+interface Download {
+  readonly blob: Promise<Blob>;
+  readonly listeners: Set<DownloadListener>;
 }
 
 /** A release that does not work on this device. */
@@ -71,10 +82,12 @@ export interface Sync {
   /**
    * Finds the release of a model that this device should run, and downloads it if need be.
    * @returns `undefined` while there is none: no metadata yet, no plan, not in this device's bucket, or rejected.
+   * @param onProgress - told of every piece of the download: bytes that have come in, and all there are.
    * @throws {@link TrustError}: `ERR_INLAY_EXPIRED`, `ERR_INLAY_PLAN_INVALID`, `ERR_INLAY_LENGTH`, `ERR_INLAY_HASH`;
-   * {@link NetworkError}, {@link StoreError}.
+   * {@link ModelError} `ERR_INLAY_MODEL_UNSUPPORTED` for one that is too large for this device; {@link NetworkError},
+   * {@link StoreError}.
    */
-  resolve(model: string): Promise<Release | undefined>;
+  resolve(model: string, onProgress?: DownloadListener): Promise<Release | undefined>;
   /** Gives the release that was committed last, without any network; `undefined` if there is none. */
   committed(model: string): Promise<Release | undefined>;
   /** Remembers a release that was opened and runs: with it this device starts next time, also offline. */
@@ -113,7 +126,7 @@ const longestWaitMs = 86_400_000;
  * @throws `TypeError` or `RangeError` for malformed options.
  */
 export function createSync(parts: SyncParts): Sync {
-  const { platform, store, channel = 'stable', pollMs = 3_600_000 } = parts;
+  const { platform, store, channel = 'stable', pollMs = 3_600_000, maxModelBytes = Infinity } = parts;
   const url = checkUrl(parts.url);
   const root = toBytes(parts.root);
   if (!/^[a-z0-9][a-z0-9._-]{0,127}$/.test(channel)) {
@@ -125,16 +138,22 @@ export function createSync(parts: SyncParts): Sync {
     throw new RangeError(`pollMs is ${pollMs}; use 100 to 2147483647 milliseconds.`);
   }
   // Apps of other servers may share the store and use the same names.
-  const state = openState(store, `sync-${channel}-${sha256Hex(platform, toUtf8(url)).slice(0, 16)}`);
+  const owner = `sync-${channel}-${sha256Hex(platform, toUtf8(url)).slice(0, 16)}`;
+  const state = openState(store, owner);
   const controller = new AbortController();
   const { signal } = controller;
   const subscriptions = new Map<string, Set<Subscription>>();
   const rejections = new Map<string, Rejection & { readonly plan: string | undefined }>();
-  const downloads = new Map<string, Promise<Blob>>();
+  const downloads = new Map<string, Download>();
   const underway = new Set<Promise<unknown>>();
+  /** SHA-256 of what each model was offered last: it may be running, remembered or not. */
+  const offered = new Map<string, string>();
   let current: TrustedMetadata | undefined;
   let checking: Promise<void> | undefined;
   let cancelTimer: (() => void) | undefined;
+  let forgetApp: (() => void) | undefined;
+  /** When the next poll is due, wall clock. */
+  let dueAt = Infinity;
   let failures = 0;
   let bytesDownloaded = 0;
   let lastCheckAt: number | undefined;
@@ -181,17 +200,38 @@ export function createSync(parts: SyncParts): Sync {
     );
   };
 
-  const obtain = (target: PlanEntry): Promise<Blob> => {
-    const { sha256 } = target;
-    const present = downloads.get(sha256);
-    if (present) return present;
-    const download = retry(() => downloadTarget({ platform, store, url, target, signal, onBytes }), {
-      platform,
-      signal,
-      ...attempts,
-    }).finally(() => downloads.delete(sha256));
-    downloads.set(sha256, download);
-    return download;
+  /** Keeps the store from evicting what runs, what ran before it, and what is on its way. */
+  const pinNeeded = async (): Promise<void> => {
+    try {
+      await store.pin(owner, [...neededBlobs(await state.read()), ...offered.values()]);
+    } catch {
+      // What is evicted nevertheless is fetched again.
+    }
+  };
+
+  const obtain = async (target: PlanEntry, onProgress?: DownloadListener): Promise<Blob> => {
+    const { sha256, length } = target;
+    if (length > maxModelBytes) throw tooLarge(target, maxModelBytes);
+    let download = downloads.get(sha256);
+    if (download === undefined) {
+      const listeners = new Set<DownloadListener>();
+      const fetchOnce = (): Promise<Blob> => {
+        let loadedBytes = 0;
+        const onPiece = (count: number): void => {
+          onBytes(count);
+          loadedBytes += count;
+          for (const tell of listeners) tell(loadedBytes, length);
+        };
+        return downloadTarget({ platform, store, url, target, signal, onBytes: onPiece });
+      };
+      const blob = retry(fetchOnce, { platform, signal, ...attempts }).finally(() =>
+        downloads.delete(sha256),
+      );
+      download = { blob, listeners };
+      downloads.set(sha256, download);
+    }
+    if (onProgress) download.listeners.add(onProgress);
+    return download.blob;
   };
 
   const report = (error: unknown): void => {
@@ -245,7 +285,15 @@ export function createSync(parts: SyncParts): Sync {
   };
 
   const schedule = (delayMs: number): void => {
-    cancelTimer = platform.setTimer(() => void poll(), delayMs);
+    dueAt = platform.now() + delayMs;
+    cancelTimer = platform.setTimer(pollIfSeen, delayMs);
+  };
+
+  /** An app that nobody sees is left alone; what fell due meanwhile is made up for when it comes back. */
+  const pollIfSeen = (): void => {
+    if (platform.isActive?.() === false) return;
+    dueAt = Infinity;
+    void poll();
   };
 
   const poll = async (): Promise<void> => {
@@ -268,12 +316,20 @@ export function createSync(parts: SyncParts): Sync {
     start: () => {
       if (cancelTimer || signal.aborted) return;
       schedule(platform.random() * pollMs);
+      forgetApp = platform.onActive?.(() => {
+        if (platform.now() < dueAt) return;
+        cancelTimer?.();
+        pollIfSeen();
+      });
     },
     check,
-    resolve: (model) =>
+    resolve: (model, onProgress) =>
       run(async () => {
         const entry = await offer(model);
-        return entry && { ...entry, blob: await obtain(entry) };
+        if (entry === undefined) return undefined;
+        offered.set(model, entry.sha256);
+        await pinNeeded();
+        return { ...entry, blob: await obtain(entry, onProgress) };
       }),
     committed: (model) =>
       run(async () => {
@@ -281,9 +337,15 @@ export function createSync(parts: SyncParts): Sync {
         const entry = Object.hasOwn(committed, model) ? committed[model] : undefined;
         // A blob that is gone is a normal state: browsers evict.
         const blob = entry && (await intactBlob(platform, store, entry));
-        return blob && { ...entry, blob };
+        if (entry === undefined || blob === undefined) return undefined;
+        void run(pinNeeded).catch(() => {});
+        return { ...entry, blob };
       }),
-    commit: (model, entry) => run(() => state.saveCommitted(model, entry)),
+    commit: (model, entry) =>
+      run(async () => {
+        await state.saveCommitted(model, entry);
+        await pinNeeded();
+      }),
     reject: (model, { sha256, version }, reason) => {
       let plan: string | undefined;
       try {
@@ -316,6 +378,7 @@ export function createSync(parts: SyncParts): Sync {
     }),
     stop: async () => {
       cancelTimer?.();
+      forgetApp?.();
       controller.abort(closedError('This sync'));
       await Promise.allSettled([...underway]);
     },
@@ -331,4 +394,12 @@ function checkUrl(url: string): string {
 function toBytes(root: string | Uint8Array | object): Uint8Array {
   if (root instanceof Uint8Array) return root;
   return toUtf8(typeof root === 'string' ? root : JSON.stringify(root));
+}
+
+function tooLarge({ path, length }: PlanEntry, maxModelBytes: number): ModelError {
+  return new ModelError(
+    'ERR_INLAY_MODEL_UNSUPPORTED',
+    `The release ${path} has ${length} bytes, and this device takes ${maxModelBytes} at most; raise maxModelBytes, or publish a smaller one.`,
+    { details: { path, length, maxModelBytes } },
+  );
 }

@@ -201,16 +201,18 @@ export interface DeviceOptions {
   readonly directory?: string;
   readonly fs?: FileSystem;
   readonly backends?: readonly Backend[];
+  readonly maxModelBytes?: number;
   /** How much the clock of the device is ahead. */
   readonly aheadMs?: () => number;
 }
 
 /** Starts an installation; it is closed at the end of the test. */
 export async function startDevice(world: World, options: DeviceOptions = {}): Promise<Device> {
-  const { directory = await temporaryDirectory(), fs, aheadMs = () => 0 } = options;
+  const { directory = await temporaryDirectory(), fs, maxModelBytes, aheadMs = () => 0 } = options;
   const inlay = createInlay({
     backends: options.backends ?? backends,
     device: 'cpu',
+    ...(maxModelBytes !== undefined && { maxModelBytes }),
     store: openFsStore({ directory, ...(fs && { fs }) }),
     platform: platformOf(aheadMs),
     sync: { url: world.network.url, root: world.root },

@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import type { Backend, Model } from 'inlay';
+import type { Backend, LoadProgress, Model } from 'inlay';
 import { decide } from 'inlay/update';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { nodePlatform } from '../../src/platform-node.ts';
@@ -114,6 +114,37 @@ describe('loading by name', () => {
     held.letGo();
     expect(await factorOf(await load())).toBe(1);
     await vi.waitFor(() => expect(inlay.info().models).toHaveLength(1));
+  });
+
+  it('says how far the download is', async () => {
+    const world = await startWorld();
+    await world.ship(1);
+    const { inlay } = await startDevice(world);
+    const heard: LoadProgress[] = [];
+    await inlay.load({ name: 'digits' }, { onProgress: (progress) => heard.push(progress) });
+    const { length: totalBytes } = scale(1);
+    expect(heard.map(({ phase }) => phase).filter((phase, at, all) => phase !== all[at - 1])).toEqual([
+      'download',
+      'open',
+      'warm-up',
+    ]);
+    expect(heard.filter(({ phase }) => phase === 'download').at(-1)).toEqual({
+      phase: 'download',
+      loadedBytes: totalBytes,
+      totalBytes,
+    });
+  });
+
+  it('refuses a release that is larger than this device takes, without a byte of it', async () => {
+    const world = await startWorld();
+    await world.ship(1);
+    const { inlay } = await startDevice(world, { maxModelBytes: scale(1).length - 1 });
+    const loading = inlay.load({ name: 'digits' });
+    await expect(loading).rejects.toMatchObject({
+      code: 'ERR_INLAY_MODEL_UNAVAILABLE',
+      cause: { code: 'ERR_INLAY_MODEL_UNSUPPORTED' },
+    });
+    expect(world.network.requests().filter((path) => path.startsWith('/v1/targets/'))).toEqual([]);
   });
 
   it('ends when the Inlay is closed during the download, and leaves nothing behind', async () => {

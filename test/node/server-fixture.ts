@@ -33,7 +33,7 @@ export function testPlatform(startMs: number = Date.parse('2026-03-01T12:00:00Z'
 
 export async function temporaryDirectory(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'inlay-test-'));
-  onTestFinished(() => rm(path, { recursive: true, force: true }));
+  onTestFinished(() => rm(path, { recursive: true, force: true, maxRetries: 3 }));
   return path;
 }
 

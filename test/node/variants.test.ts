@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { noDemotions } from '../core/engine/fakes.ts';
 import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -69,6 +70,7 @@ describe.skipIf(!isThere)('openVariants with quantized models', () => {
       ],
       scheduler: createScheduler({ platform }),
       memory: createMemory(undefined, () => {}),
+      demotions: noDemotions,
       logger: silentLogger,
     };
     const variants = Object.entries(files).map(([name, file]) => ({

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ExecutionProvider, TensorMap } from '../../../src/core/backend.ts';
 import { BackendError, ModelError } from '../../../src/core/errors.ts';
+import { Tensor } from '../../../src/core/tensor.ts';
 import { openSession, type DevicePreference, type OpenedSession } from '../../../src/engine/candidates.ts';
 import { fakeBackend, manualClock, type FakeBackendOptions } from './fakes.ts';
 
@@ -102,14 +103,14 @@ describe('openSession', () => {
 
   it('refuses a faster GPU whose answers differ', async () => {
     const { clock, onRun } = paced({ cpu: 10, webgpu: 1 }, () => ({
-      y: { data: new Float32Array([1, 1]) } as never,
+      y: new Tensor('float32', [1, 2], new Float32Array([1, 1])),
     }));
     const backend = fakeBackend({ providers, onRun });
     const { session, attempts } = await openSession(clock, [backend], source, 'auto');
     expect(session.provider).toBe('cpu');
     expect(attempts.find(({ provider }) => provider === 'webgpu')).toMatchObject({
       outcome: 'refused',
-      reason: "its outputs differ from cpu's",
+      reason: 'its outputs differ from those of cpu: output "y" differs at element 0 by 1.0',
     });
     expect(backend.open.size).toBe(1);
   });

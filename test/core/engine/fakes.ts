@@ -1,6 +1,7 @@
 import type { Backend, ExecutionProvider, Session, TensorMap } from '../../../src/core/backend.ts';
 import type { Platform } from '../../../src/core/platform.ts';
 import type { Signature } from '../../../src/core/signature.ts';
+import type { Demotions } from '../../../src/engine/demotions.ts';
 import { webPlatform } from '../../../src/platform.ts';
 
 /** Real platform with a clock that moves only when told to. */
@@ -15,6 +16,13 @@ export function manualClock(): Platform & { advance(ms: number): void } {
     },
   };
 }
+
+/** Nothing ever broke down. */
+export const noDemotions: Demotions = {
+  read: async () => {},
+  refusal: () => undefined,
+  count: () => undefined,
+};
 
 export interface FakeBackendOptions {
   readonly name?: string;

@@ -33,6 +33,8 @@ function platformWithFile(): Platform & { change(): void; advance(ms: number): v
 
 const OPTIONS: NotebookOptions = { device: 'auto', placement: 'auto' };
 const LEARNED: Learned = {
+  backend: 'fake',
+  provider: 'cpu',
   placement: 'inline',
   placementReason: 'a run takes 0.01 ms',
   intraOpThreads: 1,
@@ -106,10 +108,14 @@ describe('createNotebook', () => {
     expect(await read(store, OPTIONS, platform, { bytes: new Uint8Array([2]) })).toBeUndefined();
   });
 
-  it('keeps nothing where hashing is not native', async () => {
+  it('keeps nothing of bytes where hashing is not native', async () => {
     const store = createMemoryStore();
-    await pages(store, LEARNED, manualClock() as never);
-    expect(await read(store, OPTIONS, manualClock())).toBeUndefined();
+    const { digest: _, ...platform } = platformWithFile();
+    const bytes = { bytes: new Uint8Array([1]) };
+    const notebook = await createNotebook({ platform, store, logger: silentLogger }, bytes, OPTIONS);
+    notebook.write(LEARNED);
+    await notebook.settled();
+    expect(await read(store, OPTIONS, platform, bytes)).toBeUndefined();
   });
 
   it('does without a store that can neither be read nor written', async () => {
@@ -130,7 +136,7 @@ describe('createNotebook', () => {
       null,
       [],
       'inline',
-      { ...LEARNED, format: 2 },
+      { ...LEARNED, format: 1 },
       { ...LEARNED, placement: 'gpu' },
       { ...LEARNED, placementReason: 7 },
       { ...LEARNED, unbatchable: {} },

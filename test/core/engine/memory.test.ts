@@ -10,7 +10,7 @@ import { createMetrics } from '../../../src/schedule/metrics.ts';
 import { createScheduler } from '../../../src/schedule/scheduler.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
 import { until } from '../platform.ts';
-import { manualClock } from './fakes.ts';
+import { manualClock, noDemotions } from './fakes.ts';
 
 interface FakeEntry extends MemoryEntry {
   isIdle: boolean;
@@ -202,6 +202,7 @@ function house(budget: number | undefined, fates: Record<number, Fate> = {}) {
     backends: [backend],
     scheduler: createScheduler({ platform: clock }),
     memory,
+    demotions: noDemotions,
     logger: silentLogger,
   };
   return {

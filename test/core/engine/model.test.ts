@@ -9,7 +9,7 @@ import { createMetrics } from '../../../src/schedule/metrics.ts';
 import { createScheduler } from '../../../src/schedule/scheduler.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
 import { until } from '../platform.ts';
-import { fakeBackend, manualClock, type FakeBackendOptions } from './fakes.ts';
+import { fakeBackend, manualClock, type FakeBackendOptions, noDemotions } from './fakes.ts';
 
 const x = new Float32Array([1, 2]);
 
@@ -38,6 +38,7 @@ async function modelOf(
     backends: [backend],
     scheduler: createScheduler({ platform: clock }),
     memory: createMemory(undefined, () => {}),
+    demotions: noDemotions,
     logger: silentLogger,
   };
   const open = async (version: string): Promise<Parameters<ManagedModel['swap']>[0]> => {

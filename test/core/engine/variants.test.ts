@@ -14,7 +14,7 @@ import type { VariantRules, VariantSource } from '../../../src/engine/variants-c
 import { createMetrics } from '../../../src/schedule/metrics.ts';
 import { createScheduler } from '../../../src/schedule/scheduler.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
-import { manualClock } from './fakes.ts';
+import { manualClock, noDemotions } from './fakes.ts';
 
 const SIGNATURE: Signature = {
   inputs: [{ name: 'x', dtype: 'float32', shape: ['batch', 2] }],
@@ -86,6 +86,7 @@ function desk(
     backends: [backend],
     scheduler: createScheduler({ platform: clock }),
     memory: createMemory(undefined, () => {}),
+    demotions: noDemotions,
     logger: silentLogger,
   };
   const variants: VariantSource[] = names.map((name, at) => ({
