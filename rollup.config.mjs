@@ -33,7 +33,10 @@ const workerScripts = {
   transform(code, id) {
     for (const [, specifier] of code.matchAll(/new URL\(\s*['"](\.[^'"]+\.js)['"],\s*import\.meta\.url/g)) {
       const script = resolve(dirname(id), specifier);
-      if (existsSync(script)) this.emitFile({ type: 'chunk', id: script, preserveSignature: 'strict' });
+      // It keeps its place beside the module that names it.
+      const name = relative(buildDir, script).split(sep).join('/').slice(0, -'.js'.length);
+      if (!existsSync(script) || entryNames.includes(name)) continue;
+      this.emitFile({ type: 'chunk', id: script, fileName: `${name}.js`, preserveSignature: 'strict' });
     }
   },
 };
@@ -85,12 +88,18 @@ const sweep = {
  */
 function chunkOf(id) {
   const path = relative(buildDir, id).split(sep).join('/');
-  if (/^(core\/|engine\/inlay)|^stores\/(rules|memory)|^(exports|platform)\.js$/.test(path)) return 'core';
+  if (/^(core\/|engine\/(inlay|progress))|^stores\/lazy|^(exports|platform)\.js$/.test(path)) return 'core';
   if (/^engine\/(pipeline|variants)|^schedule\/metrics-text/.test(path)) return undefined;
   if (/^(engine|schedule)\//.test(path)) return 'engine';
+  if (/^stores\/(fallback|ledger|memory|rules)/.test(path)) return 'stores';
   if (/^(stores\/fs|backends\/onnxruntime-node|workers\/(node|quiesce)|platform-node)/.test(path))
     return 'node';
+  if (/^(stores|backends)\/(onnxruntime-)?react-native|^platform-react-native/.test(path)) return 'react-native';
   if (path === 'node-backends.js') return 'node-backends';
+  if (path === 'web-realms.js') return 'web-realms';
+  if (/^backends\/onnxruntime-web-(gpu|device)/.test(path)) return undefined;
+  if (path === 'backends/tfjs-node.js') return undefined;
+  if (/^backends\/tfjs/.test(path)) return 'tfjs';
   if (/^backends\//.test(path)) return 'onnxruntime';
   if (/^workers\//.test(path)) return 'workers';
   if (/^(trust|update)\//.test(path)) return 'update';
@@ -107,8 +116,11 @@ export default {
     format: 'es',
     manualChunks: chunkOf,
     hoistTransitiveImports: false,
-    // It names `worker.js` by a path relative to its own.
-    chunkFileNames: ({ name }) => (name === 'node-backends' ? '[name].js' : 'chunks/[name].js'),
+    // They name `worker.js` and `worker-web.js` by paths relative to their own.
+    chunkFileNames: ({ name }) =>
+      ['node-backends', 'web-realms'].includes(name) ? '[name].js' : 'chunks/[name].js',
+    // Hooks and contexts are for the components of the client; frameworks with server components need to be told.
+    banner: ({ name }) => (name === 'react' ? "'use client';" : ''),
     sourcemap: true,
     sourcemapExcludeSources: true,
   },

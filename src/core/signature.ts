@@ -1,4 +1,5 @@
 import type { DType } from './dtype.ts';
+import { InputError } from './errors.ts';
 
 /** A dimension: a size, the name of a symbolic size, or `null` when the model says nothing. */
 export type Dimension = number | string | null;
@@ -25,4 +26,20 @@ export function formatSpec(spec: TensorSpec): string {
 /** Writes a shape as people read it: `[batch, 3, ?]`. */
 function formatShape(shape: readonly Dimension[] | null): string {
   return shape === null ? '[…]' : `[${shape.map((dimension) => dimension ?? '?').join(', ')}]`;
+}
+
+/**
+ * Makes a value for an input.
+ * @throws the {@link InputError} that making it throws, with the input's name.
+ */
+export function named<Value>(spec: TensorSpec, make: () => Value): Value {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    throw new InputError(error.code, `Input ${formatSpec(spec)}: ${error.message}`, {
+      cause: error,
+      details: { ...error.details, input: spec.name },
+    });
+  }
 }

@@ -1,6 +1,6 @@
 import { DTYPES, storageLength, type DType, type DTypeStorage, type TypedArray } from '../core/dtype.ts';
 import { InputError } from '../core/errors.ts';
-import { formatSpec, type Signature, type TensorSpec } from '../core/signature.ts';
+import { formatSpec, named, type Signature, type TensorSpec } from '../core/signature.ts';
 import {
   isStorageOf,
   nameOf,
@@ -180,18 +180,6 @@ function isDetached(data: unknown): boolean {
     return new Uint8Array(data.buffer).length !== 0 && data.byteOffset > data.buffer.byteLength;
   } catch {
     return true;
-  }
-}
-
-function named<T>(spec: TensorSpec, make: () => T): T {
-  try {
-    return make();
-  } catch (error) {
-    if (!(error instanceof InputError)) throw error;
-    throw new InputError(error.code, `Input ${formatSpec(spec)}: ${error.message}`, {
-      cause: error,
-      details: { ...error.details, input: spec.name },
-    });
   }
 }
 

@@ -1,4 +1,4 @@
-import type { Cost } from './cost.ts';
+import { ENOUGH, type Cost } from './cost.ts';
 
 /** How many samples a batch may have. */
 export interface BatchCap {
@@ -15,8 +15,6 @@ const WORTHWHILE = 0.05;
 const RETRY_AFTER = 32;
 /** The pause doubles every time that it does not pay, up to this. */
 const RETRY_AFTER_AT_MOST = 4096;
-/** Runs of one size, without the first, from which on the cost model goes by that size alone. */
-const ENOUGH = 5;
 
 /**
  * Creates the cap of a lane. It starts at one sample and doubles as long as that makes samples cheaper by more than

@@ -28,8 +28,8 @@ export interface Cost {
 const MEMORY = 0.98;
 /** Weight of the newest run of its size. */
 const NEWEST = 0.2;
-/** From this many runs on, a size speaks for itself. */
-const ENOUGH = 5;
+/** From this many runs on, without the first, a size speaks for itself. */
+export const ENOUGH = 5;
 /** Mean absolute deviations that a cautious prediction adds. */
 const MARGIN = 2;
 const SIZES_KEPT = 512;

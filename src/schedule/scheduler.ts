@@ -122,8 +122,8 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
     place.hold = 'none';
   };
 
-  /** Whether a place should stay free for the callers that it has just answered. */
-  const isHeld = (queue: ModelQueue, lane: Lane, place: Place, now: number): boolean => {
+  /** Decides whether a place stays free for the callers that it has just answered, and begins or ends its wait for them. */
+  const keepsFree = (queue: ModelQueue, lane: Lane, place: Place, now: number): boolean => {
     if (place.lane !== lane || lane.retries.length > 0) return false;
     const { linger = 'auto' } = queue.options;
     const lingerMs = linger === 'auto' ? LINGER_MS : linger;
@@ -186,7 +186,7 @@ export function createScheduler(options: SchedulerOptions): Scheduler {
       const place = placeOf(slot);
       if (place.isBusy || lane === undefined || (isPicky && !isFit(slot))) continue;
       const wasHeld = place.hold !== 'none';
-      if (isHeld(queue, lane, place, now)) {
+      if (keepsFree(queue, lane, place, now)) {
         isHolding = true;
         continue;
       }

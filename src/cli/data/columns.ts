@@ -1,7 +1,7 @@
 /** Which columns feed which inputs, and how cells become feeds. */
 import { DTYPES, type DType } from '../../core/dtype.ts';
 import { InputError } from '../../core/errors.ts';
-import { formatSpec, type Signature, type TensorSpec } from '../../core/signature.ts';
+import { formatSpec, named, type Signature, type TensorSpec } from '../../core/signature.ts';
 import {
   readElements,
   Tensor,
@@ -191,18 +191,6 @@ function fit(spec: TensorSpec, tensor: Tensor): { readonly feed: Feed; readonly 
     return { feed: named(spec, () => new Tensor(dtype, [1, ...rest], data)), hasBatchAxis: true };
   }
   return { feed: data, hasBatchAxis: false };
-}
-
-function named<Value>(spec: TensorSpec, make: () => Value): Value {
-  try {
-    return make();
-  } catch (error) {
-    if (!(error instanceof InputError)) throw error;
-    throw new InputError(error.code, `Input ${formatSpec(spec)}: ${error.message}`, {
-      cause: error,
-      details: { ...error.details, input: spec.name },
-    });
-  }
 }
 
 function quoteAll(names: readonly string[]): string {
