@@ -22,7 +22,22 @@ const node = {
 
 const browser = () => ({
   // Everything that tests import from packages, so that Vite does not find it halfway and reload the page.
-  optimizeDeps: { include: ['comlink', 'fast-check'], exclude: ['onnxruntime-web'] },
+  optimizeDeps: {
+    include: [
+      'comlink',
+      'fast-check',
+      'react',
+      'react-dom/client',
+      'react-dom/server',
+      '@noble/ed25519',
+      '@tensorflow/tfjs',
+      '@tensorflow/tfjs-backend-wasm',
+      '@tensorflow/tfjs-backend-webgpu',
+      'fflate',
+      '@noble/hashes/sha2.js',
+    ],
+    exclude: ['onnxruntime-web'],
+  },
   test: {
     ...shared,
     name: 'browser',

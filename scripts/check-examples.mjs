@@ -13,6 +13,8 @@ const imports = {
   'inlay/backends/onnxruntime-node': ['onnxruntimeNode'],
   'inlay/backends/onnxruntime-web': ['onnxruntimeWeb'],
   'node:fs/promises': ['readFile'],
+  'inlay/host': ['hostInWorker'],
+  '../index.js': ['inWorker'],
   '../opentelemetry.js': ['createTracing'],
   '../workers/pool.js': ['createPool'],
   '../workers/realm.js': ['createWorkerBackend'],
@@ -22,6 +24,8 @@ const imports = {
 /** What an example may take as given. */
 const given = {
   pixels: 'Float32Array',
+  wasmModule: 'WebAssembly.Module',
+  bytes: 'ArrayBuffer',
   images: 'Float32Array[]',
   inlay: "import('inlay').Inlay",
   root: 'string',

@@ -17,10 +17,10 @@ export async function ensurePackages() {
   }
 }
 
-/** Compares the tree that npm wrote down after its last install with the lock file. */
-function installed() {
-  const wanted = packagesOf('package-lock.json');
-  const present = packagesOf(join('node_modules', '.package-lock.json'));
+/** Compares the tree that npm wrote down after its last install in `folder` with the lock file. */
+export function installed(folder = '.') {
+  const wanted = packagesOf(join(folder, 'package-lock.json'));
+  const present = packagesOf(join(folder, 'node_modules', '.package-lock.json'));
   if (wanted === undefined || present === undefined) return false;
   return Object.entries(wanted).every(([path, entry]) => {
     const found = present[path];

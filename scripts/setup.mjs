@@ -19,9 +19,13 @@ await runMain(async () => {
   const { ensurePackages } = await import('./packages.mjs');
   const { ensureDist } = await import('./dist.mjs');
   const { ensureChromium } = await import('./chromium.mjs');
+  const { ensureRuntimes } = await import('./runtimes.mjs');
   await withLock(async () => {
     await ensurePackages();
     if (goal !== 'check') await ensureDist();
-    if (goal === 'test') await ensureChromium();
+    if (goal === 'test') {
+      await ensureChromium();
+      await ensureRuntimes();
+    }
   });
 });

@@ -42,7 +42,7 @@ export interface OrtSession {
 
 /** The part of `ort.InferenceSession.SessionOptions` that is used. */
 export interface OrtSessionOptions {
-  executionProviders: string[];
+  executionProviders: Array<string | { readonly name: string; readonly [option: string]: unknown }>;
   intraOpNumThreads?: number;
   interOpNumThreads?: number;
   logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
@@ -142,8 +142,21 @@ export function createSessionSet(backendName: string): SessionSet {
   };
 }
 
+/**
+ * Says that a provider cannot be used.
+ * @param refusal - why, in words that complete "is not usable here: …".
+ */
+export function unusableError(provider: string, refusal: string): BackendError {
+  return new BackendError(
+    'ERR_INLAY_DEVICE_UNAVAILABLE',
+    `The execution provider "${provider}" is not usable here: ${refusal}.`,
+    { details: { provider } },
+  );
+}
+
 /** Where a session runs, and with what. */
-export type SessionPlace = Required<Pick<Session, 'provider' | 'slots' | 'intraOpThreads'>>;
+export type SessionPlace = Required<Pick<Session, 'provider' | 'slots' | 'intraOpThreads'>> &
+  Pick<Session, 'threadsReason'>;
 
 /** The slot of one backend whose sessions run where they are called. */
 export function callingThread(): readonly Slot[] {
@@ -246,7 +259,7 @@ const CREATE_REASONS: ReadonlyArray<readonly [ModelError['code'], RegExp]> = [
   ],
   [
     'ERR_INLAY_MODEL_UNSUPPORTED',
-    /no op registered|no opset import|not a registered|could not find an implementation|not currently registered|unsupported data type|only \*guarantees\* support|unsupported model IR|not implemented/i,
+    /no op registered|no opset import|not a registered|could not find an implementation|not currently registered|unsupported data type|only \*guarantees\* support|unsupported model IR|not implemented|requires f16|no provider has a kernel/i,
   ],
   [
     'ERR_INLAY_MODEL_INVALID',
@@ -267,6 +280,7 @@ export function createError(cause: unknown, source: ModelSource, provider: strin
   if (isInlayError(cause)) return cause;
   const reason = reasonOf(cause);
   const parts = { cause, details: { provider } };
+  if (isTrap(cause)) return trapError(reason, 'while the model was loaded', parts);
   const code = CREATE_REASONS.find(([, pattern]) => pattern.test(reason))?.[0];
   const isCpu = provider === 'cpu' || provider === 'wasm';
   if (code === undefined && (!isCpu || NO_FAULT_OF_THE_MODEL.test(reason))) {
@@ -293,6 +307,7 @@ const DEVICE_LOST = /device (is |was )?lost|lost device|device removed/i;
 
 /** Wraps what the library throws at a run, once. */
 function runError(cause: unknown, feeds: TensorMap): Error {
+  if (isInlayError(cause)) return cause;
   const reason = reasonOf(cause);
   const parts: ErrorParts = { cause };
   const detached = Object.keys(feeds).find((name) => isDetached(feeds[name] as Tensor));
@@ -312,14 +327,21 @@ function runError(cause: unknown, feeds: TensorMap): Error {
       parts,
     );
   }
-  if (cause instanceof Error && cause.name === 'RuntimeError') {
-    return new BackendError(
-      'ERR_INLAY_BACKEND_UNAVAILABLE',
-      `WebAssembly broke down in the run: ${reason}.`,
-      parts,
-    );
-  }
+  if (isTrap(cause)) return trapError(reason, 'in the run', parts);
   return new BackendError('ERR_INLAY_RUN_FAILED', `The run failed: ${reason}.`, parts);
+}
+
+/** What WebAssembly throws when its memory can no longer be trusted. */
+function isTrap(cause: unknown): boolean {
+  return cause instanceof Error && cause.name === 'RuntimeError';
+}
+
+function trapError(reason: string, when: string, parts: ErrorParts): BackendError {
+  return new BackendError(
+    'ERR_INLAY_BACKEND_UNAVAILABLE',
+    `WebAssembly broke down ${when}: ${reason}.`,
+    parts,
+  );
 }
 
 function isDetached({ data, size }: Tensor): boolean {
@@ -337,9 +359,18 @@ function messageOf(thrown: unknown): string {
 /** Places in the library's own source, and the wrapping of the WASM build: noise to everyone else. */
 const NOISE = /\/\S+\.(cc|h):\d+ \S.*?\)(::<lambda\(\)>)? |^.*?ERROR_CODE: \d+, ERROR_MESSAGE: /g;
 
+/** What the library says of a node that was left over when the providers had taken theirs. */
+const LEFT_OVER = /^.*Provider type for (\S+) node with name '(.*)' is not set/;
+
 /** A library's message on one line, without noise and final stop. */
-function reasonOf(thrown: unknown): string {
+export function reasonOf(thrown: unknown): string {
   // Cut before it is searched: names out of a hostile model are in it, and the search takes time by their square.
   const message = messageOf(thrown).slice(0, 2000);
-  return message.replace(/\s+/g, ' ').replace(NOISE, '').trim().replace(/\.$/, '').slice(0, 500);
+  return message
+    .replace(/\s+/g, ' ')
+    .replace(NOISE, '')
+    .replace(LEFT_OVER, 'no provider has a kernel for the $1 node "$2"')
+    .trim()
+    .replace(/\.$/, '')
+    .slice(0, 500);
 }

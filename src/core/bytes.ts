@@ -1,7 +1,10 @@
 /** Small byte work that every floor needs. */
 
-const encoder = /* @__PURE__ */ new TextEncoder();
-const strictDecoder = /* @__PURE__ */ new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+import { decodeUtf8, encodeUtf8 } from './utf8.ts';
+
+const encoder = /* @__PURE__ */ (() =>
+  typeof TextEncoder === 'undefined' ? { encode: encodeUtf8 } : new TextEncoder())();
+const strictDecoder = /* @__PURE__ */ openDecoder();
 
 /** Encodes text as UTF-8. */
 export function toUtf8(text: string): Uint8Array<ArrayBuffer> {
@@ -11,6 +14,20 @@ export function toUtf8(text: string): Uint8Array<ArrayBuffer> {
 /** Decodes UTF-8; throws a `TypeError` on malformed input. */
 export function fromUtf8(bytes: Uint8Array): string {
   return strictDecoder.decode(bytes);
+}
+
+/** Decodes what is meant for people: malformed UTF-8 shows as U+FFFD. */
+export function showUtf8(bytes: Uint8Array): string {
+  return decodeUtf8(bytes, false);
+}
+
+function openDecoder(): { decode(bytes: Uint8Array): string } {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+  } catch {
+    // Hermes has none, and some that apps add know no `fatal`.
+    return { decode: (bytes) => decodeUtf8(bytes, true) };
+  }
 }
 
 /** Writes bytes as lower-case hex. */

@@ -33,6 +33,13 @@ export interface Platform {
   readonly digest?: (bytes: Uint8Array) => Promise<Uint8Array>;
   /** Verifies an Ed25519 signature (RFC 8032) by a raw 32-byte public key. */
   verifyEd25519(publicKey: Uint8Array, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
+  /** Whether people see the app now. Absent where that makes no difference. */
+  readonly isActive?: () => boolean;
+  /**
+   * Calls `listener` each time the app comes back to the foreground. Comes with {@link Platform.isActive}.
+   * @returns unsubscribes.
+   */
+  readonly onActive?: (listener: () => void) => () => void;
   /** The Fetch API. */
   readonly fetch: (url: string, init?: RequestInit) => Promise<Response>;
   /** Opens a model that the host names by path or URL. Absent where the runtime has no file system. */

@@ -10,6 +10,16 @@ export interface Blob {
   bytes(): Promise<Uint8Array<ArrayBuffer>>;
 }
 
+/** What a store knows of a blob without reading it. */
+export interface BlobFacts {
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  /** When it was written or last looked up, give or take some hours, milliseconds since 1970. */
+  readonly usedAt: number;
+  /** Who named it in {@link Store.pin}. A blob without pins may be evicted. */
+  readonly pins: readonly string[];
+}
+
 /** Where and how fast a store keeps things, for `info()`. */
 export interface StoreInfo {
   readonly kind: string;
@@ -33,6 +43,24 @@ export interface Store {
   deleteBlob(sha256: string): Promise<void>;
   /** Names of all blobs. */
   listBlobs(): Promise<readonly string[]>;
+  /** Facts of all blobs, in order of name. */
+  describeBlobs(): Promise<readonly BlobFacts[]>;
+  /**
+   * Names the blobs that `owner` cannot do without, in place of those that it named before; they need not be there yet.
+   * They are never evicted to make room. An owner that has not named any for 90 days no longer counts.
+   */
+  pin(owner: string, blobs: readonly string[]): Promise<void>;
+  /**
+   * Makes sure, as far as the platform tells, that `sizeBytes` more fit, and evicts the blobs without pins that were
+   * not used for the longest time if they do not. Nothing is set aside: it is a check before a download.
+   * @throws {@link StoreError} `ERR_INLAY_STORE_FULL` if they will not fit; then nothing was evicted.
+   */
+  reserve(sizeBytes: number): Promise<void>;
+  /**
+   * Asks the platform to keep what is here also when it runs short of space, as browsers do on request.
+   * @returns whether it will.
+   */
+  persist(): Promise<boolean>;
   /** Reads the newest intact generation of a record; `undefined` when there is none. */
   readRecord(name: string): Promise<Uint8Array<ArrayBuffer> | undefined>;
   /**

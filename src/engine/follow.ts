@@ -8,6 +8,8 @@ import type { ManagedModel, Model } from './model.ts';
 export interface FollowParts {
   /** Opens a release beside the present one, if there is one. */
   readonly open: (release: Release, present: Serving | undefined) => Promise<Serving>;
+  /** Opens the version that came with the app, if one did. */
+  readonly openEmbedded?: (() => Promise<Serving>) | undefined;
   /** Makes a model of the first release. */
   readonly manage: (serving: Serving) => Promise<ManagedModel>;
   /** Hears of the first download. */
@@ -18,7 +20,7 @@ export interface FollowParts {
  * Opens the release that this device should run, and moves on to others as the sync server offers them.
  *
  * A new release is opened and warmed up beside the present one; only then do calls move over. Whatever fails before
- * that leaves the present one in place.
+ * that leaves the present one in place. A version that came with the app answers until a first release has come in.
  *
  * @throws {@link ModelError} `ERR_INLAY_MODEL_UNAVAILABLE` when there is no release to start with;
  * {@link StateError} `ERR_INLAY_CLOSED` when the Inlay is closed meanwhile.
@@ -26,7 +28,7 @@ export interface FollowParts {
 export async function followReleases(
   sync: Sync,
   name: string,
-  { open, manage, onDownload }: FollowParts,
+  { open, openEmbedded, manage, onDownload }: FollowParts,
 ): Promise<Model> {
   sync.start();
   let managed: ManagedModel | undefined;
@@ -72,6 +74,11 @@ export async function followReleases(
     if (managed !== undefined) return managed;
     let failure: unknown;
     try {
+      if (openEmbedded !== undefined) return (managed = await manage(await openEmbedded()));
+    } catch (error) {
+      failure = error;
+    }
+    try {
       await sync.check();
       await update();
     } catch (error) {
@@ -94,6 +101,8 @@ export async function followReleases(
       });
     },
   );
+  // Whoever has a version that came with the app does not wait for the network.
+  if (running === undefined) void sync.check().catch(() => {});
   void followed.closed.then(() => {
     isOver = true;
     unsubscribe();

@@ -70,8 +70,18 @@ export interface VariantsReference extends VariantRules {
   readonly variants: Readonly<Record<string, FileReference>>;
 }
 
+/** A model that the sync server knows. */
+export interface NamedReference {
+  readonly name: string;
+  /**
+   * The version that came with the app: it answers from the first start on, also offline, until a release has come in.
+   * Without it, the first load waits for one.
+   */
+  readonly embedded?: FileReference;
+}
+
 /** A model to load: a path, a URL, the bytes, a name that the sync server knows, or several variants. */
-export type ModelReference = FileReference | { readonly name: string } | VariantsReference;
+export type ModelReference = FileReference | NamedReference | VariantsReference;
 
 /** Options of {@link Inlay.load}. */
 export interface LoadOptions extends SchedulingOptions, Pick<RunOptions, 'deadlineMs' | 'priority'> {
@@ -134,6 +144,8 @@ export interface Inlay extends AsyncDisposable {
    * there under its names, too. Empty before the first model.
    */
   metrics(): string;
+  /** Where models by name are kept: to see what is there, to pin or delete it, to ask the platform not to evict it. */
+  readonly store: Store;
   /** Asks the sync server now instead of at the next poll. Rejects with the reason when the check fails. */
   checkForUpdates(): Promise<void>;
   /** Closes all models, then workers and stores that Inlay made itself. Safe to call twice. */
@@ -233,7 +245,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
           };
     const loading =
       typeof reference === 'object' && 'name' in reference
-        ? loadByName(reference.name, shielded)
+        ? loadByName(reference, shielded)
         : loadFrom(reference, shielded);
     const opened = loading.catch((error: unknown) => {
       // What fails while everything is being closed fails because of that.
@@ -259,7 +271,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
     return (await manage(modelParts, serving)).model;
   };
 
-  const loadByName = async (name: string, options: LoadOptions): Promise<Model> => {
+  const loadByName = async ({ name, embedded }: NamedReference, options: LoadOptions): Promise<Model> => {
     if (parts.sync === undefined) {
       throw new ModelError(
         'ERR_INLAY_MODEL_UNAVAILABLE',
@@ -279,6 +291,10 @@ export function assembleInlay(parts: InlayParts): Inlay {
     const { onProgress } = options;
     return followReleases(await (starting ??= startSync(parts.sync)), name, {
       open: openRelease,
+      ...(embedded !== undefined && {
+        openEmbedded: async () =>
+          open(await find(embedded, options), modelParts, { ...options, mustRun: true }),
+      }),
       manage: (serving) => manage(modelParts, serving),
       onDownload:
         onProgress &&
@@ -307,6 +323,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
       predictions: machine?.predictions(),
       sync: sync?.info(),
     }),
+    store,
     metrics: () => machine?.metricsOf(models) ?? '',
     checkForUpdates: async () => {
       if (closing !== undefined) throw closedError('This Inlay');
@@ -332,13 +349,16 @@ export function assembleInlay(parts: InlayParts): Inlay {
 function assertReference(reference: unknown): asserts reference is ModelReference {
   if (isFile(reference)) return;
   if (typeof reference === 'object' && reference !== null) {
-    if ('name' in reference && typeof reference.name === 'string') return;
+    if ('name' in reference && typeof reference.name === 'string') {
+      const embedded = 'embedded' in reference ? reference.embedded : undefined;
+      if (embedded === undefined || isFile(embedded)) return;
+    }
     const variants = 'variants' in reference ? reference.variants : undefined;
     const files = typeof variants === 'object' && variants !== null ? Object.values(variants) : [];
     if (files.length > 0 && files.every((file) => isFile(file))) return;
   }
   throw new TypeError(
-    `A model is a path, a URL, bytes, { name } or { variants: { fp32: path, … } }, got ${nameOf(reference)}.`,
+    `A model is a path, a URL, bytes, { name, embedded? } or { variants: { fp32: path, … } }, got ${nameOf(reference)}.`,
   );
 }
 
@@ -370,9 +390,9 @@ async function locate(
   const { files } = platform;
   if (files === undefined || /^(https?|blob|data):/.test(String(reference))) {
     const { fetchBytes } = await remote();
-    const url = String(reference);
-    const { bytes } = await fetchBytes(platform, url, {
+    const { bytes, url } = await fetchBytes(platform, String(reference), {
       capBytes: maxModelBytes,
+      isOfPage: true,
       signal,
       onProgress:
         onProgress &&

@@ -1,5 +1,5 @@
 import { checkChoice, checkInteger } from './arguments.ts';
-import { channelsOf, type PixelImage } from './image.ts';
+import { sizeOfImage, type ImageSource } from './image-source.ts';
 
 /**
  * How an image comes into a frame of other proportions.
@@ -48,7 +48,8 @@ export interface AxisFit {
  *
  * `contain` rounds the scaled image to whole pixels, at least one, and the bar before it down; the scales are those of
  * the rounded image, so that the way back is exact.
- * @throws `TypeError` or `RangeError` for something that is no image, or an option out of range.
+ * @throws `TypeError` or `RangeError` for something that is no image, or an option out of range; {@link InputError} for an
+ * image that was closed or has no pixels yet.
  * @example
  * import { fitImage, imageToTensor } from 'inlay/process';
  * const photo = new ImageData(1920, 1080);
@@ -56,7 +57,7 @@ export interface AxisFit {
  * const outputs = await model.run({ images: imageToTensor(photo, { size }) });
  * const { x, y } = fitImage(photo, size).toSource(320, 320); // 960, 540
  */
-export function fitImage(image: PixelImage, options: FitOptions): ImageFit {
+export function fitImage(image: ImageSource, options: FitOptions): ImageFit {
   const [across, down] = fitAxes(image, options);
   const scaleX = across.length / across.span;
   const scaleY = down.length / down.span;
@@ -72,13 +73,13 @@ export function fitImage(image: PixelImage, options: FitOptions): ImageFit {
 }
 
 /** The two axes of {@link fitImage}: x, then y. */
-export function fitAxes(image: PixelImage, options: FitOptions): readonly [AxisFit, AxisFit] {
-  channelsOf(image);
+export function fitAxes(image: ImageSource, options: FitOptions): readonly [AxisFit, AxisFit] {
+  const size = sizeOfImage(image);
   const width = checkInteger('width', options.width);
   const height = checkInteger('height', options.height);
   const fit = checkChoice('fit', options.fit ?? 'fill', ['fill', 'contain', 'cover']);
   const share = checkChoice('align', options.align ?? 'center', ['center', 'start']) === 'start' ? 0 : 0.5;
-  const scales = [width / image.width, height / image.height];
+  const scales = [width / size.width, height / size.height];
   const scale = fit === 'contain' ? Math.min(...scales) : Math.max(...scales);
   const fitAxis = (frame: number, source: number): AxisFit => {
     if (fit === 'contain') {
@@ -88,5 +89,5 @@ export function fitAxes(image: PixelImage, options: FitOptions): readonly [AxisF
     const span = fit === 'cover' ? Math.min(frame / scale, source) : source;
     return { start: 0, length: frame, from: (source - span) * share, span };
   };
-  return [fitAxis(width, image.width), fitAxis(height, image.height)];
+  return [fitAxis(width, size.width), fitAxis(height, size.height)];
 }

@@ -2,8 +2,10 @@ import { toFloat16Bits } from '../core/float.ts';
 import type { DTypeStorage } from '../core/dtype.ts';
 import { Tensor } from '../core/tensor.ts';
 import { checkChoice, checkInteger } from './arguments.ts';
+import { readDrawable } from './draw.ts';
 import { channelsOf, type PixelImage } from './image.ts';
-import { resizeRows, type ResizeOptions } from './resize.ts';
+import { isDrawable, sizeOfImage, type ImageSource } from './image-source.ts';
+import { drawResized, resizeRows, type ResizeOptions } from './resize.ts';
 
 /** Element types that an image becomes. */
 export type ImageDType = 'float32' | 'float16' | 'uint8';
@@ -25,7 +27,7 @@ export interface ImageTensorOptions<D extends ImageDType = ImageDType> {
   readonly mean?: number | readonly number[];
   /** What is divided by at last: one value, or one per channel of the tensor, in its order. Default 1. */
   readonly std?: number | readonly number[];
-  /** Resizes on the way, without rounding in between. Default: the image's own size. */
+  /** Resizes on the way, without rounding in between unless the browser does it. Default: the image's own size. */
   readonly size?: ResizeOptions;
 }
 
@@ -33,8 +35,12 @@ export interface ImageTensorOptions<D extends ImageDType = ImageDType> {
  * Makes the input of a vision model from an image: `(pixel * scale - mean) / std`.
  *
  * uint8 is rounded to the nearest integer, halves to the even one, and held within 0 to 255.
+ *
+ * What a browser draws is scaled by it, in sRGB, unless `size.exact` is set. Large images belong in a worker: an `ImageBitmap`,
+ * a `VideoFrame` and an `OffscreenCanvas` can be transferred to one.
  * @returns `[1, channels, height, width]`, or `[1, height, width, channels]` for `NHWC`.
- * @throws `TypeError` or `RangeError` for something that is no image, or an option out of range.
+ * @throws `TypeError` or `RangeError` for something that is no image, or an option out of range; {@link InputError}
+ * `ERR_INLAY_FEED_DETACHED` for an image that was closed, `ERR_INLAY_FEED_VALUE` for one that has no pixels, or whose pixels belong to another origin.
  * @example
  * import { imageToTensor } from 'inlay/process';
  * const input = imageToTensor(new ImageData(640, 480), {
@@ -45,7 +51,7 @@ export interface ImageTensorOptions<D extends ImageDType = ImageDType> {
  * const { logits } = await model.run({ input });
  */
 export function imageToTensor<D extends ImageDType = 'float32'>(
-  image: PixelImage,
+  image: ImageSource,
   options: ImageTensorOptions<D> = {},
 ): Tensor<D> {
   return imagesToTensor([image], options);
@@ -62,7 +68,7 @@ export function imageToTensor<D extends ImageDType = 'float32'>(
  * const { logits } = await model.run({ input: imagesToTensor(frames, { layout: 'NHWC' }) });
  */
 export function imagesToTensor<D extends ImageDType = 'float32'>(
-  images: readonly PixelImage[],
+  images: readonly ImageSource[],
   options: ImageTensorOptions<D> = {},
 ): Tensor<D> {
   const dtype: ImageDType = checkChoice('dtype', options.dtype ?? 'float32', ['float32', 'float16', 'uint8']);
@@ -78,9 +84,10 @@ export function imagesToTensor<D extends ImageDType = 'float32'>(
   const area = width * height;
   const data = createStorage(dtype, images.length * channels * area);
   const [channelStep, pixelStep] = layout === 'NCHW' ? [area, 1] : [1, channels];
-  images.forEach((image, index) => {
+  images.forEach((source, index) => {
+    const { image, size } = pixelsOf(source, options.size);
     const sourceChannels = channelsOf(image);
-    eachRow(image, options.size, (row, line) => {
+    eachRow(image, size, (row, line) => {
       for (let channel = 0; channel < channels; channel += 1) {
         const pick = picker(order, sourceChannels, channel);
         let at = index * channels * area + channel * channelStep + row * width * pixelStep;
@@ -108,19 +115,29 @@ function createStorage(
 }
 
 /** The one size of all images. */
-function sizeOf(images: readonly PixelImage[], size: ResizeOptions | undefined): ResizeOptions {
-  const [first] = images;
-  if (first === undefined) throw new RangeError('A batch needs at least one image.');
+function sizeOf(images: readonly ImageSource[], size: ResizeOptions | undefined): ResizeOptions {
+  if (images.length === 0) throw new RangeError('A batch needs at least one image.');
   if (size !== undefined) {
     checkInteger('size.width', size.width);
     checkInteger('size.height', size.height);
     return size;
   }
-  const odd = images.find(({ width, height }) => width !== first.width || height !== first.height);
+  const [first, ...rest] = images.map(sizeOfImage) as [ResizeOptions, ...ResizeOptions[]];
+  const odd = rest.find(({ width, height }) => width !== first.width || height !== first.height);
   if (odd === undefined) return first;
   throw new RangeError(
     `Images of one batch must have one size, got ${first.width} × ${first.height} and ${odd.width} × ${odd.height}; give a size.`,
   );
+}
+
+/** The pixels of an image, and how they have to be resized still. */
+function pixelsOf(
+  image: ImageSource,
+  size: ResizeOptions | undefined,
+): { readonly image: PixelImage; readonly size: ResizeOptions | undefined } {
+  if (!isDrawable(image)) return { image, size };
+  if (size === undefined || size.exact === true) return { image: readDrawable(image), size };
+  return { image: drawResized(image, size), size: undefined };
 }
 
 function eachRow(

@@ -11,6 +11,8 @@ export interface FileSystem {
   readdir(path: string): Promise<readonly string[]>;
   rename(from: string, to: string): Promise<void>;
   stat(path: string): Promise<FileStats>;
+  /** Facts of the volume that holds a path. */
+  statfs?(path: string): Promise<{ readonly bavail: number; readonly bsize: number }>;
   unlink(path: string): Promise<void>;
 }
 
@@ -52,6 +54,8 @@ export interface Disk {
   ): Promise<boolean>;
   /** Makes the names in a folder survive a power cut. */
   syncFolder(folder: string): Promise<void>;
+  /** Bytes that the volume still takes; `Infinity` where it does not tell. */
+  freeBytes(): Promise<number>;
 }
 
 const leftoverAgeMs = 3_600_000;
@@ -138,11 +142,22 @@ export function openDisk(fs: FileSystem, directory: string, host: FsHost, folder
     }
   };
 
+  const freeBytes = async (path = directory): Promise<number> => {
+    try {
+      const { bavail, bsize } = (await fs.statfs?.(path)) ?? { bavail: Infinity, bsize: 1 };
+      return bavail * bsize;
+    } catch {
+      // The folder is made by the first write; until then, its volume is that of the folder above.
+      return dirname(path) === path ? Infinity : freeBytes(dirname(path));
+    }
+  };
+
   return {
     stat,
     list,
     remove,
     syncFolder,
+    freeBytes: () => freeBytes(),
 
     prepare: async () => {
       for (const folder of [aside, ...folders]) {

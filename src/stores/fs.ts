@@ -11,8 +11,17 @@ import type { Blob, Store } from '../core/store.ts';
 import { openDisk, type FileSystem } from './fs-disk.ts';
 import { cacheDirectory, nodeHost, type FsHost } from './fs-host.ts';
 import { acquireLock } from './fs-lock.ts';
+import { openLedger, type BlobFile } from './ledger.ts';
 import { fromRecordFile, toRecordFile, type Generation } from './fs-record.ts';
-import { assertBlobName, assertRecordName, assertSameHash, isBlobName, isIterable, skip } from './rules.ts';
+import {
+  assertBlobName,
+  assertBlobNames,
+  assertRecordName,
+  assertSameHash,
+  isBlobName,
+  isIterable,
+  skip,
+} from './rules.ts';
 
 export type { FileHandle, FileStats, FileSystem } from './fs-disk.ts';
 export { cacheDirectory, type FsHost } from './fs-host.ts';
@@ -25,6 +34,8 @@ export interface FsStoreOptions {
   readonly fs?: FileSystem;
   /** Replaces parts of what the store takes from the process: clocks, environment, pid. */
   readonly host?: Partial<FsHost>;
+  /** Most bytes of blobs to hold, see {@link Store.reserve}. Default: as many as the disk takes. */
+  readonly quotaBytes?: number;
 }
 
 // Hashing this much takes a millisecond or two, so a large array does not hold up the event loop.
@@ -77,7 +88,7 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
     return newest;
   };
 
-  const update = async (
+  const replaceRecord = async (
     name: string,
     change: Parameters<Store['updateRecord']>[1],
   ): Promise<Uint8Array<ArrayBuffer> | undefined> => {
@@ -98,14 +109,39 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
     }
   };
 
+  const update: Store['updateRecord'] = (name, change) => {
+    const turn = (queues.get(name) ?? Promise.resolve()).then(() => replaceRecord(name, change));
+    const settled = turn.then(ignore, ignore);
+    queues.set(name, settled);
+    void settled.then(() => queues.get(name) === settled && queues.delete(name));
+    return turn;
+  };
+
+  const find = async (sha256: string): Promise<BlobFile | undefined> => {
+    const stats = await disk.stat(join(blobs, sha256));
+    return stats && { sha256, sizeBytes: stats.size, writtenAt: stats.mtimeMs };
+  };
+  const list = async (): Promise<readonly string[]> => (await disk.list(blobs)).filter(isBlobName).sort();
+
+  const ledger = openLedger({
+    list: async () => (await Promise.all((await list()).map(find))).filter((file) => file !== undefined),
+    remove: (sha256) => disk.remove(join(blobs, sha256)),
+    readRecord: async (name) => (await readNewest(name))?.content,
+    updateRecord: update,
+    freeBytes: disk.freeBytes,
+    quotaBytes: options.quotaBytes,
+    now: host.now,
+  });
+
   return {
     info: () => ({ kind: 'fs', location: directory }),
 
     blob: async (sha256) => {
       assertOpen();
       assertBlobName(sha256);
-      const stats = await disk.stat(join(blobs, sha256));
-      return stats && blobOf(sha256, stats.size);
+      const file = await find(sha256);
+      if (file) ledger.touch(file);
+      return file && blobOf(sha256, file.sizeBytes);
     },
 
     putBlob: async (sha256, content) => {
@@ -119,29 +155,32 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
         await disk.syncFolder(blobs);
         return blobOf(sha256, present.size);
       }
-      await disk.prepare();
-      const hash = createHash('sha256');
-      let sizeBytes = 0;
-      await disk.replace(
-        path,
-        async (file) => {
-          const append = async (piece: Uint8Array): Promise<void> => {
-            hash.update(piece);
-            sizeBytes += piece.length;
-            await file.writeFile(piece);
-          };
-          if (isIterable(content)) for await (const piece of content) await append(piece);
-          else {
-            // A copy, so that what is written is what was hashed even if the caller changes the array meanwhile.
-            for (let at = 0; at < content.length; at += pieceBytes) {
-              await append(new Uint8Array(content.subarray(at, at + pieceBytes)));
+      return ledger.put(content, async (onWritten) => {
+        await disk.prepare();
+        const hash = createHash('sha256');
+        let sizeBytes = 0;
+        await disk.replace(
+          path,
+          async (file) => {
+            const append = async (piece: Uint8Array): Promise<void> => {
+              hash.update(piece);
+              sizeBytes += piece.length;
+              await file.writeFile(piece);
+              onWritten(piece.length);
+            };
+            if (isIterable(content)) for await (const piece of content) await append(piece);
+            else {
+              // A copy, so that what is written is what was hashed even if the caller changes the array meanwhile.
+              for (let at = 0; at < content.length; at += pieceBytes) {
+                await append(new Uint8Array(content.subarray(at, at + pieceBytes)));
+              }
             }
-          }
-          assertSameHash(sha256, hash.digest('hex'), sizeBytes);
-        },
-        async () => (await disk.stat(path))?.size !== sizeBytes,
-      );
-      return blobOf(sha256, sizeBytes);
+            assertSameHash(sha256, hash.digest('hex'), sizeBytes);
+          },
+          async () => (await disk.stat(path))?.size !== sizeBytes,
+        );
+        return blobOf(sha256, sizeBytes);
+      });
     },
 
     deleteBlob: async (sha256) => {
@@ -152,7 +191,28 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
 
     listBlobs: async () => {
       assertOpen();
-      return (await disk.list(blobs)).filter(isBlobName).sort();
+      return list();
+    },
+
+    describeBlobs: async () => {
+      assertOpen();
+      return ledger.describeBlobs();
+    },
+
+    pin: async (owner, names) => {
+      assertOpen();
+      assertBlobNames(names);
+      await ledger.pin(owner, names);
+    },
+
+    reserve: async (sizeBytes) => {
+      assertOpen();
+      await ledger.reserve(sizeBytes);
+    },
+
+    persist: async () => {
+      assertOpen();
+      return true;
     },
 
     readRecord: async (name) => {
@@ -164,15 +224,12 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
     updateRecord: async (name, change) => {
       assertOpen();
       assertRecordName(name);
-      const turn = (queues.get(name) ?? Promise.resolve()).then(() => update(name, change));
-      const settled = turn.then(ignore, ignore);
-      queues.set(name, settled);
-      void settled.then(() => queues.get(name) === settled && queues.delete(name));
-      return turn;
+      return update(name, change);
     },
 
     close: async () => {
       closed = true;
+      await ledger.settled();
     },
   };
 }

@@ -8,6 +8,11 @@ export function assertBlobName(sha256: string): void {
     throw new RangeError('A blob is named by its SHA-256 as 64 lower-case hex digits.');
 }
 
+/** Throws a `RangeError` unless all are names of blobs. */
+export function assertBlobNames(names: readonly string[]): void {
+  for (const name of names) assertBlobName(name);
+}
+
 /** Tells whether a text is 64 lower-case hex digits. */
 export function isBlobName(text: string): boolean {
   return /^[0-9a-f]{64}$/.test(text);
@@ -47,5 +52,23 @@ export async function skip(content: Uint8Array | AsyncIterable<Uint8Array>): Pro
     await content[Symbol.asyncIterator]().return?.();
   } catch {
     // It failed at ending what is not needed.
+  }
+}
+
+/**
+ * Hands content out in pieces of its own, so that what callers do to their arrays meanwhile changes nothing. Whole
+ * content comes in pieces of `pieceBytes`, other content as it comes.
+ */
+export async function forEachPiece(
+  content: Uint8Array | AsyncIterable<Uint8Array>,
+  pieceBytes: number,
+  take: (piece: Uint8Array<ArrayBuffer>) => Promise<void>,
+): Promise<void> {
+  if (isIterable(content)) {
+    for await (const piece of content) await take(new Uint8Array(piece));
+    return;
+  }
+  for (let at = 0; at < content.length; at += pieceBytes) {
+    await take(new Uint8Array(content.subarray(at, at + pieceBytes)));
   }
 }

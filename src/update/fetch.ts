@@ -11,6 +11,8 @@ export interface FetchOptions {
   /** Longest silence of the server, milliseconds. Default 20,000. */
   readonly timeoutMs?: number | undefined;
   readonly headers?: Readonly<Record<string, string>>;
+  /** Whether caches and credentials are used as for other files of a page. Default false: neither is. */
+  readonly isOfPage?: boolean;
   readonly signal?: AbortSignal | undefined;
   /** Told of every piece: bytes read so far, and how many there are where the server says so. */
   readonly onProgress?: ((loadedBytes: number, totalBytes: number | undefined) => void) | undefined;
@@ -22,12 +24,15 @@ export interface Fetched {
   readonly status: number;
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly etag: string | undefined;
+  /** Where it came from in the end, absolute. */
+  readonly url: string;
 }
 
 /** A body that is read in pieces. */
 export interface FetchedStream {
   readonly status: number;
   readonly headers: Headers;
+  readonly url: string;
   /** Next piece; `undefined` at the end. */
   read(): Promise<Uint8Array | undefined>;
   /** Ends the request. Safe to call twice, and after the end. */
@@ -51,28 +56,59 @@ export async function fetchBytes(
   const { capBytes, onProgress } = options;
   const stream = await openStream(platform, url, options);
   try {
-    const pieces: Uint8Array[] = [];
     let length = 0;
     // The length of a compressed body is that of what travels.
     const told = stream.headers.has('content-encoding')
       ? NaN
       : Number(stream.headers.get('content-length') ?? NaN);
-    const totalBytes = Number.isNaN(told) ? undefined : told;
+    const totalBytes = told >= 0 ? told : undefined;
     if (totalBytes !== undefined && totalBytes > capBytes) throw tooLong(url, capBytes);
+    const body = createBody(totalBytes);
     for (let piece = await stream.read(); piece; piece = await stream.read()) {
       length += piece.length;
       if (length > capBytes) throw tooLong(url, capBytes);
-      pieces.push(piece);
+      body.push(piece);
       onProgress?.(length, totalBytes);
     }
     return {
       status: stream.status,
-      bytes: concatBytes(pieces),
+      bytes: body.join(),
       etag: stream.headers.get('etag') ?? undefined,
+      url: stream.url,
     };
   } finally {
     stream.close();
   }
+}
+
+/** What a server may promise before any of it is believed, in bytes. */
+const BELIEVED_BYTES = 2 ** 28;
+
+/** Collects a body. Where its length is known, each piece goes to its place at once: to join a large body in one go blocks a page. */
+function createBody(totalBytes: number | undefined): {
+  push(piece: Uint8Array): void;
+  join(): Uint8Array<ArrayBuffer>;
+} {
+  const pieces: Uint8Array[] = [];
+  let length = 0;
+  let whole =
+    totalBytes === undefined || totalBytes > BELIEVED_BYTES ? undefined : new Uint8Array(totalBytes);
+  return {
+    push: (piece) => {
+      if (whole !== undefined && length + piece.length <= whole.length) whole.set(piece, length);
+      else {
+        // It sends more than it said.
+        if (whole !== undefined) pieces.push(whole.subarray(0, length));
+        whole = undefined;
+        pieces.push(piece);
+      }
+      length += piece.length;
+    },
+    join: () => {
+      if (whole === undefined) return concatBytes(pieces);
+      return whole.length === length ? whole : whole.slice(0, length);
+    },
+  };
 }
 
 /**
@@ -147,8 +183,7 @@ export async function openStream(
     platform.fetch(url, {
       headers: { ...headers },
       signal: controller.signal,
-      cache: 'no-store',
-      credentials: 'omit',
+      ...(!options.isOfPage && { cache: 'no-store', credentials: 'omit' }),
     }),
   );
   const conditional = Object.keys(headers).some((name) => name.toLowerCase() === 'if-none-match');
@@ -163,7 +198,13 @@ export async function openStream(
     throw wrongContent(url, body, 'data');
   }
   const next = pieceReader(response);
-  return { status: response.status, headers: response.headers, read: () => guarded(next), close };
+  return {
+    status: response.status,
+    headers: response.headers,
+    url: response.url || url,
+    read: () => guarded(next),
+    close,
+  };
 }
 
 /** React Native's fetch gives no streams; there the body arrives as one piece. */

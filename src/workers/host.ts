@@ -9,6 +9,7 @@ export interface RemoteSession {
   readonly id: number;
   readonly signature: Signature;
   readonly intraOpThreads?: number;
+  readonly threadsReason?: string;
 }
 
 /** What a worker offers. One call is carried out at a time, in the order in which they arrive. */
@@ -26,6 +27,9 @@ export interface Guard {
   enter(): void;
   leave(): void;
 }
+
+/** For threads that may be ended at any moment, as those with WebAssembly may. */
+export const NO_GUARD: Guard = { enter: () => {}, leave: () => {} };
 
 /**
  * Serves a backend to the other end of a link.
@@ -64,8 +68,13 @@ export function hostBackend(backend: Backend, endpoint: Endpoint, guard: Guard):
       const id = nextId;
       nextId += 1;
       sessions.set(id, session);
-      const { signature, intraOpThreads } = session;
-      return { id, signature, ...(intraOpThreads !== undefined && { intraOpThreads }) };
+      const { signature, intraOpThreads, threadsReason } = session;
+      return {
+        id,
+        signature,
+        ...(intraOpThreads !== undefined && { intraOpThreads }),
+        ...(threadsReason !== undefined && { threadsReason }),
+      };
     }),
     run: inTurn(async (id, feeds, outputs) => {
       const results = await sessionOf(id).run(toTensors(feeds), outputs === undefined ? {} : { outputs });

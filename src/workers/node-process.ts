@@ -51,13 +51,15 @@ export function spawnNodeProcess(
   child.on('error', () => {});
   const { pid } = child;
   if (pid === undefined) throw new Error('The system starts no further process.');
+  // Bun's channel has neither method, and does not keep this process alive.
+  const channel = child.channel as { ref?(): void; unref?(): void } | null | undefined;
   const setBusy = (busy: boolean): void => {
     if (busy) {
       child.ref();
-      child.channel?.ref();
+      channel?.ref?.();
     } else {
       child.unref();
-      child.channel?.unref();
+      channel?.unref?.();
     }
   };
   setBusy(false);

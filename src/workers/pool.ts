@@ -81,12 +81,15 @@ async function openInPool(
     if (failed !== undefined) throw failed.reason;
   };
 
-  const { signature, provider, placement, intraOpThreads } = await open(leastUsed(pool) as Member);
+  const { signature, provider, placement, intraOpThreads, threadsReason } = await open(
+    leastUsed(pool) as Member,
+  );
   return {
     signature,
     provider,
     placement,
     ...(intraOpThreads !== undefined && { intraOpThreads }),
+    ...(threadsReason !== undefined && { threadsReason }),
     slots,
     grow: () => {
       if (growing !== undefined || released !== undefined) return growing;

@@ -26,9 +26,10 @@ import { createPacer } from './pacer.ts';
 import { createWatchdog } from './watchdog.ts';
 
 /**
- * Why a worker is gone: it ended by itself, gave no answer in time, took too much memory, or was killed from outside.
+ * Why a worker is gone: it never started, ended by itself, gave no answer in time, took too much memory, or was killed
+ * from outside.
  */
-export type LossReason = 'exit' | 'hung' | 'memory' | 'killed';
+export type LossReason = 'unstarted' | 'exit' | 'hung' | 'memory' | 'killed';
 
 /** How a worker ended. */
 export interface WorkerEnd {
@@ -70,11 +71,14 @@ export interface WorkerBackendOptions {
    */
   readonly endWhenEmpty?: boolean;
   /**
-   * Milliseconds that one run may take. A worker that is at one for longer is killed, where that is safe
+   * Milliseconds that one run, or a release, may take. A worker that is at one for longer is killed, where that is safe
    * ({@link WorkerHandle.kill}). Default: no limit.
    */
   readonly runTimeoutMs?: number;
-  /** The same for everything else, the start of the worker included. Default: ten times `runTimeoutMs`, at least 30 s. */
+  /**
+   * The same for loading a library or a model, the start of the worker included. Default: ten times `runTimeoutMs`, at
+   * least 30 s.
+   */
   readonly createTimeoutMs?: number;
 }
 
@@ -115,7 +119,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
   let opening = 0;
   const limitOf = (call: string | undefined): number | undefined => {
     if (runTimeoutMs === undefined || call === undefined) return undefined;
-    if (call === 'run') return runTimeoutMs;
+    if (call !== 'providers' && call !== 'create') return runTimeoutMs;
     return options.createTimeoutMs ?? Math.max(10 * runTimeoutMs, MIN_CREATE_TIMEOUT_MS);
   };
   let realm: Realm | undefined;
@@ -133,7 +137,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     } catch (cause) {
       throw new BackendError(
         'ERR_INLAY_BACKEND_UNAVAILABLE',
-        `A ${placement} for ${name} cannot be started here; see the cause, or use another placement.`,
+        `A ${placement} for ${name} cannot be started here, use another placement: ${messageOf(cause)}`,
         { cause },
       );
     }
@@ -180,7 +184,13 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
       return await use(used);
     } catch (error) {
       // A library that failed to start may be spoiled for its whole realm.
-      if (hasCode(error, 'ERR_INLAY_BACKEND_UNAVAILABLE', 'ERR_INLAY_BACKEND_MISSING')) retire(used);
+      // So is one whose device was lost; a provider that does not work here says no reason.
+      const isSpoiled =
+        hasCode(error, 'ERR_INLAY_BACKEND_UNAVAILABLE', 'ERR_INLAY_BACKEND_MISSING') ||
+        (isInlayError(error) &&
+          error.code === 'ERR_INLAY_DEVICE_UNAVAILABLE' &&
+          error.details['reason'] !== undefined);
+      if (isSpoiled) retire(used);
       throw error;
     }
   };
@@ -191,7 +201,8 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
       opening += 1;
       slot.isOccupied = true;
       try {
-        return { realm: used, ...(await used.link.calls.create(packSource(source), sessionOptions)) };
+        const packed = await packSource(source);
+        return { realm: used, ...(await used.link.calls.create(packed, sessionOptions)) };
       } catch (error) {
         used.sessions -= 1;
         throw error;
@@ -203,7 +214,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
 
   const createSession = async (source: ModelSource, sessionOptions: SessionOptions): Promise<Session> => {
     let bound = await open(source, sessionOptions);
-    const { signature, intraOpThreads } = bound;
+    const { signature, intraOpThreads, threadsReason } = bound;
     let rebinding: Promise<void> | undefined;
     let released: Promise<void> | undefined;
     let losses = 0;
@@ -268,6 +279,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
       placement,
       slots,
       ...(intraOpThreads !== undefined && { intraOpThreads }),
+      ...(threadsReason !== undefined && { threadsReason }),
       run: async (feeds, runOptions = {}) => {
         if (released !== undefined) throw closedError('The session');
         if (bound.realm !== realm) await (rebinding ??= rebind());
@@ -299,7 +311,7 @@ function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {
 }
 
 /** What became of the worker, in words. */
-const LOSSES: Readonly<Record<LossReason, string>> = {
+const LOSSES: Readonly<Record<Exclude<LossReason, 'unstarted'>, string>> = {
   exit: 'ended',
   hung: 'gave no answer in time and was ended',
   memory: 'ran out of the memory that it may take',
@@ -307,11 +319,22 @@ const LOSSES: Readonly<Record<LossReason, string>> = {
 };
 
 function lostError(name: string, placement: Placement, { reason, cause }: WorkerEnd): BackendError {
+  if (reason === 'unstarted') {
+    return new BackendError(
+      'ERR_INLAY_BACKEND_UNAVAILABLE',
+      `The ${placement} of ${name} did not start: ${messageOf(cause)}`,
+      { cause },
+    );
+  }
   return new BackendError(
     'ERR_INLAY_WORKER_LOST',
     `The ${placement} of ${name} ${LOSSES[reason]} while a call was in flight; call again, and it is started again.`,
     { cause, details: { reason } },
   );
+}
+
+function messageOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
 }
 
 /** Pause in milliseconds after too many losses in a row; it doubles with each further one, up to a minute. */

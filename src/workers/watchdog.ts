@@ -50,7 +50,8 @@ export function createWatchdog(
     if (now < dueMs) lookIn(dueMs - now);
     else if (!suspected) {
       suspected = true;
-      lookIn(Math.max(GRACE_MS, lateMs));
+      // A page that slept for hours with its worker gives it no hours more.
+      lookIn(Math.max(GRACE_MS, Math.min(lateMs, limit)));
     } else {
       const passed = limit;
       limit = undefined;

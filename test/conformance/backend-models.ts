@@ -5,6 +5,36 @@ import type { Dimension } from '../../src/core/signature.ts';
 import { Tensor } from '../../src/core/tensor.ts';
 import { createGraph, encodeModel } from '../../src/onnx/index.ts';
 
+/** The models that a backend is tested with, in the format of its library. */
+export interface BackendModels {
+  /** Ending of the names of files that hold such models. */
+  readonly extension: string;
+  /** Whether models name their symbolic dimensions; otherwise they are `null`. */
+  readonly namesDimensions: boolean;
+  /** `y = a + b`, float32 [n, 4]. */
+  add(): Uint8Array;
+  /** `y = x`. */
+  identity(dtype: DType, shape?: readonly Dimension[] | null): Uint8Array;
+  /** `logits` float32 [batch, 10] of `image` float32 [batch, 64]. */
+  perceptron(): Uint8Array;
+  /** `y` of `x` float32 with {@link BackendModels.convolutionAxes} after its first axis. */
+  convolution(): Uint8Array;
+  readonly convolutionAxes: readonly number[];
+  /** The two largest `values` of `x` float32 [n, 5], their `indices`, and its `mean`. */
+  several(): Uint8Array;
+  /** `y = a + b` of float32 [n] and [m], which fails where they differ. */
+  failing(): Uint8Array;
+  /** `y` float32 [n] of packed 4-bit integers `x` [n], where there are such. */
+  readonly dequantize?: (dtype: 'int4' | 'uint4') => Uint8Array;
+  /** Three elements of each dtype that can be fed. */
+  readonly samples: Partial<Record<DType, Tensor>>;
+  readonly scalar: Tensor;
+  /** Valid models with an operator or an element type that the library does not know. */
+  readonly unsupported: readonly (() => Uint8Array)[];
+  /** A model that is refused with a message of this form. */
+  readonly refused: { readonly model: () => Uint8Array; readonly message: RegExp };
+}
+
 /** The part of both libraries that a comparison needs. */
 interface Library {
   readonly Tensor: new (type: never, data: never, dims: readonly number[]) => object;
@@ -80,7 +110,7 @@ export function mlpModel(width = 32): Uint8Array {
 }
 
 /** A convolution: `y` float32 [n, 4, 8, 8] of `x` float32 [n, 1, 8, 8]. */
-export function convModel(): Uint8Array {
+function convModel(): Uint8Array {
   const graph = createGraph({ name: 'conv', opset: 17 });
   graph.input('x', 'float32', ['n', 1, 8, 8]);
   graph.initializer('w', new Tensor('float32', [4, 1, 3, 3], floats(36, 5)));
@@ -90,7 +120,7 @@ export function convModel(): Uint8Array {
 }
 
 /** Three outputs of two dtypes: the two largest `values` of `x` float32 [n, 5], their `indices` int64, and `sum`. */
-export function topModel(): Uint8Array {
+function topModel(): Uint8Array {
   const graph = createGraph({ name: 'top', opset: 17 });
   graph.input('x', 'float32', ['n', 5]);
   graph.initializer('k', new Tensor('int64', [1], new BigInt64Array([2n])));
@@ -103,7 +133,7 @@ export function topModel(): Uint8Array {
 }
 
 /** `y` float32 [n] of packed 4-bit integers `x` [n]. */
-export function dequantizeModel(dtype: 'int4' | 'uint4'): Uint8Array {
+function dequantizeModel(dtype: 'int4' | 'uint4'): Uint8Array {
   const graph = createGraph({ name: 'dequantize', opset: 21 });
   graph.input('x', dtype, ['n']);
   graph.initializer('scale', new Tensor('float32', [], new Float32Array([0.5])));
@@ -113,7 +143,7 @@ export function dequantizeModel(dtype: 'int4' | 'uint4'): Uint8Array {
 }
 
 /** Adds float32 [2, 3] and [2, 4] in the middle of the run, which fails for any feed. */
-export function failingModel(): Uint8Array {
+function failingModel(): Uint8Array {
   const graph = createGraph({ name: 'failing', opset: 17 });
   graph.input('a', 'float32', ['n']);
   graph.input('b', 'float32', ['m']);
@@ -152,4 +182,37 @@ export const SAMPLES: { readonly [D in DType]?: Tensor<D> } = {
 
 function sample<D extends DType>(dtype: D, data: DTypeStorage[D]): Tensor<D> {
   return new Tensor(dtype, [3], data);
+}
+
+/** The models of ONNX. */
+export const onnxModels: BackendModels = {
+  extension: 'onnx',
+  namesDimensions: true,
+  add: addModel,
+  identity: identityModel,
+  perceptron: mlpModel,
+  convolution: convModel,
+  convolutionAxes: [1, 8, 8],
+  several: topModel,
+  failing: failingModel,
+  dequantize: dequantizeModel,
+  samples: SAMPLES,
+  scalar: new Tensor('int64', [], new BigInt64Array([16_000n])),
+  unsupported: [
+    () => encodeModel(oneNode('Frobnicate').toModel()),
+    () => identityModel('complex64'),
+    () => identityModel('float8e4m3fn', ['n'], 21),
+  ],
+  refused: {
+    model: () => encodeModel({ ...oneNode('Relu').toModel(), irVersion: 99 }),
+    message: /^The model of \d+ bytes [^\n]*IR version: 99[^\n]*\.$/,
+  },
+};
+
+function oneNode(operator: string): ReturnType<typeof createGraph> {
+  const graph = createGraph({ name: 'one', opset: 17 });
+  graph.input('x', 'float32', ['n']);
+  graph.node(operator, ['x'], {}, { outputs: 'y' });
+  graph.output('y', 'float32', ['n']);
+  return graph;
 }

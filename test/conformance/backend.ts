@@ -3,24 +3,15 @@ import type { Backend, Session, TensorMap } from '../../src/core/backend.ts';
 import type { DType } from '../../src/core/dtype.ts';
 import { BackendError, InputError, isInlayError, ModelError, StateError } from '../../src/core/errors.ts';
 import { Tensor } from '../../src/core/tensor.ts';
-import { createGraph, encodeModel } from '../../src/onnx/index.ts';
-import {
-  addModel,
-  convModel,
-  dequantizeModel,
-  failingModel,
-  floats,
-  identityModel,
-  mlpModel,
-  SAMPLES,
-  topModel,
-} from './backend-models.ts';
+import { floats, onnxModels, type BackendModels } from './backend-models.ts';
 
 /** What {@link testBackend} has to know about a backend. */
 export interface BackendTraits {
   /** Execution provider to test. */
   readonly provider: string;
   readonly placement: Session['placement'];
+  /** Models that the library reads. Default: ONNX. */
+  readonly models?: BackendModels;
   /** Runs a model through the library itself, for comparison. Feeds are not changed. */
   readonly runRaw: (model: Uint8Array, feeds: TensorMap) => Promise<TensorMap>;
   /** Whether 4-bit integers can be fed. */
@@ -41,7 +32,7 @@ export async function errorOf(promise: Promise<unknown>): Promise<unknown> {
 
 /** What every backend does, whatever library it adapts and wherever its sessions live. */
 export function testBackend(name: string, createBackend: () => Backend, traits: BackendTraits): void {
-  const { provider, placement, runRaw, writeFile } = traits;
+  const { provider, placement, runRaw, writeFile, models = onnxModels } = traits;
 
   describe(`${name} keeps the backend's contract`, () => {
     let backend: Backend;
@@ -72,26 +63,27 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
 
     it('lists the CPU last', async () => {
       const devices = (await backend.providers()).map(({ device }) => device);
-      expect(devices.indexOf('cpu')).toBe(devices.length - 1);
+      const first = devices.indexOf('cpu');
+      expect(first === -1 ? [] : devices.slice(first).filter((device) => device !== 'cpu')).toEqual([]);
     });
 
     it('refuses a provider that it does not have', async () => {
-      const error = await errorOf(backend.createSession({ bytes: addModel() }, { provider: 'abacus' }));
+      const error = await errorOf(backend.createSession({ bytes: models.add() }, { provider: 'abacus' }));
       expect(error).toBeInstanceOf(BackendError);
       expect(error).toMatchObject({ code: 'ERR_INLAY_DEVICE_UNAVAILABLE' });
       expect(String(error)).toContain('"abacus"');
     });
 
     it('says where a session runs', () =>
-      using(addModel(), async (session) => {
+      using(models.add(), async (session) => {
         expect(session.provider).toBe(provider);
         expect(session.placement).toBe(placement);
         await Promise.resolve();
       }));
 
     it('reads the signature, with symbolic, fixed and nameless dimensions', () =>
-      using(identityModel('float32', ['n', null, 3]), async ({ signature }) => {
-        const shape = ['n', null, 3];
+      using(models.identity('float32', ['n', null, 3]), async ({ signature }) => {
+        const shape = [models.namesDimensions ? 'n' : null, null, 3];
         expect(signature).toEqual({
           inputs: [{ name: 'x', dtype: 'float32', shape }],
           outputs: [{ name: 'y', dtype: 'float32', shape }],
@@ -100,13 +92,18 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
       }));
 
     describe('runs', () => {
-      const models: readonly [string, () => Uint8Array, (n: number) => TensorMap][] = [
-        ['an addition', addModel, pair],
-        ['a perceptron', mlpModel, (n) => ({ image: new Tensor('float32', [n, 64], floats(n * 64)) })],
-        ['a convolution', convModel, (n) => ({ x: new Tensor('float32', [n, 1, 8, 8], floats(n * 64)) })],
-        ['several outputs', topModel, (n) => ({ x: new Tensor('float32', [n, 5], floats(n * 5)) })],
+      const pixels = (n: number): Float32Array => floats(n * 64);
+      const cases: readonly [string, () => Uint8Array, (n: number) => TensorMap][] = [
+        ['an addition', models.add, pair],
+        ['a perceptron', models.perceptron, (n) => ({ image: new Tensor('float32', [n, 64], pixels(n)) })],
+        [
+          'a convolution',
+          models.convolution,
+          (n) => ({ x: new Tensor('float32', [n, ...models.convolutionAxes], pixels(n)) }),
+        ],
+        ['several outputs', models.several, (n) => ({ x: new Tensor('float32', [n, 5], floats(n * 5)) })],
       ];
-      for (const [what, model, feedsOf] of models) {
+      for (const [what, model, feedsOf] of cases) {
         it(`gives the bits of the library itself: ${what}`, () =>
           using(model(), async (session) => {
             for (const n of [1, 3, 8]) {
@@ -118,17 +115,18 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
           }));
       }
 
-      for (const [dtype, sample] of Object.entries(SAMPLES)) {
+      for (const [dtype, sample] of Object.entries(models.samples)) {
         it(`carries ${dtype} both ways, bit by bit`, () =>
-          using(identityModel(dtype as DType), async (session) => {
+          using(models.identity(dtype as DType), async (session) => {
             expectSame(await session.run({ x: sample }), { y: sample });
           }));
       }
 
-      for (const dtype of ['int4', 'uint4'] as const) {
+      const { dequantize } = models;
+      for (const dtype of dequantize === undefined ? [] : (['int4', 'uint4'] as const)) {
         const nibbles = new Tensor(dtype, [3], new Uint8Array([0x21, 0x0f]));
         it(`${traits.packedIntegers ? 'takes' : 'refuses'} packed ${dtype}, as the library does`, () =>
-          using(dequantizeModel(dtype), async (session) => {
+          using(dequantize?.(dtype) as Uint8Array, async (session) => {
             const run = session.run({ x: nibbles });
             if (traits.packedIntegers) {
               expect((await run).y?.toArray()).toEqual([0.5, 1, dtype === 'int4' ? -0.5 : 7.5]);
@@ -141,27 +139,27 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
       }
 
       it('runs a batch of size 0', () =>
-        using(addModel(), async (session) => {
+        using(models.add(), async (session) => {
           const { y } = await session.run(pair(0));
           expect(y).toMatchObject({ dtype: 'float32', shape: [0, 4] });
           expect(y?.data).toHaveLength(0);
         }));
 
       it('runs a scalar', () =>
-        using(identityModel('int64', []), async (session) => {
-          const x = new Tensor('int64', [], new BigInt64Array([16_000n]));
+        using(models.identity(models.scalar.dtype, []), async (session) => {
+          const x = models.scalar;
           expectSame(await session.run({ x }), { y: x });
         }));
 
       it('computes only the outputs that are asked for', () =>
-        using(topModel(), async (session) => {
+        using(models.several(), async (session) => {
           const feeds = { x: new Tensor('float32', [1, 5], floats(5)) };
           const outputs = await session.run(feeds, { outputs: ['indices'] });
           expect(Object.keys(outputs)).toEqual(['indices']);
         }));
 
       it('keeps concurrent runs apart', () =>
-        using(addModel(), async (session) => {
+        using(models.add(), async (session) => {
           const ones = new Tensor('float32', [1, 4], new Float32Array(4).fill(1));
           const results = await Promise.all(
             Array.from({ length: 20 }, (_, i) =>
@@ -172,13 +170,13 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
         }));
 
       it('keeps sessions apart', async () => {
-        const [add, top] = await Promise.all([open(addModel()), open(topModel())]);
+        const [add, top] = await Promise.all([open(models.add()), open(models.several())]);
         const [sum, best] = await Promise.all([
           add.run(pair(2)),
           top.run({ x: new Tensor('float32', [1, 5], new Float32Array([1, 5, 2, 4, 3])) }),
         ]);
         expect(sum.y?.shape).toEqual([2, 4]);
-        expect(best.indices?.toArray()).toEqual([[1n, 3n]]);
+        expect(Array.from(best.indices?.data ?? [], Number)).toEqual([1, 3]);
         await Promise.all([add.release(), top.release()]);
       });
     });
@@ -187,7 +185,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
       const x = Float32Array.from({ length: 10_000 }, (_, i) => i);
 
       it('leaves small and large buffers as they were', () =>
-        using(identityModel('float32'), async (session) => {
+        using(models.identity('float32'), async (session) => {
           for (const length of [3, 10_000]) {
             const data = x.slice(0, length);
             await session.run({ x: new Tensor('float32', [length], data) });
@@ -196,7 +194,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
         }));
 
       it('leaves the neighbours of a view alone, also when it may take the buffer', () =>
-        using(identityModel('float32'), async (session) => {
+        using(models.identity('float32'), async (session) => {
           const pool = x.slice();
           const view = new Tensor('float32', [5000], pool.subarray(100, 5100));
           const { y } = await session.run({ x: view }, { transfer: true });
@@ -205,7 +203,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
         }));
 
       it('takes several feeds that share one buffer', () =>
-        using(addModel(), async (session) => {
+        using(models.add(), async (session) => {
           const whole = new Tensor('float32', [4, 4], x.slice(0, 16));
           const twice = await session.run({ a: whole, b: whole });
           expect(Array.from(twice.y?.data as Float32Array)).toEqual(
@@ -218,7 +216,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
 
       const testSharedMemory = (): void => {
         it('takes shared memory without sharing it', () =>
-          using(identityModel('float32'), async (session) => {
+          using(models.identity('float32'), async (session) => {
             for (const transfer of [false, true]) {
               const shared = new Float32Array(new SharedArrayBuffer(40_000));
               shared.set(x);
@@ -233,7 +231,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
       else console.log('Feeds in shared memory are not tested: there is no SharedArrayBuffer here.');
 
       it('refuses a buffer that was handed over before', () =>
-        using(addModel(), async (session) => {
+        using(models.add(), async (session) => {
           const { a, b } = pair(1);
           structuredClone(a.data, { transfer: [(a.data as Float32Array).buffer as ArrayBuffer] });
           const error = await errorOf(session.run({ a, b }));
@@ -245,7 +243,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
 
     describe('errors', () => {
       it('fails a run with the words of the library, and goes on', () =>
-        using(failingModel(), async (session) => {
+        using(models.failing(), async (session) => {
           const of = (length: number): Tensor => new Tensor('float32', [length], floats(length));
           const error = await errorOf(session.run({ a: of(3), b: of(4) }));
           expect(error).toBeInstanceOf(BackendError);
@@ -256,7 +254,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
         }));
 
       it('refuses a feed of the wrong shape or dtype, a missing one and an unknown output', () =>
-        using(addModel(), async (session) => {
+        using(models.add(), async (session) => {
           const { a, b } = pair(1);
           const wide = new Tensor('float32', [1, 5], floats(5));
           const whole = new Tensor('int32', [1, 4], new Int32Array(4));
@@ -282,8 +280,8 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
         ['no bytes', new Uint8Array(0)],
         ['noise', new Uint8Array(1000).fill(0xab)],
         ['a web page', new TextEncoder().encode('<!doctype html><title>Not found</title>')],
-        ['the first half of a model', addModel().subarray(0, addModel().length >> 1)],
-        ['a model without its last byte', addModel().subarray(0, -1)],
+        ['the first half of a model', models.add().subarray(0, models.add().length >> 1)],
+        ['a model without its last byte', models.add().subarray(0, -1)],
       ];
       for (const [what, bytes] of invalid) {
         it(`refuses ${what}`, async () => {
@@ -295,53 +293,50 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
       }
 
       it('refuses an operator or an element type that the library does not know', async () => {
-        for (const bytes of [
-          unknownOperator(),
-          identityModel('complex64'),
-          identityModel('float8e4m3fn', ['n'], 21),
-        ]) {
-          const error = await errorOf(open(bytes));
+        for (const model of models.unsupported) {
+          const error = await errorOf(open(model()));
           expect(error).toBeInstanceOf(ModelError);
           expect(error).toMatchObject({ code: 'ERR_INLAY_MODEL_UNSUPPORTED' });
         }
       });
 
       it('writes one line without places in the library’s source', async () => {
-        const error = await errorOf(open(encodeModel({ ...newest().toModel(), irVersion: 99 })));
+        const error = await errorOf(open(models.refused.model()));
         expect(error).toMatchObject({ code: 'ERR_INLAY_MODEL_UNSUPPORTED' });
-        expect((error as Error).message).toMatch(/^The model of \d+ bytes [^\n]*IR version: 99[^\n]*\.$/);
+        expect((error as Error).message).toMatch(models.refused.message);
         expect((error as Error).message).not.toMatch(/\.(cc|h):\d/);
       });
     });
 
     const testFiles = (write: NonNullable<typeof writeFile>): void => {
+      const { extension } = models;
       it('loads a model by its path', async () => {
-        const path = await write('add.onnx', addModel());
+        const path = await write(`add.${extension}`, models.add());
         const session = await backend.createSession({ path }, { provider });
-        expectSame(await session.run(pair(2)), await runRaw(addModel(), pair(2)));
+        expectSame(await session.run(pair(2)), await runRaw(models.add(), pair(2)));
         await session.release();
       });
 
       it('says which file is missing', async () => {
-        const path = `${await write('there.onnx', addModel())}.gone`;
+        const path = `${await write(`there.${extension}`, models.add())}.gone`;
         const error = await errorOf(backend.createSession({ path }, { provider }));
         expect(error).toBeInstanceOf(ModelError);
         expect(error).toMatchObject({ code: 'ERR_INLAY_MODEL_NOT_FOUND' });
-        expect(String(error)).toContain('there.onnx.gone');
+        expect(String(error)).toContain(`there.${extension}.gone`);
       });
 
       it('refuses a truncated file', async () => {
-        const path = await write('short.onnx', addModel().subarray(0, 40));
+        const path = await write(`short.${extension}`, models.add().subarray(0, 40));
         const error = await errorOf(backend.createSession({ path }, { provider }));
         expect(error).toMatchObject({ code: 'ERR_INLAY_MODEL_INVALID' });
-        expect(String(error)).toContain('short.onnx');
+        expect(String(error)).toContain(`short.${extension}`);
       });
     };
     if (writeFile !== undefined) describe('files', () => testFiles(writeFile));
 
     describe('the end of a session', () => {
       it('lets runs in flight finish', async () => {
-        const session = await open(mlpModel());
+        const session = await open(models.perceptron());
         const runs = Array.from({ length: 5 }, () =>
           session.run({ image: new Tensor('float32', [1, 64], floats(64)) }),
         );
@@ -350,7 +345,7 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
       });
 
       it('refuses runs afterwards and may be released again', async () => {
-        const session = await open(addModel());
+        const session = await open(models.add());
         await Promise.all([session.release(), session.release()]);
         const error = await errorOf(session.run(pair(1)));
         expect(error).toBeInstanceOf(StateError);
@@ -362,13 +357,13 @@ export function testBackend(name: string, createBackend: () => Backend, traits: 
     describe('the end of a backend', () => {
       it('lets runs in flight finish, then refuses everything, and may be closed again', async () => {
         const own = createBackend();
-        const session = await own.createSession({ bytes: addModel() }, { provider });
+        const session = await own.createSession({ bytes: models.add() }, { provider });
         const runs = Array.from({ length: 5 }, () => session.run(pair(1)));
         await Promise.all([own.close(), own.close()]);
         expect(await Promise.all(runs)).toHaveLength(5);
         for (const promise of [
           session.run(pair(1)),
-          own.createSession({ bytes: addModel() }, { provider }),
+          own.createSession({ bytes: models.add() }, { provider }),
         ]) {
           const error = await errorOf(promise);
           expect(error).toBeInstanceOf(StateError);
@@ -404,20 +399,4 @@ function bitsOf({ data }: Tensor): unknown {
 function expectOwned(outputs: TensorMap): void {
   const buffers = Object.values(outputs).map(({ data }) => (data as Float32Array).buffer);
   expect(new Set(buffers).size).toBe(buffers.length);
-}
-
-function newest(): ReturnType<typeof createGraph> {
-  const graph = createGraph({ name: 'newest', opset: 17 });
-  graph.input('x', 'float32', ['n']);
-  graph.node('Relu', ['x'], {}, { outputs: 'y' });
-  graph.output('y', 'float32', ['n']);
-  return graph;
-}
-
-function unknownOperator(): Uint8Array {
-  const graph = createGraph({ name: 'unknown', opset: 17 });
-  graph.input('x', 'float32', ['n']);
-  graph.node('Frobnicate', ['x'], {}, { outputs: 'y' });
-  graph.output('y', 'float32', ['n']);
-  return encodeModel(graph.toModel());
 }

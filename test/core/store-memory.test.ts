@@ -2,6 +2,7 @@ import { expect, it } from 'vitest';
 import { toUtf8 } from '../../src/core/bytes.ts';
 import { createSha256 } from '../../src/core/hash.ts';
 import { createMemoryStore } from '../../src/stores/memory.ts';
+import { testRoom } from '../conformance/store-room.ts';
 import { nameOf, testStore } from '../conformance/store.ts';
 
 const openMemory = async () => {
@@ -32,4 +33,10 @@ testStore('the memory store', openMemory, (current) => {
     await store.putBlob(nameOf(toUtf8('abc')), toUtf8('abc'));
     expect(hashes).toBe(1);
   });
+});
+
+testRoom('the memory store', async (options, former) => {
+  if (former) return former;
+  const store = createMemoryStore(options);
+  return { store, cleanup: () => store.close() };
 });

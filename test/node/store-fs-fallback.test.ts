@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
 import { createSha256 } from '../../src/core/hash.ts';
 import type { Store } from '../../src/core/store.ts';
-import { withMemoryFallback } from '../../src/stores/fs-fallback.ts';
+import { withMemoryFallback } from '../../src/stores/fallback.ts';
 import { openFsStore } from '../../src/stores/fs.ts';
 import { codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
 import { temporaryDirectory } from './server-fixture.ts';

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { equalBytes, fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
 import { cacheDirectory, openFsStore, type FileSystem, type FsStoreOptions } from '../../src/stores/fs.ts';
+import { testRoom } from '../conformance/store-room.ts';
 import { codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
 import { fakeHost, faultyFs, volatileFs } from './store-fs-faults.ts';
 
@@ -39,6 +40,22 @@ testStore('the file store with the calls of Windows', async () => {
   return { store, cleanup: () => store.close() };
 });
 
+testRoom('the file store', async ({ now, quotaBytes }, former) => {
+  const own = former?.store.info().location ?? (await makeDirectory());
+  const store = openFsStore({
+    directory: own,
+    host: { now },
+    ...(quotaBytes !== undefined && { quotaBytes }),
+  });
+  return {
+    store,
+    cleanup: async () => {
+      await store.close();
+      await rm(own, { recursive: true });
+    },
+  };
+});
+
 function windowsHost(): FsStoreOptions['host'] & object {
   return { ...fakeHost(1), platform: 'win32' };
 }
@@ -52,7 +69,7 @@ describe('the file store', () => {
     expect(await store.readRecord('slots')).toBeUndefined();
     expect(await readdir(directory)).toEqual([]);
     await store.updateRecord('slots', () => abc);
-    expect(await readdir(fresh)).toEqual(['blobs', 'records', 'tmp']);
+    expect((await readdir(fresh)).sort()).toEqual(['blobs', 'records', 'tmp']);
   });
 
   it('is read by the next process', async () => {
@@ -174,7 +191,7 @@ describe('the file store', () => {
     await store.readRecord('slots');
     expect(await readdir(join(directory, 'tmp'))).toContain('old.part');
     await store.updateRecord('slots', () => abc);
-    expect(await readdir(join(directory, 'tmp'))).toEqual(['future.part', 'live.part']);
+    expect((await readdir(join(directory, 'tmp'))).sort()).toEqual(['future.part', 'live.part']);
   });
 
   it('keeps an error of the directory itself typed', async () => {
@@ -361,6 +378,35 @@ describe('a real disk', () => {
     expect(await Promise.all(writes.map(codeOf))).toEqual(writes.map(() => 'ERR_INLAY_STORE_READ_ONLY'));
     const never = openFsStore({ directory: join(disk, 'never') });
     expect(await codeOf(never.putBlob(nameOf(other), other))).toBe('ERR_INLAY_STORE_READ_ONLY');
+  });
+});
+
+describe('the room of a disk', () => {
+  const withFree = (freeBytes: number): FileSystem => ({
+    ...nodeFs,
+    statfs: async () => ({ bavail: freeBytes / 512, bsize: 512 }),
+  });
+
+  it('is looked up before it is needed, also before the folder is made', async () => {
+    const store = openFsStore({ directory: join(directory, 'not', 'yet'), fs: nodeFs });
+    await store.reserve(1_000);
+    expect(await codeOf(store.reserve(2 ** 53))).toBe('ERR_INLAY_STORE_FULL');
+    expect(await store.persist()).toBe(true);
+  });
+
+  it('is made by evicting', async () => {
+    const store = openFsStore({ directory, fs: withFree(1_024) });
+    const blob = await store.putBlob(nameOf(abc), abc);
+    await store.reserve(1_024);
+    expect(await codeOf(store.reserve(1_028))).toBe('ERR_INLAY_STORE_FULL');
+    expect(await store.listBlobs()).toEqual([blob.sha256]);
+    await store.reserve(1_027);
+    expect(await store.listBlobs()).toEqual([]);
+  });
+
+  it('is endless where the platform does not tell', async () => {
+    const { statfs: _, ...fs } = nodeFs;
+    await openFsStore({ directory, fs }).reserve(2 ** 53);
   });
 });
 

@@ -1,6 +1,6 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { fromFloat16Bits } from '../../../src/core/float.ts';
-import { imagesToTensor, imageToTensor, type PixelImage } from '../../../src/process/index.ts';
+import { fitImage, imagesToTensor, imageToTensor, type PixelImage } from '../../../src/process/index.ts';
 
 const rgba: PixelImage = { data: new Uint8ClampedArray([10, 20, 30, 1, 40, 50, 60, 2]), width: 2, height: 1 };
 const raw = { scale: 1 };
@@ -60,6 +60,29 @@ describe('an image', () => {
     const image = { data: new Uint8Array([0, 1, 1]), width: 3, height: 1 };
     const options = { ...raw, channels: 'gray', size: { width: 2, height: 1 } } as const;
     expect([...imageToTensor(image, options).data]).toEqual([Math.fround(1 / 3), 1]);
+  });
+});
+
+describe('an image that has to be drawn', () => {
+  const bitmap = { width: 2, height: 2, close: () => {}, [Symbol.toStringTag]: 'ImageBitmap' };
+
+  it('is refused where nothing can draw', () => {
+    vi.stubGlobal('OffscreenCanvas', undefined);
+    try {
+      expect(() => imageToTensor(bitmap)).toThrow(
+        /can draw the ImageBitmap: .* pass its pixels as an ImageData/,
+      );
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
+  it('is measured without being drawn', () => {
+    expect(fitImage(bitmap, { width: 4, height: 2, fit: 'contain' })).toMatchObject({
+      scaleX: 1,
+      offsetX: 1,
+    });
+    expect(() => fitImage({ ...bitmap, width: 0 }, { width: 4, height: 2 })).toThrow(/closed or transferred/);
   });
 });
 

@@ -19,6 +19,24 @@ describe('fetchBytes', () => {
     expect(platform.timers()).toEqual([]);
   });
 
+  it.each([undefined, 0, 3, 11, 12, 13, 100, 2 ** 40, NaN, -1])(
+    'reads what comes, though the server says that it has %s bytes',
+    async (said) => {
+      const pieces = ['hel', 'lo, ', 'world'].map((text) => new TextEncoder().encode(text));
+      const body = new ReadableStream({
+        pull: (controller) => {
+          const piece = pieces.shift();
+          if (piece === undefined) controller.close();
+          else controller.enqueue(piece);
+        },
+      });
+      const headers = said === undefined ? {} : { 'content-length': String(said) };
+      const platform = answering(() => new Response(body, { headers: headers as Record<string, string> }));
+      const { bytes } = await fetchBytes(platform, url, { capBytes: 2 ** 41 });
+      expect(fromUtf8(bytes)).toBe('hello, world');
+    },
+  );
+
   it('names a server that cannot be reached', async () => {
     await expect(get(testPlatform())).rejects.toThrow(
       failsWith('ERR_INLAY_NETWORK', { url: 'https://sync.test/v1/tip', retryable: true }),

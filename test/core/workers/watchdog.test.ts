@@ -73,6 +73,16 @@ describe('createWatchdog', () => {
     expect(hung).toEqual([100]);
   });
 
+  it('gives a worker that slept together with its host no more than the limit again', () => {
+    const { clock, hung, watch } = start();
+    watch(100);
+    clock.stall(1_000_000);
+    clock.go(99);
+    expect(hung).toEqual([]);
+    clock.go(2);
+    expect(hung).toEqual([100]);
+  });
+
   it('leaves no timer behind when there is no call', () => {
     const { clock, watch } = start();
     watch(100);

@@ -1,28 +1,47 @@
 import { isInlayError, type StoreError } from '../core/errors.ts';
 import type { Hasher } from '../core/hash.ts';
+import type { Logger } from '../core/logger.ts';
 import type { Store } from '../core/store.ts';
+import { isFull } from './ledger.ts';
 import { createMemoryStore } from './memory.ts';
 import { isIterable } from './rules.ts';
 
+/** Options of {@link withMemoryFallback}. */
+export interface FallbackOptions {
+  /**
+   * Whether to go on in memory also when there is no room, after all that may be evicted was. Default: a full disk stays
+   * an error, since it passes, and a device that is short of everything may not have the memory for models instead.
+   */
+  readonly whenFull?: boolean;
+  readonly logger?: Pick<Logger, 'warn'> | undefined;
+}
+
 /**
  * Goes on in memory when a store on disk cannot be used: its folder is read-only, belongs to somebody else or cannot be
- * made. What can be read there is still read. A full disk stays an error: it passes, and a device that is short of
- * everything may not have the memory for models instead.
+ * made; the browser refuses to keep anything. What can be read there is still read.
  *
  * `info().degraded` says why from then on; the next process tries the disk again.
  * @param createSha256 hashes what is kept in memory.
  */
-export function withMemoryFallback(disk: Store, createSha256: () => Hasher): Store {
+export function withMemoryFallback(
+  disk: Store,
+  createSha256?: () => Hasher,
+  { whenFull = false, logger }: FallbackOptions = {},
+): Store {
   let memory: Store | undefined;
   /** Blobs that were deleted, whether or not the disk let go of them. */
   const hidden = new Set<string>();
 
   const degrade = (error: unknown): Store => {
-    if (!isUnusable(error)) throw error;
-    memory ??= createMemoryStore({
-      createSha256,
-      reason: `Models and state are kept in memory only and end with this process. ${error.message}`,
-    });
+    if (!isUnusable(error) && !(whenFull && isFull(error))) throw error;
+    if (memory === undefined) {
+      const { message } = error as StoreError;
+      memory = createMemoryStore({
+        ...(createSha256 && { createSha256 }),
+        reason: `Models and state are kept in memory only and end with this process. ${message}`,
+      });
+      logger?.warn({ err: error }, 'Models and state are kept in memory only.');
+    }
     return memory;
   };
 
@@ -34,6 +53,15 @@ export function withMemoryFallback(disk: Store, createSha256: () => Hasher): Sto
       return await look(disk);
     } catch (error) {
       return look(degrade(error));
+    }
+  };
+
+  const write = async (change: (store: Store) => Promise<void>): Promise<void> => {
+    try {
+      await change(memory ?? disk);
+    } catch (error) {
+      if (memory) throw error;
+      await change(degrade(error));
     }
   };
 
@@ -57,6 +85,8 @@ export function withMemoryFallback(disk: Store, createSha256: () => Hasher): Sto
       try {
         return await disk.putBlob(sha256, watched);
       } catch (error) {
+        // Whoever gives a stream asks for room first, and that is the moment to give up on the disk.
+        if (isTaken && isFull(error)) throw error;
         const instead = degrade(error);
         // What was read of a stream is gone. Whoever has it asks again, and is served by the memory then.
         if (isTaken) throw error;
@@ -82,6 +112,22 @@ export function withMemoryFallback(disk: Store, createSha256: () => Hasher): Sto
       });
       return [...new Set([...kept, ...onDisk.filter((sha256) => !hidden.has(sha256))])].sort();
     },
+
+    describeBlobs: async () => {
+      const kept = (await memory?.describeBlobs()) ?? [];
+      const onDisk = await disk.describeBlobs().catch((error: unknown) => {
+        degrade(error);
+        return [];
+      });
+      const names = new Set([...hidden, ...kept.map(({ sha256 }) => sha256)]);
+      return [...kept, ...onDisk.filter(({ sha256 }) => !names.has(sha256))].sort((a, b) =>
+        a.sha256 < b.sha256 ? -1 : 1,
+      );
+    },
+
+    pin: (owner, blobs) => write((store) => store.pin(owner, blobs)),
+    reserve: (sizeBytes) => write((store) => store.reserve(sizeBytes)),
+    persist: async () => (memory ?? disk).persist(),
 
     readRecord: (name) => read((store) => store.readRecord(name)),
 

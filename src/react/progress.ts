@@ -1,0 +1,21 @@
+/** How far a model has been loaded. */
+export interface LoadProgress {
+  /** Fetching its bytes, opening it in an inference library, or running it for the first time. */
+  readonly phase: 'download' | 'open' | 'warm-up';
+  readonly loadedBytes: number;
+  /** Absent where the server does not say. */
+  readonly totalBytes?: number;
+}
+
+/** Steps of a load whose size nobody knows. */
+const STEP_BYTES = 2 ** 20;
+
+/** Tells whether a bar would move: a render for each chunk would keep the page busy with nothing to see. */
+export function isVisible(next: LoadProgress, shown: LoadProgress | undefined): boolean {
+  if (shown === undefined || next.phase !== shown.phase) return true;
+  return stepOf(next) !== stepOf(shown);
+}
+
+function stepOf({ loadedBytes, totalBytes = 0 }: LoadProgress): number {
+  return Math.floor(totalBytes > 0 ? (loadedBytes * 100) / totalBytes : loadedBytes / STEP_BYTES);
+}

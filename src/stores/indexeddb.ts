@@ -1,0 +1,319 @@
+/**
+ * A store in IndexedDB, shared by all tabs and workers of an origin: where a browser has no file system of its own.
+ * @module inlay/stores/indexeddb
+ */
+import { sha256 as createSha256 } from '@noble/hashes/sha2.js';
+import { promisifyRequest } from 'idb-keyval';
+import { toHex } from '../core/bytes.ts';
+import { closedError, StoreError } from '../core/errors.ts';
+import type { Blob, Store } from '../core/store.ts';
+import { createRecords, openDatabase, placeOf } from './indexeddb-records.ts';
+import { openLedger } from './ledger.ts';
+import {
+  assertBlobName,
+  assertBlobNames,
+  assertRecordName,
+  assertSameHash,
+  forEachPiece,
+  isIterable,
+  skip,
+} from './rules.ts';
+import { freeBytes, guard, holdLock, ifUnlocked, persist, webLocks } from './web-storage.ts';
+
+/** Options of {@link openIndexedDbStore}. */
+export interface IndexedDbStoreOptions {
+  /** Name of the database. Default `inlay`. */
+  readonly database?: string;
+  /** Most bytes of blobs to hold, see {@link Store.reserve}. Default: as many as the browser gives. */
+  readonly quotaBytes?: number;
+  /** Wall clock, milliseconds since 1970. Default: `Date.now`. */
+  readonly now?: () => number;
+}
+
+/** Written last: what has no manifest is no blob. Its chunks have the keys `['chunk', upload, 0]` and so on. */
+interface Manifest {
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly chunks: number;
+  readonly upload: string;
+  readonly writtenAt: number;
+}
+
+const chunkBytes = 1 << 22;
+// Hashed at a stretch: some 2 ms, so that a page stays smooth.
+const sliceBytes = 1 << 18;
+/** Without locks, an upload that began longer ago than this has no writer any more. */
+const leftoverAgeMs = 24 * 3_600_000;
+
+/**
+ * Opens a store in a database; nothing is touched before its first use. Blobs are chunks of 4 MB and a manifest that is
+ * written last; records change in transactions. What a tab left behind that was closed or crashed while it wrote is
+ * removed by the next one that opens the store.
+ */
+export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
+  const { database: name = 'inlay', now = () => Date.now() } = options;
+  const place = placeOf(name);
+  const database = openDatabase(name);
+  const { use } = database;
+  const { readRecord, updateRecord } = createRecords(database);
+  const writing = new Set<Promise<unknown>>();
+  let sweeping: Promise<void> | undefined;
+  let closed = false;
+
+  const assertOpen = (): void => {
+    if (closed) throw closedError(`The store in ${place}`);
+  };
+
+  const manifests = (): Promise<readonly Manifest[]> =>
+    guard(place, 'list', () =>
+      use('readonly', (store) => promisifyRequest<Manifest[]>(store.getAll(all('blob')))),
+    );
+
+  const find = async (sha256: string): Promise<Manifest | undefined> => {
+    sweeping ??= sweep().catch(() => {});
+    return guard(place, 'read', () =>
+      use('readonly', (store) => promisifyRequest<Manifest | undefined>(store.get(['blob', sha256]))),
+    );
+  };
+
+  const dropUpload = (upload: string): Promise<unknown> =>
+    use('readwrite', (store) => {
+      store.delete(all('chunk', upload));
+      return promisifyRequest(store.transaction);
+    });
+
+  const sweep = async (): Promise<void> => {
+    const keys = await use('readonly', (store) => promisifyRequest(store.getAllKeys(all('chunk'))));
+    const uploads = new Set(keys.map((key) => (key as IDBValidKey[])[1] as string));
+    for (const { upload } of await manifests()) uploads.delete(upload);
+    for (const upload of uploads) {
+      const dropIfLeft = async (): Promise<void> => {
+        // Its writer may have ended well since the keys were read.
+        const isKept = (await manifests()).some((manifest) => manifest.upload === upload);
+        if (!isKept) await dropUpload(upload);
+      };
+      const beganAt = Number.parseInt(upload, 36);
+      if (webLocks()) await ifUnlocked(lockOf(name, upload), dropIfLeft);
+      else if (now() - beganAt > leftoverAgeMs) await dropIfLeft();
+    }
+  };
+
+  const remove = (sha256: string): Promise<unknown> =>
+    guard(place, 'delete', () =>
+      use('readwrite', (store) => {
+        const request = store.get(['blob', sha256]) as IDBRequest<Manifest | undefined>;
+        request.onsuccess = () => {
+          if (request.result === undefined) return;
+          store.delete(['blob', sha256]);
+          store.delete(all('chunk', request.result.upload));
+        };
+        return promisifyRequest(store.transaction);
+      }),
+    );
+
+  const blobOf = ({ sha256, sizeBytes }: Manifest): Blob => ({
+    sha256,
+    sizeBytes,
+    bytes: async () => {
+      const whole = new Uint8Array(sizeBytes);
+      // Looked up again: the blob may have been deleted and written anew.
+      const { chunks = 0, upload = '', ...present } = (await find(sha256)) ?? {};
+      let at = 0;
+      for (let i = 0; i < chunks; i += 1) {
+        const chunk = await guard(place, 'read', () =>
+          use('readonly', (store) =>
+            promisifyRequest<Uint8Array | undefined>(store.get(['chunk', upload, i])),
+          ),
+        );
+        if (chunk === undefined || at + chunk.length > sizeBytes) break;
+        whole.set(chunk, at);
+        at += chunk.length;
+      }
+      if (!('sha256' in present) || at < sizeBytes) {
+        throw new StoreError(
+          'ERR_INLAY_STORE_MISSING',
+          `Blob ${sha256} is no longer in ${place}; fetch it again.`,
+        );
+      }
+      return whole;
+    },
+  });
+
+  const ledger = openLedger({
+    list: manifests,
+    remove: async (sha256) => void (await remove(sha256)),
+    readRecord,
+    updateRecord,
+    freeBytes,
+    quotaBytes: options.quotaBytes,
+    now,
+  });
+
+  /** Writes the manifest, unless another tab was faster. */
+  const commit = (manifest: Manifest): Promise<unknown> =>
+    guard(place, 'place', () =>
+      use('readwrite', (store) => {
+        const key = ['blob', manifest.sha256];
+        const request = store.get(key) as IDBRequest<Manifest | undefined>;
+        request.onsuccess = () => {
+          const other = request.result;
+          const isThere = other?.sizeBytes === manifest.sizeBytes;
+          if (!isThere) store.put(manifest, key);
+          if (other !== undefined) store.delete(all('chunk', (isThere ? manifest : other).upload));
+        };
+        return promisifyRequest(store.transaction);
+      }),
+    );
+
+  const write = async (
+    sha256: string,
+    content: Uint8Array | AsyncIterable<Uint8Array>,
+    onWritten: (sizeBytes: number) => void,
+  ): Promise<Blob> => {
+    await sweeping;
+    const upload = `${now().toString(36)}-${toHex(crypto.getRandomValues(new Uint8Array(8)))}`;
+    const release = await holdLock(lockOf(name, upload));
+    const hash = createSha256.create();
+    const chunk = new Uint8Array(chunkBytes);
+    let chunks = 0;
+    let filled = 0;
+    let sizeBytes = 0;
+    const flush = async (): Promise<void> => {
+      await guard(place, 'write', () =>
+        use('readwrite', (store) => {
+          store.put(chunk.slice(0, filled), ['chunk', upload, chunks]);
+          return promisifyRequest(store.transaction);
+        }),
+      );
+      onWritten(filled);
+      chunks += 1;
+      filled = 0;
+    };
+    const append = async (piece: Uint8Array): Promise<void> => {
+      for (let at = 0; at < piece.length;) {
+        const part = piece.subarray(at, at + Math.min(sliceBytes, chunkBytes - filled));
+        hash.update(part);
+        chunk.set(part, filled);
+        filled += part.length;
+        sizeBytes += part.length;
+        at += part.length;
+        if (filled === chunkBytes) await flush();
+        else if (part.length === sliceBytes) await turn();
+      }
+    };
+    try {
+      await forEachPiece(content, sliceBytes, append);
+      assertSameHash(sha256, toHex(hash.digest()), sizeBytes);
+      if (filled > 0) await flush();
+      const manifest = { sha256, sizeBytes, chunks, upload, writtenAt: now() };
+      await commit(manifest);
+      return blobOf(manifest);
+    } catch (error) {
+      await dropUpload(upload).catch(() => {});
+      throw error;
+    } finally {
+      release();
+    }
+  };
+
+  return {
+    info: () => ({ kind: 'indexeddb', location: name }),
+
+    blob: async (sha256) => {
+      assertOpen();
+      assertBlobName(sha256);
+      const manifest = await find(sha256);
+      if (manifest) ledger.touch(manifest);
+      return manifest && blobOf(manifest);
+    },
+
+    putBlob: async (sha256, content) => {
+      assertOpen();
+      assertBlobName(sha256);
+      const present = await find(sha256);
+      if (present && (isIterable(content) || content.length === present.sizeBytes)) {
+        await skip(content);
+        return blobOf(present);
+      }
+      const task = ledger.put(content, (onWritten) => write(sha256, content, onWritten));
+      const settled = task.then(ignore, ignore);
+      writing.add(settled);
+      void settled.then(() => writing.delete(settled));
+      return task;
+    },
+
+    deleteBlob: async (sha256) => {
+      assertOpen();
+      assertBlobName(sha256);
+      await remove(sha256);
+    },
+
+    listBlobs: async () => {
+      assertOpen();
+      sweeping ??= sweep().catch(() => {});
+      return (await manifests()).map(({ sha256 }) => sha256).sort();
+    },
+
+    describeBlobs: async () => {
+      assertOpen();
+      return ledger.describeBlobs();
+    },
+
+    pin: async (owner, names) => {
+      assertOpen();
+      assertBlobNames(names);
+      await ledger.pin(owner, names);
+    },
+
+    reserve: async (sizeBytes) => {
+      assertOpen();
+      await ledger.reserve(sizeBytes);
+    },
+
+    persist: async () => {
+      assertOpen();
+      return persist();
+    },
+
+    readRecord: async (record) => {
+      assertOpen();
+      assertRecordName(record);
+      return readRecord(record);
+    },
+
+    updateRecord: async (record, change) => {
+      assertOpen();
+      assertRecordName(record);
+      return updateRecord(record, change);
+    },
+
+    close: async () => {
+      closed = true;
+      await Promise.all([...writing, sweeping, ledger.settled()]);
+      database.close();
+    },
+  };
+}
+
+/** All keys that begin with these parts: arrays sort by their elements, and an array after any text or number. */
+function all(...parts: readonly string[]): IDBKeyRange {
+  return IDBKeyRange.bound(parts, [...parts, []]);
+}
+
+function lockOf(database: string, upload: string): string {
+  return `inlay:${database}/${upload}`;
+}
+
+/** Lets the page paint and answer before the next stretch of work. Timers would be slow in tabs in the background. */
+function turn(): Promise<void> {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(0);
+  });
+}
+
+function ignore(): void {}

@@ -1,0 +1,8 @@
+/**
+ * The script of the worker that writes blobs for `openOpfsStore`. It acts on its thread, so only start it.
+ * @module
+ */
+import { beginBlob } from './opfs-file.ts';
+import { serveWriters } from './opfs-link.ts';
+
+serveWriters(globalThis, beginBlob);

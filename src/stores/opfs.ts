@@ -1,0 +1,236 @@
+/**
+ * A store in the origin private file system of a browser, shared by all tabs and workers of an origin.
+ * @module inlay/stores/opfs
+ */
+import { closedError, StoreError } from '../core/errors.ts';
+import type { Blob, Store } from '../core/store.ts';
+import { createRecords, openDatabase } from './indexeddb-records.ts';
+import { openLedger, type BlobFile } from './ledger.ts';
+import { beginBlob, isMissing, listFolder, openFolder, placeOf, removeBlob, sweep } from './opfs-file.ts';
+import { createWriterWorker, type WorkerLike } from './opfs-link.ts';
+import {
+  assertBlobName,
+  assertBlobNames,
+  assertRecordName,
+  forEachPiece,
+  isIterable,
+  skip,
+} from './rules.ts';
+import { freeBytes, guard, persist } from './web-storage.ts';
+
+export type { WorkerLike } from './opfs-link.ts';
+
+/** Options of {@link openOpfsStore}. */
+export interface OpfsStoreOptions {
+  /** Names the folder for blobs and the IndexedDB database for records. Default `inlay`. */
+  readonly directory?: string;
+  /**
+   * Starts the worker that writes, for bundlers that do not find it by themselves: it runs `opfs-writer.js`, beside this
+   * module. `false`: write on the calling thread, which a dedicated worker always does. Default: what stands beside this
+   * module, and the calling thread where no worker starts.
+   */
+  readonly worker?: (() => WorkerLike) | false;
+  /** Most bytes of blobs to hold, see {@link Store.reserve}. Default: as many as the browser gives. */
+  readonly quotaBytes?: number;
+  /** Wall clock, milliseconds since 1970. Default: `Date.now`. */
+  readonly now?: () => number;
+}
+
+// Copied and sent to the worker at a stretch; on a slow phone some milliseconds.
+const pieceBytes = 1 << 21;
+
+/**
+ * Opens a store of files; nothing is touched before its first use. Blobs are whole files that appear in one step after a
+ * flush; records change in transactions of IndexedDB. What a tab left behind that was closed or crashed while it wrote
+ * is removed by the next one that opens the store.
+ */
+export function openOpfsStore(options: OpfsStoreOptions = {}): Store {
+  const { directory = 'inlay', now = () => Date.now() } = options;
+  const place = placeOf(directory);
+  const database = openDatabase(directory);
+  const { readRecord, updateRecord } = createRecords(database);
+  const writers =
+    canWriteHere() || options.worker === false
+      ? undefined
+      : createWriterWorker(options.worker ?? startWorker);
+  const writing = new Set<Promise<unknown>>();
+  let folder: Promise<FileSystemDirectoryHandle> | undefined;
+  let sweeping: Promise<void> | undefined;
+  let closed = false;
+
+  const assertOpen = (): void => {
+    if (closed) throw closedError(`The store in ${place}`);
+  };
+
+  const blobs = async (): Promise<FileSystemDirectoryHandle> => {
+    folder ??= openFolder(directory).catch((error: unknown) => {
+      folder = undefined;
+      throw error;
+    });
+    const opened = await folder;
+    // Leftovers cost space only, so failing to remove them must not fail anything else.
+    sweeping ??= sweep(directory).catch(() => {});
+    return opened;
+  };
+
+  const open = (sha256: string): Promise<File | undefined> =>
+    guard(place, 'read', async () => {
+      try {
+        return await (await (await blobs()).getFileHandle(sha256)).getFile();
+      } catch (error) {
+        if (isMissing(error)) return undefined;
+        throw error;
+      }
+    });
+  const find = async (sha256: string): Promise<BlobFile | undefined> => {
+    const file = await open(sha256);
+    return file && { sha256, sizeBytes: file.size, writtenAt: file.lastModified };
+  };
+  const list = async (): Promise<readonly string[]> => {
+    const opened = await blobs();
+    return guard(place, 'list', () => listFolder(opened));
+  };
+  const blobOf = (sha256: string, sizeBytes: number): Blob => ({
+    sha256,
+    sizeBytes,
+    bytes: async () => {
+      // A file that is replaced between the two steps cannot be read; the one that replaced it can.
+      for (let tries = 2; ; tries -= 1) {
+        const file = await open(sha256);
+        if (file === undefined) {
+          throw new StoreError(
+            'ERR_INLAY_STORE_MISSING',
+            `Blob ${sha256} is no longer in ${place}; fetch it again.`,
+          );
+        }
+        try {
+          return new Uint8Array(await guard(place, 'read', () => file.arrayBuffer()));
+        } catch (error) {
+          if (tries <= 1) throw error;
+        }
+      }
+    },
+  });
+
+  const ledger = openLedger({
+    list: async () => (await Promise.all((await list()).map(find))).filter((file) => file !== undefined),
+    remove: (sha256) => removeBlob(directory, sha256),
+    readRecord,
+    updateRecord,
+    freeBytes,
+    quotaBytes: options.quotaBytes,
+    now,
+  });
+
+  const write = async (
+    sha256: string,
+    content: Uint8Array | AsyncIterable<Uint8Array>,
+    onWritten: (sizeBytes: number) => void,
+  ): Promise<Blob> => {
+    await blobs();
+    await sweeping;
+    const writer = (await writers?.begin(directory, sha256)) ?? (await beginBlob(directory, sha256));
+    try {
+      await forEachPiece(content, pieceBytes, async (piece) => {
+        const { length } = piece;
+        await writer.write(piece);
+        onWritten(length);
+      });
+      return blobOf(sha256, await writer.place());
+    } catch (error) {
+      await writer.abandon();
+      throw error;
+    }
+  };
+
+  return {
+    info: () => ({ kind: 'opfs', location: directory }),
+
+    blob: async (sha256) => {
+      assertOpen();
+      assertBlobName(sha256);
+      const file = await find(sha256);
+      if (file) ledger.touch(file);
+      return file && blobOf(sha256, file.sizeBytes);
+    },
+
+    putBlob: async (sha256, content) => {
+      assertOpen();
+      assertBlobName(sha256);
+      const present = await find(sha256);
+      if (present && (isIterable(content) || content.length === present.sizeBytes)) {
+        await skip(content);
+        return blobOf(sha256, present.sizeBytes);
+      }
+      const task = ledger.put(content, (onWritten) => write(sha256, content, onWritten));
+      const settled = task.then(ignore, ignore);
+      writing.add(settled);
+      void settled.then(() => writing.delete(settled));
+      return task;
+    },
+
+    deleteBlob: async (sha256) => {
+      assertOpen();
+      assertBlobName(sha256);
+      await removeBlob(directory, sha256);
+    },
+
+    listBlobs: async () => {
+      assertOpen();
+      return list();
+    },
+
+    describeBlobs: async () => {
+      assertOpen();
+      return ledger.describeBlobs();
+    },
+
+    pin: async (owner, names) => {
+      assertOpen();
+      assertBlobNames(names);
+      await ledger.pin(owner, names);
+    },
+
+    reserve: async (sizeBytes) => {
+      assertOpen();
+      await ledger.reserve(sizeBytes);
+    },
+
+    persist: async () => {
+      assertOpen();
+      return persist();
+    },
+
+    readRecord: async (name) => {
+      assertOpen();
+      assertRecordName(name);
+      return readRecord(name);
+    },
+
+    updateRecord: async (name, change) => {
+      assertOpen();
+      assertRecordName(name);
+      return updateRecord(name, change);
+    },
+
+    close: async () => {
+      closed = true;
+      await Promise.all([...writing, sweeping, ledger.settled()]);
+      writers?.close();
+      database.close();
+    },
+  };
+}
+
+function startWorker(): WorkerLike {
+  return new Worker(new URL('./opfs-writer.js', import.meta.url), { type: 'module', name: 'inlay-opfs' });
+}
+
+/** Dedicated workers write without another thread. */
+function canWriteHere(): boolean {
+  return (
+    typeof FileSystemFileHandle === 'function' && 'createSyncAccessHandle' in FileSystemFileHandle.prototype
+  );
+}
+
+function ignore(): void {}

@@ -1,0 +1,322 @@
+/**
+ * A store in the files of a React Native app.
+ * @module inlay/stores/react-native
+ */
+import { concatBytes, equalBytes, toHex } from '../core/bytes.ts';
+import { closedError, StoreError } from '../core/errors.ts';
+import { createSha256 as createPortableSha256, type Hasher } from '../core/hash.ts';
+import type { Blob, Store } from '../core/store.ts';
+import { openLedger, type BlobFile } from './ledger.ts';
+import { openAppDisk } from './react-native-disk.ts';
+import { toAppFiles, type FileLibrary, type FileWriter } from './react-native-files.ts';
+import { toPath } from './react-native-path.ts';
+import {
+  assertBlobName,
+  assertBlobNames,
+  assertRecordName,
+  assertSameHash,
+  isBlobName,
+  isIterable,
+  skip,
+} from './rules.ts';
+
+export type { ExpoDirectory, ExpoFile, ExpoFileHandle, ExpoFileSystem } from './react-native-expo.ts';
+export type { FileLibrary } from './react-native-files.ts';
+export type { ReactNativeFs } from './react-native-rnfs.ts';
+
+/** Options of {@link openReactNativeStore}. */
+export interface ReactNativeStoreOptions {
+  /** The module `expo-file-system` with its `File` class, or `react-native-fs`. */
+  readonly files: FileLibrary;
+  /**
+   * Folder for everything, as a path or a `file:` URL. Default: models in `inlay` among the app's caches, which the
+   * system may clear, and state, such as the floor that protects against rollbacks, among its documents.
+   */
+  readonly directory?: string;
+  /** Hashes natively what arrives whole. */
+  readonly digest?: (bytes: Uint8Array) => Promise<Uint8Array>;
+  /** A faster SHA-256 for what arrives in pieces. */
+  readonly createSha256?: () => Hasher;
+  /** Most bytes of blobs to hold, see {@link Store.reserve}. Default: as many as the device takes. */
+  readonly quotaBytes?: number;
+  /** Wall clock, milliseconds since 1970. Default: `Date.now`. */
+  readonly now?: () => number;
+  /** Lets the app draw before work goes on. Default: a timer of 0 ms. */
+  readonly pause?: () => Promise<void>;
+}
+
+/** Bytes hashed at a stretch: some milliseconds where JavaScript is interpreted, as in Hermes. */
+const stretchBytes = 1 << 14;
+/** How long work may go on before the app gets its turn. */
+const turnMs = 4;
+
+/**
+ * Opens a store of files; nothing is touched before its first use. Blobs are whole files that appear by rename. Records
+ * keep two generations, of which the newest intact one counts. Stores of one app may share the folder; an extension of
+ * the app, which is a process of its own, needs another. No library can flush a file, so after a power cut the newest
+ * blob may be damaged: whatever is started from the store is hashed again.
+ */
+export function openReactNativeStore(options: ReactNativeStoreOptions): Store {
+  const files = toAppFiles(options.files);
+  const {
+    digest,
+    createSha256 = createPortableSha256,
+    quotaBytes,
+    now = () => Date.now(),
+    pause = () =>
+      new Promise((resolve) => {
+        setTimeout(resolve, 0);
+      }),
+  } = options;
+  const own = options.directory === undefined ? undefined : toPath(options.directory).replace(/\/+$/, '');
+  const caches = own ?? `${files.caches}/inlay`;
+  const blobs = `${caches}/blobs`;
+  const records = `${own ?? `${files.documents}/inlay`}/records`;
+  const disk = openAppDisk(files, { aside: `${caches}/tmp`, blobs, records }, pause);
+  let closed = false;
+
+  const assertOpen = (): void => {
+    if (closed) throw closedError(`The store in ${caches}`);
+  };
+
+  let since = now();
+  /** Gives the app its turn when work has gone on for long enough. */
+  const pace = async (): Promise<void> => {
+    if (now() - since < turnMs) return;
+    await pause();
+    since = now();
+  };
+
+  const blobOf = (sha256: string, sizeBytes: number): Blob => {
+    const path = `${blobs}/${sha256}`;
+    return {
+      sha256,
+      sizeBytes,
+      path,
+      bytes: async () => {
+        const bytes = await disk.read(path, sizeBytes);
+        if (bytes) return bytes;
+        throw new StoreError(
+          'ERR_INLAY_STORE_MISSING',
+          `Blob ${sha256} is no longer in ${blobs}; fetch it again.`,
+        );
+      },
+    };
+  };
+
+  const append = async (file: FileWriter, bytes: Uint8Array, hash?: Hasher): Promise<void> => {
+    since = now();
+    for (let at = 0; at < bytes.length; at += files.pieceBytes) {
+      // A copy, so that what is written is what was hashed even if the caller changes the array meanwhile.
+      const piece = new Uint8Array(bytes.subarray(at, at + files.pieceBytes));
+      for (let from = 0; hash && from < piece.length; from += stretchBytes) {
+        hash.update(piece.subarray(from, from + stretchBytes));
+        await pace();
+      }
+      await file.write(piece);
+      await pace();
+    }
+  };
+
+  const write = async (sha256: string, content: Uint8Array | AsyncIterable<Uint8Array>): Promise<Blob> => {
+    const path = `${blobs}/${sha256}`;
+    const { first, next, end }: OpenContent = isIterable(content)
+      ? await open(content)
+      : { first: content, next: undefined };
+    let sizeBytes = first.length;
+    const place = (fill: (file: FileWriter) => Promise<void>): Promise<void> =>
+      disk.replace(path, fill, async () => (await disk.stat(path))?.sizeBytes !== sizeBytes);
+    if (next === undefined && digest) {
+      const whole = new Uint8Array(first);
+      assertSameHash(sha256, toHex(await digest(whole)), sizeBytes);
+      await place((file) => append(file, whole));
+    } else {
+      await place(async (file) => {
+        const hash = createSha256();
+        await append(file, first, hash);
+        for (let piece = await next?.(); piece; piece = await next?.()) {
+          sizeBytes += piece.length;
+          await append(file, piece, hash);
+        }
+        assertSameHash(sha256, toHex(hash.digest()), sizeBytes);
+      }).catch(async (error: unknown) => {
+        await end?.().catch(() => {});
+        throw error;
+      });
+    }
+    return blobOf(sha256, sizeBytes);
+  };
+
+  const readNewest = async (name: string): Promise<Generation | undefined> => {
+    let newest: Generation | undefined;
+    for (const half of [0, 1]) {
+      const path = `${records}/${name}.${half}`;
+      const facts = await disk.stat(path);
+      const file = facts && (await disk.read(path, facts.sizeBytes));
+      const generation = file && fromRecordFile(file);
+      if (generation && generation.number > (newest?.number ?? 0)) newest = generation;
+    }
+    return newest;
+  };
+
+  const updateRecord: Store['updateRecord'] = (name, change) =>
+    disk.inTurn(`update ${records}/${name}`, async () => {
+      const present = await readNewest(name);
+      const changed = change(present && new Uint8Array(present.content));
+      if (changed === undefined) return present?.content;
+      const next: Generation = { number: (present?.number ?? 0) + 1, content: new Uint8Array(changed) };
+      const file = toRecordFile(next);
+      await disk.replace(`${records}/${name}.${next.number % 2}`, (writer) => writer.write(file));
+      return next.content;
+    });
+
+  const ledger = openLedger({
+    list: async () => {
+      const found: BlobFile[] = [];
+      for (const sha256 of (await disk.list(blobs)).filter(isBlobName)) {
+        const facts = await disk.stat(`${blobs}/${sha256}`);
+        if (facts) found.push({ sha256, sizeBytes: facts.sizeBytes, writtenAt: facts.modifiedAt });
+      }
+      return found;
+    },
+    remove: (sha256) => disk.remove(`${blobs}/${sha256}`),
+    readRecord: async (name) => (await readNewest(name))?.content,
+    updateRecord,
+    freeBytes: () => disk.freeBytes(),
+    quotaBytes,
+    now,
+  });
+
+  return {
+    info: () => ({ kind: files.library, location: caches }),
+
+    blob: async (sha256) => {
+      assertOpen();
+      assertBlobName(sha256);
+      const facts = await disk.stat(`${blobs}/${sha256}`);
+      if (!facts) return undefined;
+      ledger.touch({ sha256, sizeBytes: facts.sizeBytes, writtenAt: facts.modifiedAt });
+      return blobOf(sha256, facts.sizeBytes);
+    },
+
+    putBlob: async (sha256, content) => {
+      assertOpen();
+      assertBlobName(sha256);
+      const present = await disk.stat(`${blobs}/${sha256}`);
+      if (present && (isIterable(content) || content.length === present.sizeBytes)) {
+        await skip(content);
+        return blobOf(sha256, present.sizeBytes);
+      }
+      return ledger.put(content, () => write(sha256, content));
+    },
+
+    deleteBlob: async (sha256) => {
+      assertOpen();
+      assertBlobName(sha256);
+      await disk.remove(`${blobs}/${sha256}`);
+    },
+
+    listBlobs: async () => {
+      assertOpen();
+      return (await disk.list(blobs)).filter(isBlobName).sort();
+    },
+
+    describeBlobs: async () => {
+      assertOpen();
+      return ledger.describeBlobs();
+    },
+
+    pin: async (owner, names) => {
+      assertOpen();
+      assertBlobNames(names);
+      await ledger.pin(owner, names);
+    },
+
+    reserve: async (sizeBytes) => {
+      assertOpen();
+      await ledger.reserve(sizeBytes);
+    },
+
+    // Only folders that backups take along are safe from the system.
+    persist: async () => own?.startsWith(files.documents) ?? false,
+
+    readRecord: async (name) => {
+      assertOpen();
+      assertRecordName(name);
+      return (await readNewest(name))?.content;
+    },
+
+    updateRecord: async (name, change) => {
+      assertOpen();
+      assertRecordName(name);
+      return updateRecord(name, change);
+    },
+
+    close: async () => {
+      closed = true;
+      await ledger.settled();
+    },
+  };
+}
+
+/** Content that comes in pieces, of which React Native's `fetch` gives only one. */
+interface OpenContent {
+  readonly first: Uint8Array;
+  /** Absent: the first piece is all. */
+  readonly next: (() => Promise<Uint8Array | undefined>) | undefined;
+  /** Tells the producer that nothing more is wanted. */
+  readonly end?: () => Promise<void>;
+}
+
+async function open(content: AsyncIterable<Uint8Array>): Promise<OpenContent> {
+  const iterator = content[Symbol.asyncIterator]();
+  const next = async (): Promise<Uint8Array | undefined> => {
+    const { done, value } = await iterator.next();
+    return done ? undefined : value;
+  };
+  const given = (await next()) ?? new Uint8Array();
+  // A copy: the producer may use its array again for the second.
+  const first = new Uint8Array(given);
+  let ahead = await next();
+  if (!ahead) return { first, next: undefined };
+  return {
+    first,
+    end: async () => void (await iterator.return?.()),
+    next: async () => {
+      const piece = ahead ?? (await next());
+      ahead = undefined;
+      return piece;
+    },
+  };
+}
+
+/** One generation of a record. */
+interface Generation {
+  /** Counts the updates of the record, from 1. */
+  readonly number: number;
+  readonly content: Uint8Array<ArrayBuffer>;
+}
+
+// File: generation (float64, big-endian), SHA-256 of all else (32 bytes), content.
+const headerBytes = 40;
+
+function toRecordFile({ number, content }: Generation): Uint8Array<ArrayBuffer> {
+  const count = new Uint8Array(8);
+  new DataView(count.buffer).setFloat64(0, number);
+  return concatBytes([count, hashOf(count, content), content]);
+}
+
+function fromRecordFile(file: Uint8Array): Generation | undefined {
+  if (file.length < headerBytes) return undefined;
+  const [count, content] = [file.subarray(0, 8), file.slice(headerBytes)];
+  if (!equalBytes(file.subarray(8, headerBytes), hashOf(count, content))) return undefined;
+  const number = new DataView(file.buffer, file.byteOffset, 8).getFloat64(0);
+  return { number, content: new Uint8Array(content) };
+}
+
+function hashOf(count: Uint8Array, content: Uint8Array): Uint8Array {
+  const hash = createPortableSha256();
+  hash.update(count);
+  hash.update(content);
+  return hash.digest();
+}
