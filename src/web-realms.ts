@@ -10,6 +10,7 @@ import { spawnWebWorker } from './workers/web.ts';
 
 const NAME = 'onnxruntime-web';
 const GPU: ExecutionProvider = { name: 'webgpu', device: 'gpu' };
+const WASM: ExecutionProvider = { name: 'wasm', device: 'cpu' };
 const RUN_TIMEOUT_MS = 30_000;
 
 const startWorker = (): Worker => new Worker(new URL('./worker-web.js', import.meta.url), { type: 'module' });
@@ -39,7 +40,9 @@ export function createRealms(options: WebBackendOptions): Backend {
       },
     },
     {
-      provider: { name: 'wasm', device: 'cpu' },
+      provider: WASM,
+      // Whoever runs on the GPU needs no second worker to hear of this.
+      probe: async () => WASM,
       backend: createPool(Array.from({ length: workers }, (_, i) => realm(wasm, `worker ${i + 1}`))),
     },
   ]);

@@ -2,7 +2,7 @@
  * Adapter around `onnxruntime-node`: native ONNX Runtime for Node, Bun and Deno.
  * @module inlay/backends/onnxruntime-node
  */
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import type { Backend, ExecutionProvider } from '../core/backend.ts';
@@ -190,9 +190,18 @@ export function probeMachine(): MachineProbe {
   return {
     os: process.platform,
     env: process.env,
-    list: (directory) => (existsSync(directory) ? readdirSync(directory) : []),
+    list: listDirectory,
     binaryDirectory: findBinaryDirectory(),
   };
+}
+
+function listDirectory(directory: string): readonly string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    // It is not there, or not to be seen: Deno shows `/dev` to programs that may do everything only.
+    return [];
+  }
 }
 
 function findBinaryDirectory(): string | undefined {

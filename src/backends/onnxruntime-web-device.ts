@@ -146,9 +146,14 @@ export async function openDevice(adapter: GpuAdapter, features: readonly string[
       // Not a race against one promise of the loss: that would keep every result alive until then.
       return new Promise((resolve, reject) => {
         waiting.add(reject);
-        void work()
-          .then(resolve, reject)
-          .finally(() => waiting.delete(reject));
+        const settle = (): void => void waiting.delete(reject);
+        work()
+          .then(resolve, async (error: unknown) => {
+            // What the library misses first of a lost device is a buffer; that the device is lost is heard later.
+            await pause(NEWS_MS);
+            reject(error);
+          })
+          .finally(settle);
       });
     },
     isLost: () => loss !== undefined,
@@ -177,6 +182,15 @@ async function requestDevice(adapter: GpuAdapter, features: readonly string[]): 
       { cause, details: { provider: 'webgpu' } },
     );
   }
+}
+
+/** Longest time, in milliseconds, after which a run that failed hears that the device was lost. */
+const NEWS_MS = 100;
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
 }
 
 function lostError(reason: string, message: string): BackendError {

@@ -199,6 +199,7 @@ describePages('a page goes on', () => {
       await call(page, 'create', GPU);
       await call(page, 'load', [...slowModel(size, 20)]);
       const expected = await call(page, 'run', { x });
+      expect(await call(page, 'workers')).toBe(1);
       const { outcome } = await startRun(page, { x });
       await call(page, 'tell', 0, 'destroy');
       expect(await outcome).toEqual(expected);
@@ -214,6 +215,7 @@ describePages('a page goes on', () => {
         const before = await call<InlayInfo>(page, 'info');
         expect(before.models).toMatchObject([{ provider: 'webgpu' }]);
         await call(page, 'tell', losses - 1, 'destroy');
+        await call(page, 'tell', losses - 1, 'ping');
         expect(await call(page, 'run', feeds)).toEqual(sums);
       }
       const after = await call<InlayInfo>(page, 'info');

@@ -19,4 +19,5 @@ GPUAdapter.prototype.requestDevice = async function (descriptor) {
 
 globalThis.addEventListener('message', ({ data }: MessageEvent<unknown>) => {
   if (data === 'destroy') for (const device of devices) device.destroy();
+  if (data === 'ping') globalThis.postMessage('pong');
 });
