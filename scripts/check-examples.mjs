@@ -12,13 +12,15 @@ const imports = {
   'inlay/onnx': ['createGraph', 'encodeModel'],
   'inlay/backends/onnxruntime-node': ['onnxruntimeNode'],
   'inlay/backends/onnxruntime-web': ['onnxruntimeWeb'],
+  'inlay/backends/onnxruntime-web-gpu': ['onnxruntimeWebGpu'],
+  'inlay/backends/tfjs': ['tfjs'],
   'node:fs/promises': ['readFile'],
   'inlay/host': ['hostInWorker'],
-  '../index.js': ['inWorker'],
-  '../opentelemetry.js': ['createTracing'],
-  '../workers/pool.js': ['createPool'],
-  '../workers/realm.js': ['createWorkerBackend'],
-  '../workers/node.js': ['spawnNodeWorker'],
+  '../../index.js': ['inWorker'],
+  '../../opentelemetry.js': ['createTracing'],
+  '../../workers/pool.js': ['createPool'],
+  '../../workers/realm.js': ['createWorkerBackend'],
+  '../../workers/node.js': ['spawnNodeWorker'],
 };
 
 /** What an example may take as given. */
@@ -27,15 +29,24 @@ const given = {
   wasmModule: 'WebAssembly.Module',
   bytes: 'ArrayBuffer',
   images: 'Float32Array[]',
+  sha256: 'string',
+  show: '(phase: string, loadedBytes: number) => void',
   inlay: "import('inlay').Inlay",
   root: 'string',
   model: "import('inlay').Model",
   script: 'URL',
-  first: "import('../workers/realm.js').WorkerBackendOptions",
-  second: "import('../workers/realm.js').WorkerBackendOptions",
+  first: "import('../../workers/realm.js').WorkerBackendOptions",
+  second: "import('../../workers/realm.js').WorkerBackendOptions",
   faces: "import('inlay').Model",
   photo: "import('inlay/process').PixelImage",
-  data: "import('../workers/node.js').NodeWorkerData",
+  data: "import('../../workers/node.js').NodeWorkerData",
+};
+
+/** What is written for pages, where `inlay` means another entry. */
+const ofPages = /^docs.guides.(browser|tfjs|react)\.md$/;
+const runtimes = {
+  node: { types: ['node'] },
+  page: { types: ['node'], module: 'esnext', moduleResolution: 'bundler', customConditions: ['browser'] },
 };
 
 function examplesOf(path) {
@@ -66,35 +77,41 @@ function complete(code) {
 
 await runMain(async () => {
   const sources = readdirSync(join(root, 'src'), { recursive: true }).filter((path) => path.endsWith('.ts'));
-  const files = ['README.md', 'docs/guides/node-service.md', ...sources.map((path) => join('src', path))];
+  const guides = readdirSync(join(root, 'docs/guides')).map((name) => join('docs/guides', name));
+  const files = ['README.md', ...guides, ...sources.map((path) => join('src', path))];
   rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
   let count = 0;
   for (const path of files) {
+    const runtime = ofPages.test(path) ? 'page' : 'node';
+    mkdirSync(join(folder, runtime), { recursive: true });
     for (const code of examplesOf(path)) {
       count += 1;
       const name = `${path.replaceAll(/[^a-z0-9]+/gi, '-')}-${count}.ts`;
-      writeFileSync(join(folder, name), complete(code));
+      writeFileSync(join(folder, runtime, name), complete(code));
     }
   }
-  const config = {
-    extends: '../../src/tsconfig.base.json',
-    compilerOptions: {
-      lib: ['es2022', 'esnext.disposable', 'dom'],
-      types: ['node'],
-      noEmit: true,
-      composite: false,
-      isolatedDeclarations: false,
-      declaration: false,
-      noUncheckedIndexedAccess: false,
-      rootDir: '..',
-    },
-    include: ['.'],
-    // The default excludes `outDir`, which this folder is in.
-    exclude: [],
-  };
-  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config));
-  const code = await runBin('tsc', ['-p', join(folder, 'tsconfig.json')]);
-  if ((code ?? 0) !== 0) throw new SetupError('✗ An example of the documentation does not compile.');
+  let failed = 0;
+  for (const [runtime, options] of Object.entries(runtimes)) {
+    const config = {
+      extends: '../../../src/tsconfig.base.json',
+      compilerOptions: {
+        lib: ['es2022', 'esnext.disposable', 'dom', 'dom.iterable'],
+        noEmit: true,
+        composite: false,
+        isolatedDeclarations: false,
+        declaration: false,
+        noUncheckedIndexedAccess: false,
+        rootDir: '../..',
+        ...options,
+      },
+      include: ['.'],
+      // The default excludes `outDir`, which this folder is in.
+      exclude: [],
+    };
+    const file = join(folder, runtime, 'tsconfig.json');
+    writeFileSync(file, JSON.stringify(config));
+    failed += (await runBin('tsc', ['-p', file])) ?? 0;
+  }
+  if (failed > 0) throw new SetupError('✗ An example of the documentation does not compile.');
   console.log(`${count} examples compile.`);
 });

@@ -78,7 +78,7 @@ export function hostBackend(backend: Backend, endpoint: Endpoint, guard: Guard):
     }),
     run: inTurn(async (id, feeds, outputs) => {
       const results = await sessionOf(id).run(toTensors(feeds), outputs === undefined ? {} : { outputs });
-      return packTensors(results, true);
+      return packTensors(results, 'large');
     }),
     release: inTurn(async (id) => {
       const session = sessions.get(id);

@@ -55,6 +55,12 @@ type Method = (...args: unknown[]) => unknown;
 type ShortCall = readonly [call: number, args: readonly unknown[]];
 type ShortAnswer = readonly [call: number, outcome: Outcome];
 
+/** Keeps a message of the short way from comlink's listeners, which come later and would look at it. */
+function withhold(event: Event): void {
+  // Node's endpoint gives no event, only its data.
+  (event as Partial<Event>).stopImmediatePropagation?.();
+}
+
 /**
  * Offers methods to the other side. What they throw arrives there with its class, code, details and cause, which
  * comlink alone would lose.
@@ -73,20 +79,11 @@ export function serve<A extends Api>(api: A, endpoint: Endpoint, short: keyof A 
     }
   };
 
-  const exposed: Record<string, Method> = {};
-  for (const [name, method] of methods) {
-    const answer = harden(method);
-    exposed[name] = async (...args) => {
-      const { outcome, buffers } = await answer(args);
-      return transfer(outcome, buffers);
-    };
-  }
-  expose(exposed, endpoint);
-
   const answerShort = harden(api[short] as Method);
   endpoint.addEventListener('message', (event) => {
     const { data } = event as MessageEvent<ShortCall>;
     if (!Array.isArray(data)) return;
+    withhold(event);
     const [call, args] = data as ShortCall;
     const answer = (outcome: Outcome, buffers: Transferable[]): void => {
       endpoint.postMessage([call, outcome] satisfies ShortAnswer, buffers);
@@ -99,25 +96,35 @@ export function serve<A extends Api>(api: A, endpoint: Endpoint, short: keyof A 
       }
     });
   });
+  const exposed: Record<string, Method> = {};
+  for (const [name, method] of methods) {
+    const answer = harden(method);
+    exposed[name] = async (...args) => {
+      const { outcome, buffers } = await answer(args);
+      return transfer(outcome, buffers);
+    };
+  }
+  expose(exposed, endpoint);
 }
 
 /** Connects to the methods that {@link serve} offers at the other end. */
 export function connect<A extends Api>(endpoint: Endpoint, options: LinkOptions<A>): Link<A> {
   const { methods, short, onBusy = () => {}, onOldest, pace = (answer) => answer() } = options;
+  const waiting = new Map<number, (outcome: Outcome) => void>();
+  endpoint.addEventListener('message', (event) => {
+    const { data } = event as MessageEvent<ShortAnswer>;
+    if (!Array.isArray(data)) return;
+    withhold(event);
+    const [call, outcome] = data as ShortAnswer;
+    pace(() => waiting.get(call)?.(outcome));
+  });
   // The proxies are kept: comlink closes an endpoint whose proxies were collected, and drops its replies.
   const remote = wrap<Record<string, Method>>(endpoint);
   /** How to reject each call, and its name, in the order in which they were made. */
   const inFlight = new Map<(error: Error) => void, string>();
-  const waiting = new Map<number, (outcome: Outcome) => void>();
   let lastCall = 0;
   let failure: Error | undefined;
 
-  endpoint.addEventListener('message', (event) => {
-    const { data } = event as MessageEvent<ShortAnswer>;
-    if (!Array.isArray(data)) return;
-    const [call, outcome] = data as ShortAnswer;
-    pace(() => waiting.get(call)?.(outcome));
-  });
   const sendShort = (args: readonly unknown[], onOutcome: (outcome: Outcome) => void): void => {
     lastCall += 1;
     const call = lastCall;
@@ -242,10 +249,10 @@ const SMALL_BYTES = 8192;
  * as Node's pooled ones, would take its neighbours along. Otherwise it is copied, once, and without what surrounds the
  * view. Shared memory is always copied, since inference libraries refuse it.
  *
- * @param handOver - whether buffers of these tensors may become unusable here.
+ * @param handOver - whether buffers of these tensors may become unusable here; `large`: those that are worth it.
  * @throws {@link InputError} `ERR_INLAY_FEED_DETACHED` if a buffer was handed over before.
  */
-export function packTensors(tensors: TensorMap, handOver: boolean): Packed<WireTensors> {
+export function packTensors(tensors: TensorMap, handOver: boolean | 'large'): Packed<WireTensors> {
   const packed: Record<string, WireTensors[string]> = {};
   const buffers: ArrayBuffer[] = [];
   for (const name in tensors) {
@@ -259,9 +266,11 @@ export function packTensors(tensors: TensorMap, handOver: boolean): Packed<WireT
     const { buffer } = data;
     const isShared = !(buffer instanceof ArrayBuffer);
     const isWhole = data.byteLength === buffer.byteLength;
-    if (isWhole && !isShared && (handOver || data.byteLength <= SMALL_BYTES)) {
+    const isSmall = data.byteLength <= SMALL_BYTES;
+    if (isWhole && !isShared && (handOver !== false || isSmall)) {
       packed[name] = { dtype, shape, data };
-      if (handOver && data.byteLength > 0 && !buffers.includes(buffer)) buffers.push(buffer);
+      const isGiven = handOver === true ? data.byteLength > 0 : handOver === 'large' && !isSmall;
+      if (isGiven && !buffers.includes(buffer)) buffers.push(buffer);
     } else {
       const copy = copyOf(dtype, data);
       packed[name] = { dtype, shape, data: copy as DTypeStorage[DType] };
