@@ -13,7 +13,12 @@ const realClock: WatchdogClock = {
   now: () => performance.now(),
   setTimer: (task, delayMs) => {
     // JavaScript knows no longer timers; whoever is woken too early looks again.
-    const timer = setTimeout(task, Math.min(delayMs, 2 ** 31 - 1));
+    const timer: { unref?(): void } & ReturnType<typeof setTimeout> = setTimeout(
+      task,
+      Math.min(delayMs, 2 ** 31 - 1),
+    );
+    // The worker keeps the process alive while it is at a call, and nothing needs to otherwise.
+    timer.unref?.();
     return () => {
       clearTimeout(timer);
     };
@@ -62,12 +67,8 @@ export function createWatchdog(
   return (limitMs) => {
     limit = limitMs;
     suspected = false;
-    if (limitMs === undefined) {
-      // A timer would keep the process alive.
-      timer?.cancel();
-      timer = undefined;
-      return;
-    }
+    // Not cancelled between calls: to set a timer for each costs more than all the rest.
+    if (limitMs === undefined) return;
     dueMs = clock.now() + limitMs;
     // One timer serves many calls: it looks again when there was another call meanwhile.
     if (timer === undefined || timer.atMs > dueMs) lookIn(limitMs);

@@ -74,6 +74,12 @@ const api = {
     inlay ??= createInlay();
     model = await inlay.load(url);
   },
+  /** Follows a sync server, with a version of the model that comes with the page. */
+  follow: async (sync: WebInlayOptions['sync'] & object, embedded: string) => {
+    inlay = createInlay({ device: 'cpu', sync });
+    model = await inlay.load({ name: 'add', embedded });
+    return model.version ?? 'embedded';
+  },
   load: async (bytes: readonly number[], options: object = {}) => {
     inlay ??= createInlay();
     model = await inlay.load(Uint8Array.from(bytes), options);

@@ -83,11 +83,18 @@ describe('createWatchdog', () => {
     expect(hung).toEqual([100]);
   });
 
-  it('leaves no timer behind when there is no call', () => {
-    const { clock, watch } = start();
-    watch(100);
-    watch(undefined);
+  it('has one timer for many calls, and none once that has fired without one', () => {
+    const { clock, hung, watch } = start();
+    for (let call = 0; call < 20; call += 1) {
+      watch(100);
+      clock.go(1);
+      watch(undefined);
+      expect(clock.timers.size).toBe(1);
+    }
+    clock.go(100);
     expect(clock.timers.size).toBe(0);
+    clock.go(1000);
+    expect(hung).toEqual([]);
   });
 
   it('does not count the time in which its own event loop stood still', () => {
