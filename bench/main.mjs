@@ -14,6 +14,7 @@ const BENCHES = [
   'memory',
   'scheduler',
   'overload',
+  'browser',
 ];
 
 const { positionals, values } = parseArgs({

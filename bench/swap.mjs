@@ -6,7 +6,7 @@ import { createBackends, createInlay, Tensor } from 'inlay';
 import { openFsStore } from 'inlay/stores/fs';
 import { createMemoryStore } from 'inlay/stores/memory';
 import { createModel } from '../build/engine/model.js';
-import { createMachine } from '../build/engine/start.js';
+import { createMachine } from '../build/engine/machine.js';
 import { nodePlatform } from '../build/platform-node.js';
 import { createServer } from '../examples/demo/server.mjs';
 import { quantile } from './measure.mjs';

@@ -10,6 +10,7 @@ import { startExample, type RunningExample } from './example-fixture.ts';
 import { describePages, startChromium } from './fixture.ts';
 
 const data = fileURLToPath(new URL('../../../shared/data/', import.meta.url));
+const images = fileURLToPath(new URL('../../docs/images', import.meta.url));
 const network = join(data, 'ultraface-rfb-320.onnx');
 const portrait = join(data, 'portrait.jpg');
 const isHere = [network, portrait].every((file) => existsSync(file));
@@ -143,6 +144,19 @@ describe.skipIf(!isHere)('the page that finds faces', () => {
       await expect.poll(textOf(page, 'message')).toBe('');
       expect(faults).toEqual([]);
     });
+
+    // Not a test: it makes the picture of the documentation, when it is asked for.
+    if (process.env['INLAY_SCREENSHOTS'] !== undefined) {
+      it('has its picture taken', async () => {
+        const { page } = await open(['camera']);
+        await page.setViewportSize({ width: 1040, height: 860 });
+        await page.emulateMedia({ colorScheme: 'light', reducedMotion: 'reduce' });
+        await page.click('#camera');
+        await expect.poll(textOf(page, 'rate'), { timeout: 20_000 }).toMatch(/^[1-9]\d* per second$/);
+        await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 3000)));
+        await page.screenshot({ path: `${images}/browser-camera.jpg`, type: 'jpeg', quality: 80 });
+      });
+    }
 
     it('says what to do when the camera is refused, and goes on', async () => {
       const { page } = await open([]);
