@@ -5,7 +5,7 @@
  */
 export { InlayProvider, resetFailedModels, useInlay, type InlayProviderProps } from './react/provider.ts';
 export type { HookLoadOptions } from './react/entry.ts';
-export type { LoadProgress } from './react/progress.ts';
+export type { LoadProgress } from './engine/progress.ts';
 export type { ObsoleteCalls, RunCallOptions, RunState } from './react/runner.ts';
 export { useModel, useModelSuspense, type ModelState, type UseModelOptions } from './react/use-model.ts';
 export { useRun, type RunResult, type UseRunOptions } from './react/use-run.ts';

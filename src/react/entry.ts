@@ -1,6 +1,7 @@
 import type { Inlay, LoadOptions, ModelReference } from '../engine/inlay.ts';
 import type { Model } from '../engine/model.ts';
-import { isVisible, type LoadProgress } from './progress.ts';
+import type { LoadProgress } from '../engine/progress.ts';
+import { isVisible } from './progress.ts';
 
 /** What components see of one model. A new object for each change. */
 export type Snapshot =

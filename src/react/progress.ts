@@ -1,11 +1,4 @@
-/** How far a model has been loaded. */
-export interface LoadProgress {
-  /** Fetching its bytes, opening it in an inference library, or running it for the first time. */
-  readonly phase: 'download' | 'open' | 'warm-up';
-  readonly loadedBytes: number;
-  /** Absent where the server does not say. */
-  readonly totalBytes?: number;
-}
+import type { LoadProgress } from '../engine/progress.ts';
 
 /** Steps of a load whose size nobody knows. */
 const STEP_BYTES = 2 ** 20;

@@ -5,7 +5,7 @@ import type { Model } from '../engine/model.ts';
 import type { ModelTypes } from '../engine/typed.ts';
 import { cacheOf, type ModelCache } from './cache.ts';
 import { LOADING, type HookLoadOptions, type Snapshot, type Wish } from './entry.ts';
-import type { LoadProgress } from './progress.ts';
+import type { LoadProgress } from '../engine/progress.ts';
 import { useInlay } from './provider.ts';
 
 /** Options of {@link useModel}: those of `inlay.load`, and how components share. */

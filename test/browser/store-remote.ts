@@ -51,7 +51,6 @@ export async function openInWorker(choice: StoreChoice): Promise<Store> {
       return toBlob(settle(settled));
     },
     deleteBlob: async (sha256) => settle(await remote.deleteBlob(sha256)),
-    listBlobs: async () => settle(await remote.listBlobs()),
     describeBlobs: async () => settle(await remote.describeBlobs()),
     pin: async (owner, blobs) => settle(await remote.pin(owner, blobs)),
     reserve: async (sizeBytes) => settle(await remote.reserve(sizeBytes)),

@@ -65,7 +65,6 @@ const remote = {
       return { sha256, sizeBytes };
     }),
   deleteBlob: (sha256: string) => settled(() => store.deleteBlob(sha256)),
-  listBlobs: () => settled(() => store.listBlobs()),
   describeBlobs: () => settled(() => store.describeBlobs()),
   pin: (owner: string, blobs: readonly string[]) => settled(() => store.pin(owner, blobs)),
   reserve: (sizeBytes: number) => settled(() => store.reserve(sizeBytes)),
