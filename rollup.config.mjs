@@ -91,10 +91,11 @@ function chunkOf(id) {
   if (/^(core\/|engine\/(inlay|progress))|^stores\/lazy|^(exports|platform)\.js$/.test(path)) return 'core';
   if (/^engine\/(pipeline|variants)|^schedule\/metrics-text/.test(path)) return undefined;
   if (/^(engine|schedule)\//.test(path)) return 'engine';
-  if (/^stores\/(fallback|ledger|memory|rules)/.test(path)) return 'stores';
+  if (/^stores\/(assemble|fallback|ledger|memory|rules)/.test(path)) return 'stores';
   if (/^(stores\/fs|backends\/onnxruntime-node|workers\/(node|quiesce)|platform-node)/.test(path))
     return 'node';
-  if (/^(stores|backends)\/(onnxruntime-)?react-native|^platform-react-native/.test(path)) return 'react-native';
+  if (/^(stores|backends)\/(onnxruntime-)?react-native|^platform-react-native/.test(path))
+    return 'react-native';
   if (path === 'node-backends.js') return 'node-backends';
   if (path === 'web-realms.js') return 'web-realms';
   if (/^backends\/onnxruntime-web-(gpu|device)/.test(path)) return undefined;

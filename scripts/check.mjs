@@ -29,6 +29,7 @@ const steps = {
   'sizes stay in their budgets': () => runBin('size-limit'),
   'nothing is unused': () => runBin('knip'),
   'subpaths are documented and importable': () => runNode('scripts/check-subpaths.mjs'),
+  'the table of runtimes is that of the tests': () => runNode('scripts/runtime-matrix.mjs', ['--check']),
   'nothing bleeds into the browser bundle': () => runNode('scripts/check-bleed.mjs'),
 };
 

@@ -16,6 +16,15 @@ const suites = {
   trust: ({ file }) => /^test\/core\/(trust|update)\//.test(file),
   backend: ({ title }) => title.includes("keeps the backend's contract"),
   store: ({ title }) => title.includes("keeps the store's contract"),
+  app: ({ file }) => file in apps,
+};
+
+/** Tests of apps, by the runtime that they are for. */
+const apps = {
+  'test/runtimes/bun.test.ts': 'Bun',
+  'test/runtimes/deno.test.ts': 'Deno',
+  'test/runtimes/edge-worker.test.ts': 'workerd',
+  'test/runtimes/hermes.test.ts': 'Hermes',
 };
 
 /** Test runs; each gives one row, or one per runtime that its files are named after. */
@@ -23,7 +32,14 @@ const runs = [
   {
     name: 'Node',
     project: 'node',
-    paths: ['test/core', 'test/node/backend-', 'test/node/store-', 'test/node/worker-process.test.ts'],
+    paths: [
+      'test/core',
+      'test/node/backend-onnxruntime-node',
+      'test/node/backend-onnxruntime-web',
+      'test/node/backend-tfjs',
+      'test/node/store-fs',
+      'test/node/worker-process.test.ts',
+    ],
   },
   { name: 'Chromium', project: 'browser', paths: ['test/core', 'test/browser'] },
   { project: 'node', paths: ['test/runtimes'] },
@@ -76,15 +92,18 @@ async function play({ project, paths }) {
 
 function rowsOf({ name }, cases) {
   if (name !== undefined) return cases.length === 0 ? [] : [countIn(name, versionOf(name), cases)];
-  // Cases that another runtime reported stand below its name and version, and the file that they are from.
   const groups = new Map();
-  for (const { ancestors, title, status } of cases) {
+  for (const { file, ancestors, title, status } of cases) {
     const [, runtime, version] = /^(\S+) (\d\S*)$/.exec(ancestors[0] ?? '') ?? [];
-    if (runtime === undefined) continue;
-    const key = `${runtime} ${version}`;
-    groups.set(key, [...(groups.get(key) ?? []), { file: ancestors[1] ?? '', title, status }]);
+    const key = runtime ?? apps[file];
+    if (key === undefined) continue;
+    const group = groups.get(key) ?? { version: '', cases: [] };
+    groups.set(key, group);
+    group.version ||= version ?? '';
+    // Cases that another runtime reported stand below its name and version, and the file that they are from.
+    group.cases.push({ file: runtime === undefined ? file : (ancestors[1] ?? ''), title, status });
   }
-  return [...groups].map(([key, own]) => countIn(...key.split(' '), own));
+  return [...groups].map(([runtime, { version, cases: own }]) => countIn(runtime, version, own));
 }
 
 function countIn(runtime, version, cases) {
@@ -98,15 +117,22 @@ function countIn(runtime, version, cases) {
       Object.entries(suites).map(([suite, isOf]) => [suite, passed.filter(isOf).length]),
     ),
     failed: cases.filter(({ status }) => status === 'failed').length,
-    backends: [...new Set(backends)].sort(),
-    stores: [...new Set(stores)].sort(),
+    backends: sorted(backends),
+    stores: sorted(stores),
   };
 }
 
-/** What keeps a contract, by the title of its suite. */
+function sorted(names) {
+  return [...new Set(names)].sort((a, b) => a.localeCompare(b, 'en'));
+}
+
+/** What keeps a contract, by the title of its suite, wherever it is used and however it is set up. */
 function nameBefore(title, what) {
   const suite = title.split(' > ').find((part) => part.endsWith(`keeps the ${what}'s contract`));
-  return suite.replace(` keeps the ${what}'s contract`, '').replace(/^the /, '');
+  return suite
+    .replace(` keeps the ${what}'s contract`, '')
+    .replace(/^the /, '')
+    .replace(/,.*| (in|with) .*/, '');
 }
 
 function versionOf(name) {
@@ -125,25 +151,25 @@ function withTable(text) {
 function tableOf(rows) {
   const lines = rows.map(({ runtime, version, passed, failed, backends, stores }) => [
     `${runtime} ${version}`.trim(),
-    namesOf(backends),
-    passed.backend,
-    namesOf(stores),
-    passed.store,
+    `${namesOf(backends)}: ${passed.backend}`,
+    `${namesOf(stores)}: ${passed.store}`,
     passed.core,
     passed.trust,
+    passed.app,
     failed,
   ]);
   const heads = [
     'runtime',
-    'backends',
-    'cases of the backend contract',
-    'stores',
-    'cases of the store contract',
-    'cases of the core',
-    'of them trust and updates',
+    'contract of backends',
+    'contract of stores',
+    'core',
+    'of it trust and updates',
+    'apps',
     'failed',
   ];
-  return [heads, heads.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  return [heads, heads.map(() => '---'), ...lines]
+    .map((cells) => `| ${cells.map((cell) => (/^(0|–: 0)$/.test(cell) ? '–' : cell)).join(' | ')} |`)
+    .join('\n');
 }
 
 function namesOf(names) {

@@ -14,7 +14,7 @@ const programs = {
 };
 
 /** True if the person asked to leave the tests in other runtimes out. */
-export const skipsRuntimes = () => ['1', 'true'].includes(process.env.INLAY_SKIP_RUNTIMES ?? '');
+const skipsRuntimes = () => ['1', 'true'].includes(process.env.INLAY_SKIP_RUNTIMES ?? '');
 
 /** Milliseconds that the download of the runtimes, some 300 MB, may take. */
 const INSTALL_MS = 5 * 60_000;

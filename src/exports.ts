@@ -46,6 +46,7 @@ export type {
   InlayOptions,
   LoadOptions,
   ModelReference,
+  NamedReference,
   SyncOptions,
   VariantsReference,
 } from './engine/inlay.ts';

@@ -54,7 +54,7 @@ export function createInlay({ tracing, ...options }: WebInlayOptions = {}): Inla
     backends,
     store,
     remote: () => import('./update/remote.ts'),
-    engine: () => import('./engine/start.ts'),
+    engine: () => import('./engine/machine.ts'),
     pipelines: () => import('./engine/pipeline.ts'),
     ...(tracing && { tracing: async () => (await import('./opentelemetry.ts')).createTracing(tracing) }),
     owned: [

@@ -6,12 +6,12 @@ import type { Backend } from './core/backend.ts';
 import type { Platform } from './core/platform.ts';
 import type { Store } from './core/store.ts';
 import type { Tracing } from './core/tracing.ts';
-import * as engine from './engine/start.ts';
+import * as engine from './engine/machine.ts';
 import { assembleInlay, type Inlay, type InlayOptions } from './engine/inlay.ts';
 import { createBackends, type NodeBackendOptions } from './node-backends.ts';
 import { createTracing, type OpenTelemetryApi } from './opentelemetry.ts';
 import { nodePlatform } from './platform-node.ts';
-import { withMemoryFallback } from './stores/fs-fallback.ts';
+import { withMemoryFallback } from './stores/fallback.ts';
 import { openFsStore } from './stores/fs.ts';
 
 export * from './exports.ts';

@@ -8,14 +8,14 @@ import type { Platform } from './core/platform.ts';
 import { LONGEST_MS, webPlatform } from './platform.ts';
 import { countCores } from './workers/node-cores.ts';
 
-/** The platform of Node: the web interfaces, native hashing, files, and timers that let the process end. */
+/** The platform of Node, Bun and Deno: the web interfaces, native hashing, files, and timers that let the process end. */
 export function nodePlatform(): Platform {
   const settled = Promise.resolve();
   // Whoever defers thousands of times a second defers the same task.
   let deferred: (() => void) | undefined;
   let hop = (): void => {};
   return {
-    ...webPlatform('node'),
+    ...webPlatform(['bun', 'deno'].find((name) => name in process.versions) ?? 'node'),
     cores: countCores().usable,
     hardware: `${process.arch} ${cpus()[0]?.model ?? ''} ×${availableParallelism()}`,
     // Tasks of `nextTick` come after the promise reactions that are due only if they are added by one of those.

@@ -6,17 +6,9 @@ import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import type { Backend, ExecutionProvider } from '../core/backend.ts';
+import { callingThread, createLoader, createSessionSet, type LibraryLoader } from '../core/library.ts';
 import { BackendError } from '../core/errors.ts';
-import {
-  callingThread,
-  createError,
-  createLoader,
-  createSessionSet,
-  wrapSession,
-  type OrtLoader,
-  type OrtModule,
-  type OrtSessionOptions,
-} from './onnxruntime.ts';
+import { createError, wrapSession, type OrtModule, type OrtSessionOptions } from './onnxruntime.ts';
 
 /** The part of the `onnxruntime-node` module that is used. */
 export interface OrtNodeModule extends OrtModule {
@@ -37,7 +29,7 @@ export interface MachineProbe {
 /** Options of {@link onnxruntimeNode}. */
 export interface OnnxruntimeNodeOptions {
   /** The module `onnxruntime-node`, or a function that imports it. */
-  readonly ort: OrtLoader<OrtNodeModule>;
+  readonly ort: LibraryLoader<OrtNodeModule>;
   /** Lets a software Vulkan adapter count as a GPU. Default false: it is many times slower than the CPU. */
   readonly allowSoftwareAdapter?: boolean;
   /**

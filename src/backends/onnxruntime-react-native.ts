@@ -3,13 +3,11 @@
  * @module inlay/backends/onnxruntime-react-native
  */
 import type { Backend, ExecutionProvider, ModelSource, Session, Slot } from '../core/backend.ts';
+import { createSessionSet, unusableError, type LibraryLoader } from '../core/library.ts';
 import { BackendError, isInlayError, ModelError } from '../core/errors.ts';
 import {
   createError,
-  createSessionSet,
-  unusableError,
   wrapSession,
-  type OrtLoader,
   type OrtModule,
   type OrtSession,
   type OrtSessionOptions,
@@ -25,7 +23,7 @@ export interface OrtReactNativeModule extends OrtModule {
 /** Options of {@link onnxruntimeReactNative}. */
 export interface OnnxruntimeReactNativeOptions {
   /** The module `onnxruntime-react-native`, or a function that imports it. */
-  readonly ort: OrtLoader<OrtReactNativeModule>;
+  readonly ort: LibraryLoader<OrtReactNativeModule>;
   /**
    * How many threads the library may start at once, for loading and running together: it starts one for each call, however
    * many there are. Default 2.

@@ -4,13 +4,13 @@
  * @module inlay/backends/onnxruntime-web-edge
  */
 import type { Backend } from '../core/backend.ts';
-import type { OrtLoader } from './onnxruntime.ts';
+import type { LibraryLoader } from '../core/library.ts';
 import { onnxruntimeWeb, type OrtWebModule } from './onnxruntime-web.ts';
 
 /** Options of {@link onnxruntimeWebEdge}. */
 export interface OnnxruntimeWebEdgeOptions {
   /** The module `onnxruntime-web/wasm`, or a function that imports it. */
-  readonly ort: OrtLoader<OrtWebModule>;
+  readonly ort: LibraryLoader<OrtWebModule>;
   /**
    * The compiled file `onnxruntime-web/ort-wasm-simd-threaded.wasm`, of the same version as the library. An import gives
    * it: `import wasmModule from 'onnxruntime-web/ort-wasm-simd-threaded.wasm'`.

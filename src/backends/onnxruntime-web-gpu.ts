@@ -3,6 +3,7 @@
  * @module inlay/backends/onnxruntime-web-gpu
  */
 import type { Backend, ExecutionProvider } from '../core/backend.ts';
+import { callingThread, createSessionSet, unusableError, type LibraryLoader } from '../core/library.ts';
 import { openDevice, probeGpu, type Gpu, type Probe, type WatchedDevice } from './onnxruntime-web-device.ts';
 import {
   createOrtRealm,
@@ -12,13 +13,7 @@ import {
   type OrtWebModule,
   type WasmFiles,
 } from './onnxruntime-web-realm.ts';
-import {
-  callingThread,
-  createSessionSet,
-  unusableError,
-  wrapSession,
-  type OrtLoader,
-} from './onnxruntime.ts';
+import { wrapSession } from './onnxruntime.ts';
 
 export type { Gpu, GpuAdapter, GpuAdapterInfo, GpuDevice } from './onnxruntime-web-device.ts';
 export type { OrtWebModule, WasmFiles, WasmPaths } from './onnxruntime-web-realm.ts';
@@ -26,9 +21,9 @@ export type { OrtWebModule, WasmFiles, WasmPaths } from './onnxruntime-web-realm
 /** Options of {@link onnxruntimeWebGpu}. */
 export interface OnnxruntimeWebGpuOptions extends WasmFiles {
   /** The module `onnxruntime-web/webgpu`, or a function that imports it. */
-  readonly ort: OrtLoader<OrtWebModule>;
+  readonly ort: LibraryLoader<OrtWebModule>;
   /** The module `onnxruntime-web/jspi`, a third smaller, for where WebAssembly can wait for promises. */
-  readonly jspi?: OrtLoader<OrtWebModule>;
+  readonly jspi?: LibraryLoader<OrtWebModule>;
   /** Default: `navigator.gpu`. */
   readonly gpu?: Gpu;
   /** Lets an adapter that computes in software count as a GPU. Default false: it is many times slower than the CPU. */

@@ -1,5 +1,6 @@
 /** What the WebAssembly builds of ONNX Runtime share: one start per realm, and one call at a time. */
 import type { ModelSource } from '../core/backend.ts';
+import { createLoader, type LibraryLoader } from '../core/library.ts';
 import { BackendError, isInlayError } from '../core/errors.ts';
 import {
   faultOfBinary,
@@ -10,9 +11,7 @@ import {
 } from './onnxruntime-web-files.ts';
 import {
   createError,
-  createLoader,
   reasonOf,
-  type OrtLoader,
   type OrtModule,
   type OrtSession,
   type OrtSessionOptions,
@@ -72,7 +71,7 @@ export type OrtProvider = OrtSessionOptions['executionProviders'][number];
 export const PACKAGE_NAME = 'onnxruntime-web';
 
 /** Wraps the library for one realm. */
-export function createOrtRealm(ort: OrtLoader<OrtWebModule>, files: WasmFiles): OrtRealm {
+export function createOrtRealm(ort: LibraryLoader<OrtWebModule>, files: WasmFiles): OrtRealm {
   const loadModule = createLoader(ort, PACKAGE_NAME);
   let loading: Promise<OrtWebModule> | undefined;
   let turn: Promise<unknown> = Promise.resolve();

@@ -3,6 +3,7 @@
  * @module inlay/backends/onnxruntime-web
  */
 import type { Backend, Session } from '../core/backend.ts';
+import { callingThread, createSessionSet, unusableError, type LibraryLoader } from '../core/library.ts';
 import {
   createOrtRealm,
   guardSession,
@@ -10,13 +11,7 @@ import {
   type OrtWebModule,
   type WasmFiles,
 } from './onnxruntime-web-realm.ts';
-import {
-  callingThread,
-  createSessionSet,
-  unusableError,
-  wrapSession,
-  type OrtLoader,
-} from './onnxruntime.ts';
+import { wrapSession } from './onnxruntime.ts';
 
 export type { OrtWebModule, WasmFiles, WasmPaths } from './onnxruntime-web-realm.ts';
 
@@ -26,7 +21,7 @@ export interface OnnxruntimeWebOptions extends WasmFiles {
    * The module, or a function that imports it: `onnxruntime-web` in Node, `onnxruntime-web/wasm` elsewhere, which is
    * smaller.
    */
-  readonly ort: OrtLoader<OrtWebModule>;
+  readonly ort: LibraryLoader<OrtWebModule>;
   /**
    * Threads of WebAssembly, at least 1. They need a cross-origin isolated page; elsewhere there is one, and
    * `Session.threadsReason` says why. Default: as many as the first session asks for, which is 1 unless it says more.

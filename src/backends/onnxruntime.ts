@@ -1,5 +1,5 @@
 /** What all builds of ONNX Runtime share: the shape of their JavaScript API, and how it maps to ours. */
-import type { ModelSource, Session, SessionRunOptions, Slot, TensorMap } from '../core/backend.ts';
+import type { ModelSource, Session, SessionRunOptions, TensorMap } from '../core/backend.ts';
 import { isDType, type DType, type DTypeStorage } from '../core/dtype.ts';
 import {
   BackendError,
@@ -57,111 +57,9 @@ export interface OrtModule {
   };
 }
 
-/** A module, or how to load it when it is first needed. */
-export type OrtLoader<Module extends OrtModule> = Module | (() => Promise<Module>);
-
-/**
- * Makes a loader that loads once; a failed load is tried again by the next call.
- * @param packageName - package to install when it is missing.
- */
-export function createLoader<Module extends OrtModule>(
-  ort: OrtLoader<Module>,
-  packageName: string,
-): () => Promise<Module> {
-  let loading: Promise<Module> | undefined = typeof ort === 'function' ? undefined : Promise.resolve(ort);
-  // Async, so that a loader that throws at once fails like one that rejects.
-  const load = async (): Promise<Module> => (ort as () => Promise<Module>)();
-  return () =>
-    (loading ??= load().catch((cause: unknown) => {
-      loading = undefined;
-      throw loadError(cause, packageName);
-    }));
-}
-
-function loadError(cause: unknown, packageName: string): BackendError {
-  const message = messageOf(cause);
-  // A native binary that the package lacks for this platform has the same code, so the name has to match too.
-  const missing = new RegExp(
-    `(package|module|specifier|import|resolve) ['"]${packageName}(/[^'"]*)?['"]`,
-    'i',
-  ).test(message);
-  return missing
-    ? new BackendError(
-        'ERR_INLAY_BACKEND_MISSING',
-        `${packageName} is not installed; run "npm install ${packageName}".`,
-        { cause },
-      )
-    : new BackendError(
-        'ERR_INLAY_BACKEND_UNAVAILABLE',
-        `${packageName} is installed but does not load here; see the cause, or use another backend.`,
-        { cause, details: { packageName } },
-      );
-}
-
-/** What {@link createSessionSet} makes. */
-export interface SessionSet {
-  /**
-   * Opens a session and keeps track of it.
-   * @throws `StateError` `ERR_INLAY_CLOSED` after {@link SessionSet.close}.
-   */
-  open(create: () => Promise<Session>): Promise<Session>;
-  /** Releases every session, those that are still being created included. Safe to call twice. */
-  close(): Promise<void>;
-}
-
-/** Tracks the sessions of one backend, so that closing the backend frees them. */
-export function createSessionSet(backendName: string): SessionSet {
-  const opened = new Set<Promise<Session>>();
-  let closed: Promise<void> | undefined;
-  const releaseAll = async (): Promise<void> => {
-    for (const settled of await Promise.allSettled(opened)) {
-      if (settled.status === 'fulfilled') await settled.value.release();
-    }
-    opened.clear();
-  };
-  return {
-    open: async (create) => {
-      if (closed !== undefined) throw closedError(`The backend ${backendName}`);
-      const opening = create();
-      opened.add(opening);
-      try {
-        const session = await opening;
-        return {
-          ...session,
-          release: () => {
-            opened.delete(opening);
-            return session.release();
-          },
-        };
-      } catch (error) {
-        opened.delete(opening);
-        throw error;
-      }
-    },
-    close: () => (closed ??= releaseAll()),
-  };
-}
-
-/**
- * Says that a provider cannot be used.
- * @param refusal - why, in words that complete "is not usable here: …".
- */
-export function unusableError(provider: string, refusal: string): BackendError {
-  return new BackendError(
-    'ERR_INLAY_DEVICE_UNAVAILABLE',
-    `The execution provider "${provider}" is not usable here: ${refusal}.`,
-    { details: { provider } },
-  );
-}
-
 /** Where a session runs, and with what. */
 export type SessionPlace = Required<Pick<Session, 'provider' | 'slots' | 'intraOpThreads'>> &
   Pick<Session, 'threadsReason'>;
-
-/** The slot of one backend whose sessions run where they are called. */
-export function callingThread(): readonly Slot[] {
-  return [{ name: 'calling thread' }];
-}
 
 /**
  * Wraps a library session.

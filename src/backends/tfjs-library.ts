@@ -1,5 +1,5 @@
 /** The part of TensorFlow.js that is used, and how it is loaded. */
-import { BackendError } from '../core/errors.ts';
+import { createLoader, type LibraryLoader } from '../core/library.ts';
 
 /** The part of `tf.Tensor` that is used. */
 export interface TfTensor {
@@ -60,47 +60,20 @@ export interface TfWasmModule {
   setWasmPaths(paths: string | Readonly<Record<string, string>>): void;
 }
 
-/** A module, or how to load it when it is first needed. */
-export type TfLoader<Module> = Module | (() => Promise<Module>);
+/** Packages of TensorFlow.js: they import each other, and any of them may be missing. */
+const FAMILY = '@tensorflow/[\\w-]+';
 
-/**
- * Makes a loader that loads once; a failed load is tried again by the next call.
- * @param packageName - package to install when it is missing.
- */
+/** Makes a loader for a package of TensorFlow.js; see {@link createLoader}. */
 export function createTfLoader<Module extends object>(
-  source: TfLoader<Module>,
+  library: LibraryLoader<Module>,
   packageName: string,
 ): () => Promise<Module> {
-  let loading: Promise<Module> | undefined;
-  const load = async (): Promise<Module> => {
-    try {
-      return named(typeof source === 'function' ? await source() : source);
-    } catch (cause) {
-      loading = undefined;
-      throw loadError(cause, packageName);
-    }
-  };
-  return () => (loading ??= load());
+  const load = async (): Promise<Module> => named(typeof library === 'function' ? await library() : library);
+  return createLoader(load, packageName, FAMILY);
 }
 
 /** CommonJS builds put everything into `default`, of which not every runtime finds the names. */
 function named<Module extends object>(module: Module): Module {
   const { default: whole } = module as { readonly default?: unknown };
   return typeof whole === 'object' && whole !== null ? (whole as Module) : module;
-}
-
-function loadError(cause: unknown, packageName: string): BackendError {
-  const message = cause instanceof Error ? cause.message : String(cause);
-  const missing = /(?:package|module|specifier|import|resolve) ['"](@tensorflow\/[\w-]+)/i.exec(message)?.[1];
-  return missing === undefined
-    ? new BackendError(
-        'ERR_INLAY_BACKEND_UNAVAILABLE',
-        `${packageName} is installed but does not load here; see the cause, or use another backend.`,
-        { cause, details: { packageName } },
-      )
-    : new BackendError(
-        'ERR_INLAY_BACKEND_MISSING',
-        `${missing} is not installed; run "npm install ${missing}".`,
-        { cause },
-      );
 }

@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import type { Backend } from '../core/backend.ts';
 import { tfjs as tfjsAnywhere, type TfjsOptions } from './tfjs.ts';
 
-export type { TfjsOptions, TfLoader, TfModule, TfWasmModule } from './tfjs.ts';
+export type { LibraryLoader, TfjsOptions, TfModule, TfWasmModule } from './tfjs.ts';
 
 /**
  * Creates the backend of TensorFlow.js, which also reads models by their paths here. The package `@tensorflow/tfjs-node`

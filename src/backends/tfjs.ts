@@ -2,26 +2,27 @@
  * Adapter around TensorFlow.js: graph and layers models in pages, in Node and wherever else it runs.
  * @module inlay/backends/tfjs
  */
-import type { Backend, ExecutionProvider, Session, Slot } from '../core/backend.ts';
-import { BackendError, closedError } from '../core/errors.ts';
+import type { Backend, ExecutionProvider, Session } from '../core/backend.ts';
+import { callingThread, createSessionSet, unusableError, type LibraryLoader } from '../core/library.ts';
 import { openEngine, type Engine } from './tfjs-engine.ts';
 import { createError } from './tfjs-errors.ts';
 import { readModel, type FileAccess, type ModelFiles } from './tfjs-files.ts';
-import { createTfLoader, type TfLoader, type TfModule, type TfWasmModule } from './tfjs-library.ts';
+import { createTfLoader, type TfModule, type TfWasmModule } from './tfjs-library.ts';
 import { loadGraph, loadLayers, type LoadedModel } from './tfjs-model.ts';
 import { refuseGpu } from './tfjs-probe.ts';
 import { openSession } from './tfjs-session.ts';
 
-export type { TfLoader, TfModule, TfWasmModule } from './tfjs-library.ts';
+export type { LibraryLoader } from '../core/library.ts';
+export type { TfModule, TfWasmModule } from './tfjs-library.ts';
 
 /** Options of {@link tfjs}. */
 export interface TfjsOptions {
   /** The module `@tensorflow/tfjs` or `@tensorflow/tfjs-node`, or a function that imports it. */
-  readonly tf: TfLoader<TfModule>;
+  readonly tf: LibraryLoader<TfModule>;
   /** The module `@tensorflow/tfjs-backend-wasm`, or a function that imports it, for the provider `wasm`. */
-  readonly wasm?: TfLoader<TfWasmModule>;
+  readonly wasm?: LibraryLoader<TfWasmModule>;
   /** The module `@tensorflow/tfjs-backend-webgpu`, or a function that imports it, for the provider `webgpu`. */
-  readonly webgpu?: TfLoader<object>;
+  readonly webgpu?: LibraryLoader<object>;
   /**
    * Where the `.wasm` files are: a prefix that ends in `/`, or the URL of each of the three by its name. Default: beside
    * the script.
@@ -83,10 +84,9 @@ export function tfjs(options: TfjsOptions): Backend {
     ...(options.readFile && { readFile: options.readFile }),
     fetch: options.fetch ?? ((url) => fetch(url)),
   };
-  const slots: readonly Slot[] = [{ name: 'calling thread' }];
-  const sessions = new Set<Promise<Session>>();
+  const slots = callingThread();
+  const sessions = createSessionSet(NAME);
   let library: Promise<Library> | undefined;
-  let closed: Promise<void> | undefined;
 
   const load = (): Promise<Library> => {
     const start = async (): Promise<Library> => {
@@ -120,13 +120,13 @@ export function tfjs(options: TfjsOptions): Backend {
 
   const startProvider = async (loaded: Library, provider: string): Promise<void> => {
     const names = await offered(loaded);
-    if (!names.includes(provider)) throw unusable(provider, `there are ${names.join(', ')}`);
+    if (!names.includes(provider)) throw unusableError(provider, `there are ${names.join(', ')}`);
     const refusal = await refuseGpu(provider, allowSoftwareAdapter);
-    if (refusal !== undefined) throw unusable(provider, refusal);
+    if (refusal !== undefined) throw unusableError(provider, refusal);
     if (provider === 'webgpu') await loadWebGpu?.();
     const wasm = provider === 'wasm' ? await loadWasm?.() : undefined;
     if (!loaded.engine.names().includes(provider))
-      throw unusable(provider, 'its package does not offer it here');
+      throw unusableError(provider, 'its package does not offer it here');
     await loaded.engine.start(provider, () => {
       if (wasmPaths !== undefined) wasm?.setWasmPaths(wasmPaths);
     });
@@ -149,9 +149,8 @@ export function tfjs(options: TfjsOptions): Backend {
   return {
     name: NAME,
     providers,
-    createSession: async (source, { provider }) => {
-      if (closed !== undefined) throw closedError(`The backend ${NAME}`);
-      const opening = (async (): Promise<Session> => {
+    createSession: (source, { provider }) =>
+      sessions.open(async () => {
         const loaded = await load();
         await startProvider(loaded, provider);
         try {
@@ -159,37 +158,7 @@ export function tfjs(options: TfjsOptions): Backend {
         } catch (error) {
           throw createError(error, source, provider);
         }
-      })();
-      sessions.add(opening);
-      const forget = (): unknown => sessions.delete(opening);
-      const session = await opening.catch((error: unknown) => {
-        forget();
-        throw error;
-      });
-      return {
-        ...session,
-        release: () => {
-          forget();
-          return session.release();
-        },
-      };
-    },
-    close: () => {
-      const closeAll = async (): Promise<void> => {
-        for (const settled of await Promise.allSettled(sessions)) {
-          if (settled.status === 'fulfilled') await settled.value.release();
-        }
-        sessions.clear();
-      };
-      return (closed ??= closeAll());
-    },
+      }),
+    close: () => sessions.close(),
   };
-}
-
-function unusable(provider: string, why: string): BackendError {
-  return new BackendError(
-    'ERR_INLAY_DEVICE_UNAVAILABLE',
-    `The execution provider "${provider}" is not usable here: ${why}.`,
-    { details: { provider } },
-  );
 }

@@ -1,3 +1,4 @@
+import { assertNotAborted, reasonOf } from './abort.ts';
 import { NetworkError } from './errors.ts';
 import type { Platform } from './platform.ts';
 
@@ -22,7 +23,7 @@ export interface RetryOptions {
 export async function retry<Result>(task: () => Promise<Result>, options: RetryOptions): Promise<Result> {
   const { platform, attempts, baseMs, capMs, signal } = options;
   for (let failures = 1; ; failures += 1) {
-    if (signal?.aborted) throw signal.reason;
+    assertNotAborted(signal);
     try {
       return await task();
     } catch (error) {
@@ -62,12 +63,12 @@ function wait(
   return new Promise((resolve, reject) => {
     // It may have come during the last try, which failed of something else.
     if (signal?.aborted) {
-      reject(signal.reason);
+      reject(reasonOf(signal));
       return;
     }
     const abort = (): void => {
       cancel();
-      reject(signal?.reason);
+      reject(reasonOf(signal));
     };
     const cancel = platform.setTimer(
       () => {

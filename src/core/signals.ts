@@ -1,5 +1,7 @@
 /** Abort signals of many calls at once, without a controller or a listener for each of them. */
 
+import { abortWith } from './abort.ts';
+
 /** Signals of calls that are given up together. */
 export interface SharedSignals {
   /** Lends a signal to one call, which gives it back when it has settled. */
@@ -33,7 +35,7 @@ export function createSharedSignals(): SharedSignals {
 
   const add = (): Lent => {
     const controller = new AbortController();
-    if (aborted !== undefined) controller.abort(aborted.reason);
+    if (aborted !== undefined) abortWith(controller, aborted.reason);
     const lent = { controller, signal: controller.signal, calls: 0 };
     all.push(lent);
     free.push(lent);
@@ -55,7 +57,7 @@ export function createSharedSignals(): SharedSignals {
     abort: (reason) => {
       if (aborted !== undefined) return;
       aborted = { reason };
-      for (const { controller } of all) controller.abort(reason);
+      for (const { controller } of all) abortWith(controller, reason);
     },
   };
 }

@@ -41,8 +41,6 @@ export interface Store {
   putBlob(sha256: string, content: Uint8Array | AsyncIterable<Uint8Array>): Promise<Blob>;
   /** Forgets a blob; absent is fine. */
   deleteBlob(sha256: string): Promise<void>;
-  /** Names of all blobs. */
-  listBlobs(): Promise<readonly string[]>;
   /** Facts of all blobs, in order of name. */
   describeBlobs(): Promise<readonly BlobFacts[]>;
   /**

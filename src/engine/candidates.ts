@@ -7,7 +7,7 @@ import type {
   TensorMap,
 } from '../core/backend.ts';
 import { difference } from '../core/compare.ts';
-import { BackendError, isInlayError, ModelError } from '../core/errors.ts';
+import { BackendError, isInlayError, ModelError, type ErrorCode } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { exampleFeeds } from './example-feeds.ts';
 
@@ -52,8 +52,9 @@ interface Candidate {
  * Opens a model on the best candidate that works. Candidates are tried one by one, because provider lists are no
  * fallback in inference libraries; every refusal is kept with its reason.
  *
- * @throws {@link ModelError} when the file is missing or is no model, {@link BackendError} when no candidate works:
- * the message lists each refusal.
+ * @throws {@link ModelError} when the file is missing or is no model, {@link BackendError} when no candidate works,
+ * with a list of the refusals: `ERR_INLAY_BACKEND_UNAVAILABLE` when what runs on the CPU does not start,
+ * `ERR_INLAY_BACKEND_MISSING` when nothing is installed, `ERR_INLAY_DEVICE_UNAVAILABLE` otherwise.
  * @param refusalOf - what is known beforehand.
  */
 export async function openSession(
@@ -66,10 +67,10 @@ export async function openSession(
 ): Promise<OpenedSession> {
   assertDevice(device);
   const attempts: Attempt[] = [];
-  const errors: unknown[] = [];
+  const failures: Failure[] = [];
 
   const refuse = (backend: string, provider: string | undefined, error: unknown): void => {
-    errors.push(error);
+    failures.push({ provider, error });
     const reason = error instanceof Error ? error.message : String(error);
     attempts.push({ backend, ...(provider !== undefined && { provider }), outcome: 'refused', reason });
   };
@@ -154,11 +155,17 @@ export async function openSession(
       if (!offered) refuse('any', name, unavailable('no installed backend offers it'));
     }
   }
-  if (chosen === undefined) throw noneWorks(device, attempts, errors);
+  if (chosen === undefined) throw noneWorks(device, attempts, failures);
 
   const { session, backend, createMs } = chosen;
   attempts.push({ backend, provider: session.provider, outcome: 'chosen', createMs });
   return { session, backend, attempts };
+}
+
+/** What made a candidate fail, or a whole backend where no provider is named. */
+interface Failure {
+  readonly provider: string | undefined;
+  readonly error: unknown;
 }
 
 interface Opened {
@@ -267,20 +274,30 @@ function unavailable(reason: string): BackendError {
 function noneWorks(
   device: DevicePreference,
   attempts: readonly Attempt[],
-  errors: readonly unknown[],
+  failures: readonly Failure[],
 ): Error {
-  const missing = errors.filter((error) => isInlayError(error) && error.code === 'ERR_INLAY_BACKEND_MISSING');
+  const errors = failures.map(({ error }) => error);
+  const missing = errors.filter((error) => hasCode(error, 'ERR_INLAY_BACKEND_MISSING'));
   const [first] = missing;
   if (missing.length > 0 && missing.length === errors.length && first instanceof Error) return first;
   // A model that every candidate understands but cannot run is the model's fault, not the device's.
   const unsupported = errors.find((error) => error instanceof ModelError);
   if (unsupported instanceof ModelError) return unsupported;
+  // Every device has a CPU: where that does not work, the library or its worker is at fault.
+  const broken = failures.find(
+    ({ provider, error }) =>
+      (provider === undefined || isCpu(provider)) && hasCode(error, 'ERR_INLAY_BACKEND_UNAVAILABLE'),
+  );
   const list = attempts.map(
     ({ backend, provider, reason = '' }) => `${provider ?? backend}: ${reason.replace(/\.$/, '')}`,
   );
   return new BackendError(
-    'ERR_INLAY_DEVICE_UNAVAILABLE',
+    broken === undefined ? 'ERR_INLAY_DEVICE_UNAVAILABLE' : 'ERR_INLAY_BACKEND_UNAVAILABLE',
     `No execution provider works for device ${JSON.stringify(device)}: ${list.join('; ') || 'no backend was given'}.`,
-    { details: { attempts }, cause: errors[0] },
+    { details: { attempts }, cause: broken === undefined ? errors[0] : broken.error },
   );
+}
+
+function hasCode(error: unknown, code: ErrorCode<'BackendError'>): boolean {
+  return isInlayError(error) && error.code === code;
 }

@@ -36,6 +36,11 @@ export async function followReleases(
   let running: string | undefined;
   /** Target path of the release with which this device starts next time, as far as this model had a part in it. */
   let kept: string | undefined;
+  /** While an update is under way, nobody knows what it ends with: whatever is on offer then is news. */
+  let isUpdating = true;
+  /** Whether a check had news since the last update began. */
+  let isTold = false;
+  let isOver = false;
 
   const move = async (release: Release): Promise<void> => {
     let serving: Serving | undefined;
@@ -57,6 +62,7 @@ export async function followReleases(
   };
 
   const update = async (): Promise<void> => {
+    isTold = false;
     const offered = await sync.resolve(name, managed === undefined ? onDownload : undefined);
     if (offered === undefined) return;
     if (offered.path !== running) await move(offered);
@@ -89,18 +95,29 @@ export async function followReleases(
     throw isClosed(failure) ? failure : unavailable(name, failure);
   };
 
-  const followed = await start();
-  let isOver = false;
-  let last: Promise<void> = Promise.resolve();
+  const updateWhileTold = async (): Promise<void> => {
+    isUpdating = true;
+    while (isTold && !isOver) {
+      await update().catch((error: unknown) => {
+        if (!isOver && !isClosed(error)) managed?.updateFailed(error);
+      });
+    }
+    isUpdating = false;
+  };
+
   const unsubscribe = sync.subscribe(
     name,
-    () => kept,
+    () => (isUpdating ? undefined : kept),
     () => {
-      last = last.then(update).catch((error: unknown) => {
-        if (!isOver && !isClosed(error)) followed.updateFailed(error);
-      });
+      isTold = true;
+      if (!isUpdating) void updateWhileTold();
     },
   );
+  const followed = await start().catch((error: unknown) => {
+    unsubscribe();
+    throw error;
+  });
+  void updateWhileTold();
   // Whoever has a version that came with the app does not wait for the network.
   if (running === undefined) void sync.check().catch(() => {});
   void followed.closed.then(() => {

@@ -1,4 +1,4 @@
-import { orAbort } from '../core/abort.ts';
+import { assertNotAborted, orAbort } from '../core/abort.ts';
 import type { Backend, ModelSource, Placement } from '../core/backend.ts';
 import { closedError, ModelError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
@@ -18,7 +18,7 @@ import type { SchedulingOptions } from './scheduling-options.ts';
 import type { ModelTypes } from './typed.ts';
 import type { VariantRules } from './variants-compare.ts';
 import type { Serving, ServingInfo } from './serving.ts';
-import type * as Engine from './start.ts';
+import type * as Engine from './machine.ts';
 
 /** Where models come from when they are loaded by name. */
 export interface SyncOptions {
@@ -233,7 +233,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
     if (closing !== undefined) throw closedError('This Inlay');
     assertReference(reference);
     const { signal, onProgress } = options;
-    signal?.throwIfAborted();
+    assertNotAborted(signal);
     const shielded: LoadOptions =
       onProgress === undefined
         ? options

@@ -1,11 +1,12 @@
 /** What was learned about running a model on this machine, kept in the store so that a restart starts warm. */
 import type { ModelSource, Placement } from '../core/backend.ts';
 import { fromUtf8, toUtf8 } from '../core/bytes.ts';
+import { digestHex } from '../core/digest.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
 import type { LanesRecord } from '../schedule/lanes.ts';
-import { digestOf, openPage } from './page.ts';
+import { openPage } from './page.ts';
 
 /** What was measured to decide how a model runs, in words. */
 export interface Reasons {
@@ -81,8 +82,8 @@ async function stampOf(platform: Platform, source: ModelSource): Promise<string 
   const { files, hardware, digest } = platform;
   if (hardware === undefined) return undefined;
   if (source.path !== undefined) return `${source.path} ${await files?.stamp(source.path)}`;
-  // Where hashing is not native, it blocks the thread.
-  return digest === undefined ? undefined : digestOf(platform, source.bytes);
+  // Where hashing is not native, it takes as long as what was learned would save.
+  return digest === undefined ? undefined : digestHex(platform, source.bytes);
 }
 
 /** Reads a page. Whatever does not look right is forgotten: it can be measured again. */

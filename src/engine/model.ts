@@ -1,3 +1,4 @@
+import { assertNotAborted } from '../core/abort.ts';
 import type { TensorMap } from '../core/backend.ts';
 import { closedError, InputError, isInlayError } from '../core/errors.ts';
 import { createEmitter, type Events } from '../core/events.ts';
@@ -192,7 +193,7 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
 
   const start = (feeds: Feeds, options: RunOptions): Promise<TensorMap> => {
     if (closing !== undefined) throw closedError(name === undefined ? 'The model' : `Model "${name}"`);
-    options.signal?.throwIfAborted();
+    assertNotAborted(options.signal);
     assertCall(options);
     const used = lease;
     const bound = used.bind(feeds);

@@ -1,6 +1,7 @@
 /** Pages in the store: what was measured about a model, found again by all that it depends on. */
 import type { ModelSource } from '../core/backend.ts';
 import { toHex, toUtf8 } from '../core/bytes.ts';
+import { digestHex } from '../core/digest.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
@@ -41,24 +42,15 @@ export function openPage(
   };
 }
 
-/** SHA-256 of bytes in lower-case hex, computed off this thread or in native code where there is such. */
-export async function digestOf(platform: Platform, bytes: Uint8Array): Promise<string> {
-  return platform.digest === undefined ? hashBytes(platform, bytes) : toHex(await platform.digest(bytes));
-}
-
 /** SHA-256 of a file's content in lower-case hex. */
 export async function contentOf(platform: Platform, { path, bytes }: ModelSource): Promise<string> {
-  if (path === undefined) return digestOf(platform, bytes);
+  if (path === undefined) return digestHex(platform, bytes);
   return platform.files?.sha256(path) ?? path;
 }
 
 /** SHA-256 of a text in lower-case hex. */
 export function hashOf(platform: Platform, text: string): string {
-  return hashBytes(platform, toUtf8(text));
-}
-
-function hashBytes(platform: Platform, bytes: Uint8Array): string {
   const hash = platform.createSha256();
-  hash.update(bytes);
+  hash.update(toUtf8(text));
   return toHex(hash.digest());
 }

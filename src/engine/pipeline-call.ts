@@ -1,3 +1,4 @@
+import { reasonOf } from '../core/abort.ts';
 import { ScheduleError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { nameOf } from '../core/tensor.ts';
@@ -223,7 +224,7 @@ export function runPlan(
   return new Promise((onDone, onError) => {
     resolve = onDone;
     reject = onError;
-    if (signal !== undefined) detach.push(hub.listen(signal, () => giveUp(signal.reason)));
+    if (signal !== undefined) detach.push(hub.listen(signal, () => giveUp(reasonOf(signal))));
     if (deadlineMs !== undefined && deadlineMs <= TIMER_LIMIT_MS) {
       detach.push(platform.setTimer(passDeadline, deadlineMs, true));
     }

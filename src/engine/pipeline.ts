@@ -1,3 +1,4 @@
+import { assertNotAborted } from '../core/abort.ts';
 import { fromErrorRecord, InputError, isInlayError, type AnyInlayError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { nameOf } from '../core/tensor.ts';
@@ -105,7 +106,7 @@ export function createPipeline<const Definition extends PipelineDefinition>(
 
   const start = (inputs: Values, options: PipelineRunOptions): Promise<Values> => {
     const { signal, outputs, deadlineMs } = options;
-    signal?.throwIfAborted();
+    assertNotAborted(signal);
     if (deadlineMs !== undefined && !(deadlineMs > 0)) {
       throw new RangeError(`deadlineMs is a number of milliseconds above 0, got ${deadlineMs}.`);
     }

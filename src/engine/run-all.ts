@@ -1,4 +1,4 @@
-import { orAbort } from '../core/abort.ts';
+import { orAbort, reasonOf } from '../core/abort.ts';
 import { createSharedSignals, type SharedSignal } from '../core/signals.ts';
 import { sourceOpener, type OpenSource, type Source } from './source.ts';
 
@@ -157,7 +157,7 @@ function iterate<In, Out, Item>(
   let inFlight = 0;
 
   const hasEnded = (): boolean => phase === 'ended';
-  const onAbort = (): void => fail(signal?.reason);
+  const onAbort = (): void => fail(reasonOf(signal));
 
   const start = (): void => {
     phase = 'reading';
@@ -182,7 +182,7 @@ function iterate<In, Out, Item>(
   const finish = (): void => {
     phase = 'ended';
     signal?.removeEventListener('abort', onAbort);
-    if (inFlight > 0) signals.abort(signal?.aborted === true ? signal.reason : undefined);
+    if (inFlight > 0) signals.abort(signal?.aborted === true ? reasonOf(signal) : undefined);
     settled.clear();
     answerAll();
   };

@@ -132,6 +132,8 @@ export async function openServing(
     return { ...placed, session };
   };
   let tellDegraded: (degraded: Degraded) => void = () => {};
+  /** What is learned in an emergency does not hold for the next start. */
+  let isMoved = false;
   /** A GPU may be lost at any moment; the CPU stays. */
   const withCpuBehind = (placed: Placed): Placed => {
     const { device } = options;
@@ -150,6 +152,7 @@ export async function openServing(
           attempt.outcome === 'chosen' ? { ...attempt, outcome: 'refused', reason } : attempt,
         );
         opened = { session, backend: next.backend, attempts: [...gone, ...next.attempts] };
+        isMoved = true;
         tellDegraded({ from, to: to.provider, reason });
       },
     });
@@ -199,7 +202,7 @@ export async function openServing(
   }
 
   const learnNow = (): void => {
-    if (queue !== undefined) learned = learn(opened, queue);
+    if (queue !== undefined && !isMoved) learned = learn(opened, queue);
   };
   const putAway = async (): Promise<void> => {
     learnNow();

@@ -1,4 +1,5 @@
 /** Compares variants of a model by running them: which are correct on this device, and which of those is the fastest. */
+import { assertNotAborted } from '../core/abort.ts';
 import type { ModelSource, TensorMap } from '../core/backend.ts';
 import { DTYPES } from '../core/dtype.ts';
 import { InputError, ModelError } from '../core/errors.ts';
@@ -307,7 +308,7 @@ export async function compareAll(
       const whose = golden.outputs === undefined ? `the answer of ${expected.from}` : 'what is expected';
       if (refusal !== undefined) return `its answer is not ${whose}: ${refusal}`;
     }
-    signal?.throwIfAborted();
+    assertNotAborted(signal);
     const times = await measure(parts.platform, serving, goldens[0] as Golden);
     const figures = { ...times.figures, difference: largest };
     correct.push({ opened, outputs: outputs[0] as TensorMap, score: times.score, figures });
@@ -316,7 +317,7 @@ export async function compareAll(
 
   try {
     for (const variant of variants) {
-      signal?.throwIfAborted();
+      assertNotAborted(signal);
       const opened = await open(variant).catch((error: unknown) => {
         refuse(variant, `it does not load: ${messageOf(error)}`, error);
       });
@@ -331,7 +332,7 @@ export async function compareAll(
       const [best] = rank(correct);
       for (const loser of [...held]) if (loser !== best?.opened) await drop(loser);
     }
-    signal?.throwIfAborted();
+    assertNotAborted(signal);
     const [best, ...others] = rank(correct);
     if (best !== undefined) return { ...best, attempts: [...attemptsOf(best, others), ...refused] };
     if (untested !== undefined) {

@@ -1,5 +1,5 @@
 /** Several precisions of one model, of which the fastest that is correct on this device answers the calls. */
-import { orAbort } from '../core/abort.ts';
+import { assertNotAborted, orAbort, reasonOf } from '../core/abort.ts';
 import type { ModelSource, TensorMap } from '../core/backend.ts';
 import { fromHex, fromUtf8, toHex, toUtf8 } from '../core/bytes.ts';
 import { difference } from '../core/compare.ts';
@@ -77,7 +77,7 @@ export async function openVariants(
   { signal, ...options }: ServingOptions & { readonly signal?: AbortSignal | undefined },
 ): Promise<VariantServing> {
   assertRules(variants, rules);
-  signal?.throwIfAborted();
+  assertNotAborted(signal);
   const shared = { parts, variants, rules, options };
   const located = new Map(variants.map((variant) => [variant, locate(variant)]));
   const page = await pageOf(shared, located);
@@ -87,7 +87,7 @@ export async function openVariants(
   const choice = recalled ?? (await compareAll(shared, open, signal));
   if (signal?.aborted) {
     await choice.opened.serving.close().catch(() => {});
-    throw signal.reason;
+    throw reasonOf(signal);
   }
   if (recalled === undefined) remember(shared, page, choice);
   return serve(shared, choice, page);
@@ -201,6 +201,8 @@ function serve(shared: Shared, choice: Choice, page: Page | undefined): VariantS
       { ...failed, outcome: 'refused', reason: `it failed in use: ${error.message}` },
     ];
     remember(shared, page, { opened: next, attempts, outputs });
+    // What failed before says nothing about this one.
+    failures = 0;
     logger.warn(
       { err: error, from: active.name, to: next.name },
       'A variant of a model failed; another one took over.',

@@ -1,4 +1,4 @@
-import { orAbort } from '../core/abort.ts';
+import { assertNotAborted, orAbort } from '../core/abort.ts';
 import type { TensorMap } from '../core/backend.ts';
 import { DTYPES, storageLength, type DType, type DTypeStorage } from '../core/dtype.ts';
 import { InputError } from '../core/errors.ts';
@@ -73,10 +73,10 @@ export function createStateful<Feed, Options extends StatefulRunOptions>(
     feeds: Readonly<Record<string, Feed | Tensor>>,
     runOptions: Options | undefined,
   ): Promise<TensorMap> => {
-    stopIfAborted(runOptions);
+    assertNotAborted(runOptions?.signal);
     const fed = runOptions?.transfer === true ? copyOf(state) : state;
     const outputs = await model.run({ ...feeds, ...fed }, withOutputs(runOptions, stateOutputs));
-    stopIfAborted(runOptions);
+    assertNotAborted(runOptions?.signal);
     state = Object.fromEntries(links.map(([output, input]) => [input, pick(outputs, output)]));
     return outputs;
   };
@@ -98,10 +98,6 @@ export function createStateful<Feed, Options extends StatefulRunOptions>(
       });
     },
   };
-}
-
-function stopIfAborted(options: StatefulRunOptions | undefined): void {
-  if (options?.signal?.aborted === true) throw options.signal.reason;
 }
 
 /** A model that follows its updates may have another signature than when the stream began. */

@@ -1,3 +1,4 @@
+import { abortWith, assertNotAborted, reasonOf } from '../core/abort.ts';
 import type { TensorMap } from '../core/backend.ts';
 import { DTYPES } from '../core/dtype.ts';
 import type { Platform } from '../core/platform.ts';
@@ -182,7 +183,9 @@ export function createPredictions(
 
   const launch = (flight: Flight, starter: Caller): void => {
     const controller = starter.signal && new AbortController();
-    flight.abort = (reason) => controller?.abort(reason);
+    flight.abort = (reason) => {
+      if (controller) abortWith(controller, reason);
+    };
     new Promise<TensorMap>((resolve) => {
       resolve(starter.compute(controller?.signal));
     })
@@ -232,7 +235,7 @@ export function createPredictions(
   return {
     run: (model, feeds, { outputs, signal }, compute) =>
       new Promise((resolve, reject) => {
-        signal?.throwIfAborted();
+        assertNotAborted(signal);
         const id = idOf(model);
         const key = keyOf(id, feeds);
         const wanted = outputs && new Set(outputs);
@@ -246,10 +249,10 @@ export function createPredictions(
         const flight = underWay ?? { key, model, id, callers: new Set(), sightings: 0, abort: () => {} };
         const giveUp = (): void => {
           flight.callers.delete(caller);
-          reject(signal?.reason);
+          reject(reasonOf(signal));
           if (flight.callers.size > 0) return;
           close(flight);
-          flight.abort(signal?.reason);
+          flight.abort(reasonOf(signal));
         };
         const leave = (): void => signal?.removeEventListener('abort', giveUp);
         const caller: Caller = { feeds, wanted, signal, compute, resolve, reject, leave };

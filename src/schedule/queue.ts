@@ -1,3 +1,4 @@
+import { reasonOf } from '../core/abort.ts';
 import type { Slot, TensorMap } from '../core/backend.ts';
 import type { Platform } from '../core/platform.ts';
 import type { SignalHub } from '../core/signals.ts';
@@ -190,7 +191,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
       const { signal, deadlineMs, priority = 0 } = call;
       if (signal?.aborted) {
         onSettled?.();
-        fail(signal.reason);
+        fail(reasonOf(signal));
         return;
       }
       const dueMs = deadlineMs === undefined ? Infinity : now + deadlineMs;
@@ -251,7 +252,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
       if (job.isWaiting) pull(job);
       unregister(job);
       metrics.aborted();
-      job.reject(signal.reason);
+      job.reject(reasonOf(signal));
     };
     job.detach = host.signals.listen(signal, abort);
   };

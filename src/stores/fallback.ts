@@ -104,15 +104,6 @@ export function withMemoryFallback(
       return memory?.deleteBlob(sha256);
     },
 
-    listBlobs: async () => {
-      const kept = (await memory?.listBlobs()) ?? [];
-      const onDisk = await disk.listBlobs().catch((error: unknown) => {
-        degrade(error);
-        return [];
-      });
-      return [...new Set([...kept, ...onDisk.filter((sha256) => !hidden.has(sha256))])].sort();
-    },
-
     describeBlobs: async () => {
       const kept = (await memory?.describeBlobs()) ?? [];
       const onDisk = await disk.describeBlobs().catch((error: unknown) => {

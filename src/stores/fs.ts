@@ -5,23 +5,15 @@
 import { createHash } from 'node:crypto';
 import * as nodeFs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { closedError, StoreError } from '../core/errors.ts';
+import { StoreError } from '../core/errors.ts';
 import type { Blob, Store } from '../core/store.ts';
-
+import { assembleStore } from './assemble.ts';
 import { openDisk, type FileSystem } from './fs-disk.ts';
 import { cacheDirectory, nodeHost, type FsHost } from './fs-host.ts';
 import { acquireLock } from './fs-lock.ts';
-import { openLedger, type BlobFile } from './ledger.ts';
 import { fromRecordFile, toRecordFile, type Generation } from './fs-record.ts';
-import {
-  assertBlobName,
-  assertBlobNames,
-  assertRecordName,
-  assertSameHash,
-  isBlobName,
-  isIterable,
-  skip,
-} from './rules.ts';
+import type { BlobFile } from './ledger.ts';
+import { assertSameHash, forEachPiece, isBlobName, isIterable } from './rules.ts';
 
 export type { FileHandle, FileStats, FileSystem } from './fs-disk.ts';
 export { cacheDirectory, type FsHost } from './fs-host.ts';
@@ -54,14 +46,8 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
   const records = join(directory, 'records');
   const disk = openDisk(options.fs ?? nodeFs, directory, host, [blobs, records]);
   const queues = new Map<string, Promise<unknown>>();
-  let closed = false;
 
-  const assertOpen = (): void => {
-    if (!closed) return;
-    throw closedError(`The store in ${directory}`);
-  };
-
-  const blobOf = (sha256: string, sizeBytes: number): Blob => {
+  const blobOf = ({ sha256, sizeBytes }: Pick<BlobFile, 'sha256' | 'sizeBytes'>): Blob => {
     const path = join(blobs, sha256);
     return {
       sha256,
@@ -121,117 +107,49 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
     const stats = await disk.stat(join(blobs, sha256));
     return stats && { sha256, sizeBytes: stats.size, writtenAt: stats.mtimeMs };
   };
-  const list = async (): Promise<readonly string[]> => (await disk.list(blobs)).filter(isBlobName).sort();
 
-  const ledger = openLedger({
-    list: async () => (await Promise.all((await list()).map(find))).filter((file) => file !== undefined),
+  return assembleStore<BlobFile>({
+    what: `The store in ${directory}`,
+    info: () => ({ kind: 'fs', location: directory }),
+    list: async () => {
+      const names = (await disk.list(blobs)).filter(isBlobName);
+      return (await Promise.all(names.map(find))).filter((file) => file !== undefined);
+    },
+    find,
+    blobOf,
+    write: async (sha256, content, onWritten) => {
+      await disk.prepare();
+      const path = join(blobs, sha256);
+      const hash = createHash('sha256');
+      let sizeBytes = 0;
+      await disk.replace(
+        path,
+        async (file) => {
+          const append = async (piece: Uint8Array): Promise<void> => {
+            hash.update(piece);
+            sizeBytes += piece.length;
+            await file.writeFile(piece);
+            onWritten(piece.length);
+          };
+          if (isIterable(content)) for await (const piece of content) await append(piece);
+          else await forEachPiece(content, pieceBytes, append);
+          assertSameHash(sha256, hash.digest('hex'), sizeBytes);
+        },
+        async () => (await disk.stat(path))?.size !== sizeBytes,
+      );
+      return blobOf({ sha256, sizeBytes });
+    },
+    // Another process may have put it in place a moment ago and not have flushed the folder yet.
+    keep: () => disk.syncFolder(blobs),
     remove: (sha256) => disk.remove(join(blobs, sha256)),
+    persist: async () => true,
     readRecord: async (name) => (await readNewest(name))?.content,
     updateRecord: update,
     freeBytes: disk.freeBytes,
     quotaBytes: options.quotaBytes,
     now: host.now,
+    close: () => {},
   });
-
-  return {
-    info: () => ({ kind: 'fs', location: directory }),
-
-    blob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const file = await find(sha256);
-      if (file) ledger.touch(file);
-      return file && blobOf(sha256, file.sizeBytes);
-    },
-
-    putBlob: async (sha256, content) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const path = join(blobs, sha256);
-      const present = await disk.stat(path);
-      if (present && (isIterable(content) || content.length === present.size)) {
-        await skip(content);
-        // Another process may have put it in place a moment ago and not have flushed the folder yet.
-        await disk.syncFolder(blobs);
-        return blobOf(sha256, present.size);
-      }
-      return ledger.put(content, async (onWritten) => {
-        await disk.prepare();
-        const hash = createHash('sha256');
-        let sizeBytes = 0;
-        await disk.replace(
-          path,
-          async (file) => {
-            const append = async (piece: Uint8Array): Promise<void> => {
-              hash.update(piece);
-              sizeBytes += piece.length;
-              await file.writeFile(piece);
-              onWritten(piece.length);
-            };
-            if (isIterable(content)) for await (const piece of content) await append(piece);
-            else {
-              // A copy, so that what is written is what was hashed even if the caller changes the array meanwhile.
-              for (let at = 0; at < content.length; at += pieceBytes) {
-                await append(new Uint8Array(content.subarray(at, at + pieceBytes)));
-              }
-            }
-            assertSameHash(sha256, hash.digest('hex'), sizeBytes);
-          },
-          async () => (await disk.stat(path))?.size !== sizeBytes,
-        );
-        return blobOf(sha256, sizeBytes);
-      });
-    },
-
-    deleteBlob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      await disk.remove(join(blobs, sha256));
-    },
-
-    listBlobs: async () => {
-      assertOpen();
-      return list();
-    },
-
-    describeBlobs: async () => {
-      assertOpen();
-      return ledger.describeBlobs();
-    },
-
-    pin: async (owner, names) => {
-      assertOpen();
-      assertBlobNames(names);
-      await ledger.pin(owner, names);
-    },
-
-    reserve: async (sizeBytes) => {
-      assertOpen();
-      await ledger.reserve(sizeBytes);
-    },
-
-    persist: async () => {
-      assertOpen();
-      return true;
-    },
-
-    readRecord: async (name) => {
-      assertOpen();
-      assertRecordName(name);
-      return (await readNewest(name))?.content;
-    },
-
-    updateRecord: async (name, change) => {
-      assertOpen();
-      assertRecordName(name);
-      return update(name, change);
-    },
-
-    close: async () => {
-      closed = true;
-      await ledger.settled();
-    },
-  };
 }
 
 function ignore(): void {}

@@ -5,19 +5,11 @@
 import { sha256 as createSha256 } from '@noble/hashes/sha2.js';
 import { promisifyRequest } from 'idb-keyval';
 import { toHex } from '../core/bytes.ts';
-import { closedError, StoreError } from '../core/errors.ts';
+import { StoreError } from '../core/errors.ts';
 import type { Blob, Store } from '../core/store.ts';
+import { assembleStore } from './assemble.ts';
 import { createRecords, openDatabase, placeOf } from './indexeddb-records.ts';
-import { openLedger } from './ledger.ts';
-import {
-  assertBlobName,
-  assertBlobNames,
-  assertRecordName,
-  assertSameHash,
-  forEachPiece,
-  isIterable,
-  skip,
-} from './rules.ts';
+import { assertSameHash, forEachPiece } from './rules.ts';
 import { freeBytes, guard, holdLock, ifUnlocked, persist, webLocks } from './web-storage.ts';
 
 /** Options of {@link openIndexedDbStore}. */
@@ -56,13 +48,7 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
   const database = openDatabase(name);
   const { use } = database;
   const { readRecord, updateRecord } = createRecords(database);
-  const writing = new Set<Promise<unknown>>();
   let sweeping: Promise<void> | undefined;
-  let closed = false;
-
-  const assertOpen = (): void => {
-    if (closed) throw closedError(`The store in ${place}`);
-  };
 
   const manifests = (): Promise<readonly Manifest[]> =>
     guard(place, 'list', () =>
@@ -139,16 +125,6 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
     },
   });
 
-  const ledger = openLedger({
-    list: manifests,
-    remove: async (sha256) => void (await remove(sha256)),
-    readRecord,
-    updateRecord,
-    freeBytes,
-    quotaBytes: options.quotaBytes,
-    now,
-  });
-
   /** Writes the manifest, unless another tab was faster. */
   const commit = (manifest: Manifest): Promise<unknown> =>
     guard(place, 'place', () =>
@@ -216,83 +192,25 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
     }
   };
 
-  return {
+  return assembleStore<Manifest>({
+    what: `The store in ${place}`,
     info: () => ({ kind: 'indexeddb', location: name }),
-
-    blob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const manifest = await find(sha256);
-      if (manifest) ledger.touch(manifest);
-      return manifest && blobOf(manifest);
-    },
-
-    putBlob: async (sha256, content) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const present = await find(sha256);
-      if (present && (isIterable(content) || content.length === present.sizeBytes)) {
-        await skip(content);
-        return blobOf(present);
-      }
-      const task = ledger.put(content, (onWritten) => write(sha256, content, onWritten));
-      const settled = task.then(ignore, ignore);
-      writing.add(settled);
-      void settled.then(() => writing.delete(settled));
-      return task;
-    },
-
-    deleteBlob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      await remove(sha256);
-    },
-
-    listBlobs: async () => {
-      assertOpen();
-      sweeping ??= sweep().catch(() => {});
-      return (await manifests()).map(({ sha256 }) => sha256).sort();
-    },
-
-    describeBlobs: async () => {
-      assertOpen();
-      return ledger.describeBlobs();
-    },
-
-    pin: async (owner, names) => {
-      assertOpen();
-      assertBlobNames(names);
-      await ledger.pin(owner, names);
-    },
-
-    reserve: async (sizeBytes) => {
-      assertOpen();
-      await ledger.reserve(sizeBytes);
-    },
-
-    persist: async () => {
-      assertOpen();
-      return persist();
-    },
-
-    readRecord: async (record) => {
-      assertOpen();
-      assertRecordName(record);
-      return readRecord(record);
-    },
-
-    updateRecord: async (record, change) => {
-      assertOpen();
-      assertRecordName(record);
-      return updateRecord(record, change);
-    },
-
+    list: manifests,
+    find,
+    blobOf,
+    write,
+    remove: async (sha256) => void (await remove(sha256)),
+    persist,
+    readRecord,
+    updateRecord,
+    freeBytes,
+    quotaBytes: options.quotaBytes,
+    now,
     close: async () => {
-      closed = true;
-      await Promise.all([...writing, sweeping, ledger.settled()]);
+      await sweeping;
       database.close();
     },
-  };
+  });
 }
 
 /** All keys that begin with these parts: arrays sort by their elements, and an array after any text or number. */
@@ -315,5 +233,3 @@ function turn(): Promise<void> {
     port2.postMessage(0);
   });
 }
-
-function ignore(): void {}

@@ -28,7 +28,6 @@ export function openLazily(kind: string, open: () => Promise<Store>): Store {
     blob: async (sha256) => (await opened()).blob(sha256),
     putBlob: async (sha256, content) => (await opened()).putBlob(sha256, content),
     deleteBlob: async (sha256) => (await opened()).deleteBlob(sha256),
-    listBlobs: async () => (await opened()).listBlobs(),
     describeBlobs: async () => (await opened()).describeBlobs(),
     pin: async (owner, blobs) => (await opened()).pin(owner, blobs),
     reserve: async (sizeBytes) => (await opened()).reserve(sizeBytes),

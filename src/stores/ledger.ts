@@ -13,16 +13,10 @@ export interface BlobFile {
   readonly writtenAt: number;
 }
 
-/** What a ledger needs of its store. None of these may call the ledger. */
-export interface LedgerParts {
+/** What a ledger needs of its store. None of these may call the ledger; records have names that hosts cannot use. */
+export interface LedgerParts extends Pick<Store, 'readRecord' | 'updateRecord'> {
   list(): Promise<readonly BlobFile[]>;
   remove(sha256: string): Promise<void>;
-  /** As {@link Store.readRecord}, for names that hosts cannot use. */
-  readRecord(name: string): Promise<Uint8Array | undefined>;
-  updateRecord(
-    name: string,
-    change: (present: Uint8Array | undefined) => Uint8Array | undefined,
-  ): Promise<unknown>;
   /** Bytes that the platform would still take; `Infinity` where it does not tell. */
   freeBytes(): Promise<number>;
   /** Most bytes of blobs. Default: as many as the platform takes. */

@@ -3,18 +3,11 @@
  * @module inlay/stores/memory
  */
 import { concatBytes, toHex } from '../core/bytes.ts';
-import { closedError } from '../core/errors.ts';
 import { createSha256 as createPortableSha256, type Hasher } from '../core/hash.ts';
 import type { Blob, Store } from '../core/store.ts';
-import { openLedger } from './ledger.ts';
-import {
-  assertBlobName,
-  assertBlobNames,
-  assertRecordName,
-  assertSameHash,
-  isIterable,
-  skip,
-} from './rules.ts';
+import { assembleStore } from './assemble.ts';
+import type { BlobFile } from './ledger.ts';
+import { assertSameHash, isIterable } from './rules.ts';
 
 /** Options of {@link createMemoryStore}. */
 export interface MemoryStoreOptions {
@@ -29,10 +22,8 @@ export interface MemoryStoreOptions {
 }
 
 /** A blob and when it was put. */
-interface Kept {
+interface Kept extends BlobFile {
   readonly pieces: readonly Uint8Array[];
-  readonly sizeBytes: number;
-  readonly writtenAt: number;
 }
 
 /** Creates a store that lives and ends with the process: for tests, and where nothing can be kept. */
@@ -45,121 +36,52 @@ export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
   } = options;
   const blobs = new Map<string, Kept>();
   const records = new Map<string, Uint8Array<ArrayBuffer>>();
-  let closed = false;
 
-  const assertOpen = (): void => {
-    if (closed) throw closedError('This memory store');
-  };
-
-  const blobOf = (sha256: string, { pieces, sizeBytes }: Kept): Blob => ({
+  const blobOf = ({ sha256, pieces, sizeBytes }: Kept): Blob => ({
     sha256,
     sizeBytes,
     bytes: async () => concatBytes(pieces),
   });
 
-  const updateRecord: Store['updateRecord'] = async (name, change) => {
+  const recordOf = (name: string): Uint8Array<ArrayBuffer> | undefined => {
     const present = records.get(name);
-    const changed = change(present && new Uint8Array(present));
-    if (changed !== undefined) records.set(name, new Uint8Array(changed));
-    const content = records.get(name);
-    return content && new Uint8Array(content);
+    return present && new Uint8Array(present);
   };
 
-  const ledger = openLedger({
-    list: async () => [...blobs].map(([sha256, kept]) => ({ sha256, ...kept })),
+  return assembleStore<Kept>({
+    what: 'This memory store',
+    info: () => ({ kind: 'memory', degraded: reason }),
+    list: async () => [...blobs.values()],
+    find: async (sha256) => blobs.get(sha256),
+    blobOf,
+    write: async (sha256, content) => {
+      const hash = createSha256();
+      const pieces: Uint8Array[] = [];
+      let sizeBytes = 0;
+      const append = (piece: Uint8Array): void => {
+        const copy = new Uint8Array(piece);
+        hash.update(copy);
+        pieces.push(copy);
+        sizeBytes += copy.length;
+      };
+      if (isIterable(content)) for await (const piece of content) append(piece);
+      else append(content);
+      assertSameHash(sha256, toHex(hash.digest()), sizeBytes);
+      const kept = { sha256, pieces, sizeBytes, writtenAt: now() };
+      blobs.set(sha256, kept);
+      return blobOf(kept);
+    },
     remove: async (sha256) => void blobs.delete(sha256),
-    readRecord: async (name) => records.get(name),
-    updateRecord,
+    persist: async () => false,
+    readRecord: async (name) => recordOf(name),
+    updateRecord: async (name, change) => {
+      const changed = change(recordOf(name));
+      if (changed !== undefined) records.set(name, new Uint8Array(changed));
+      return recordOf(name);
+    },
     freeBytes: async () => Infinity,
     quotaBytes,
     now,
+    close: () => {},
   });
-
-  return {
-    info: () => ({ kind: 'memory', degraded: reason }),
-
-    blob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const kept = blobs.get(sha256);
-      if (kept) ledger.touch({ sha256, ...kept });
-      return kept && blobOf(sha256, kept);
-    },
-
-    putBlob: async (sha256, content) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const present = blobs.get(sha256);
-      if (present && (isIterable(content) || content.length === present.sizeBytes)) {
-        await skip(content);
-        return blobOf(sha256, present);
-      }
-      return ledger.put(content, async () => {
-        const hash = createSha256();
-        const pieces: Uint8Array[] = [];
-        let sizeBytes = 0;
-        const append = (piece: Uint8Array): void => {
-          const copy = new Uint8Array(piece);
-          hash.update(copy);
-          pieces.push(copy);
-          sizeBytes += copy.length;
-        };
-        if (isIterable(content)) for await (const piece of content) append(piece);
-        else append(content);
-        assertSameHash(sha256, toHex(hash.digest()), sizeBytes);
-        const kept = { pieces, sizeBytes, writtenAt: now() };
-        blobs.set(sha256, kept);
-        return blobOf(sha256, kept);
-      });
-    },
-
-    deleteBlob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      blobs.delete(sha256);
-    },
-
-    listBlobs: async () => {
-      assertOpen();
-      return [...blobs.keys()].sort();
-    },
-
-    describeBlobs: async () => {
-      assertOpen();
-      return ledger.describeBlobs();
-    },
-
-    pin: async (owner, names) => {
-      assertOpen();
-      assertBlobNames(names);
-      await ledger.pin(owner, names);
-    },
-
-    reserve: async (sizeBytes) => {
-      assertOpen();
-      await ledger.reserve(sizeBytes);
-    },
-
-    persist: async () => {
-      assertOpen();
-      return false;
-    },
-
-    readRecord: async (name) => {
-      assertOpen();
-      assertRecordName(name);
-      const present = records.get(name);
-      return present && new Uint8Array(present);
-    },
-
-    updateRecord: async (name, change) => {
-      assertOpen();
-      assertRecordName(name);
-      return updateRecord(name, change);
-    },
-
-    close: async () => {
-      closed = true;
-    },
-  };
 }

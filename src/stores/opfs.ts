@@ -2,20 +2,14 @@
  * A store in the origin private file system of a browser, shared by all tabs and workers of an origin.
  * @module inlay/stores/opfs
  */
-import { closedError, StoreError } from '../core/errors.ts';
+import { StoreError } from '../core/errors.ts';
 import type { Blob, Store } from '../core/store.ts';
+import { assembleStore } from './assemble.ts';
 import { createRecords, openDatabase } from './indexeddb-records.ts';
-import { openLedger, type BlobFile } from './ledger.ts';
+import type { BlobFile } from './ledger.ts';
 import { beginBlob, isMissing, listFolder, openFolder, placeOf, removeBlob, sweep } from './opfs-file.ts';
 import { createWriterWorker, type WorkerLike } from './opfs-link.ts';
-import {
-  assertBlobName,
-  assertBlobNames,
-  assertRecordName,
-  forEachPiece,
-  isIterable,
-  skip,
-} from './rules.ts';
+import { forEachPiece } from './rules.ts';
 import { freeBytes, guard, persist } from './web-storage.ts';
 
 export type { WorkerLike } from './opfs-link.ts';
@@ -53,14 +47,8 @@ export function openOpfsStore(options: OpfsStoreOptions = {}): Store {
     canWriteHere() || options.worker === false
       ? undefined
       : createWriterWorker(options.worker ?? startWorker);
-  const writing = new Set<Promise<unknown>>();
   let folder: Promise<FileSystemDirectoryHandle> | undefined;
   let sweeping: Promise<void> | undefined;
-  let closed = false;
-
-  const assertOpen = (): void => {
-    if (closed) throw closedError(`The store in ${place}`);
-  };
 
   const blobs = async (): Promise<FileSystemDirectoryHandle> => {
     folder ??= openFolder(directory).catch((error: unknown) => {
@@ -90,7 +78,7 @@ export function openOpfsStore(options: OpfsStoreOptions = {}): Store {
     const opened = await blobs();
     return guard(place, 'list', () => listFolder(opened));
   };
-  const blobOf = (sha256: string, sizeBytes: number): Blob => ({
+  const blobOf = ({ sha256, sizeBytes }: Pick<BlobFile, 'sha256' | 'sizeBytes'>): Blob => ({
     sha256,
     sizeBytes,
     bytes: async () => {
@@ -112,16 +100,6 @@ export function openOpfsStore(options: OpfsStoreOptions = {}): Store {
     },
   });
 
-  const ledger = openLedger({
-    list: async () => (await Promise.all((await list()).map(find))).filter((file) => file !== undefined),
-    remove: (sha256) => removeBlob(directory, sha256),
-    readRecord,
-    updateRecord,
-    freeBytes,
-    quotaBytes: options.quotaBytes,
-    now,
-  });
-
   const write = async (
     sha256: string,
     content: Uint8Array | AsyncIterable<Uint8Array>,
@@ -136,90 +114,33 @@ export function openOpfsStore(options: OpfsStoreOptions = {}): Store {
         await writer.write(piece);
         onWritten(length);
       });
-      return blobOf(sha256, await writer.place());
+      return blobOf({ sha256, sizeBytes: await writer.place() });
     } catch (error) {
       await writer.abandon();
       throw error;
     }
   };
 
-  return {
+  return assembleStore<BlobFile>({
+    what: `The store in ${place}`,
     info: () => ({ kind: 'opfs', location: directory }),
-
-    blob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const file = await find(sha256);
-      if (file) ledger.touch(file);
-      return file && blobOf(sha256, file.sizeBytes);
-    },
-
-    putBlob: async (sha256, content) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const present = await find(sha256);
-      if (present && (isIterable(content) || content.length === present.sizeBytes)) {
-        await skip(content);
-        return blobOf(sha256, present.sizeBytes);
-      }
-      const task = ledger.put(content, (onWritten) => write(sha256, content, onWritten));
-      const settled = task.then(ignore, ignore);
-      writing.add(settled);
-      void settled.then(() => writing.delete(settled));
-      return task;
-    },
-
-    deleteBlob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      await removeBlob(directory, sha256);
-    },
-
-    listBlobs: async () => {
-      assertOpen();
-      return list();
-    },
-
-    describeBlobs: async () => {
-      assertOpen();
-      return ledger.describeBlobs();
-    },
-
-    pin: async (owner, names) => {
-      assertOpen();
-      assertBlobNames(names);
-      await ledger.pin(owner, names);
-    },
-
-    reserve: async (sizeBytes) => {
-      assertOpen();
-      await ledger.reserve(sizeBytes);
-    },
-
-    persist: async () => {
-      assertOpen();
-      return persist();
-    },
-
-    readRecord: async (name) => {
-      assertOpen();
-      assertRecordName(name);
-      return readRecord(name);
-    },
-
-    updateRecord: async (name, change) => {
-      assertOpen();
-      assertRecordName(name);
-      return updateRecord(name, change);
-    },
-
+    list: async () => (await Promise.all((await list()).map(find))).filter((file) => file !== undefined),
+    find,
+    blobOf,
+    write,
+    remove: (sha256) => removeBlob(directory, sha256),
+    persist,
+    readRecord,
+    updateRecord,
+    freeBytes,
+    quotaBytes: options.quotaBytes,
+    now,
     close: async () => {
-      closed = true;
-      await Promise.all([...writing, sweeping, ledger.settled()]);
+      await sweeping;
       writers?.close();
       database.close();
     },
-  };
+  });
 }
 
 function startWorker(): WorkerLike {
@@ -232,5 +153,3 @@ function canWriteHere(): boolean {
     typeof FileSystemFileHandle === 'function' && 'createSyncAccessHandle' in FileSystemFileHandle.prototype
   );
 }
-
-function ignore(): void {}

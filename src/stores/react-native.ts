@@ -3,22 +3,16 @@
  * @module inlay/stores/react-native
  */
 import { concatBytes, equalBytes, toHex } from '../core/bytes.ts';
-import { closedError, StoreError } from '../core/errors.ts';
+import { createPace, updateInTurns } from '../core/digest.ts';
+import { StoreError } from '../core/errors.ts';
 import { createSha256 as createPortableSha256, type Hasher } from '../core/hash.ts';
 import type { Blob, Store } from '../core/store.ts';
-import { openLedger, type BlobFile } from './ledger.ts';
+import { assembleStore } from './assemble.ts';
+import type { BlobFile } from './ledger.ts';
 import { openAppDisk } from './react-native-disk.ts';
 import { toAppFiles, type FileLibrary, type FileWriter } from './react-native-files.ts';
 import { toPath } from './react-native-path.ts';
-import {
-  assertBlobName,
-  assertBlobNames,
-  assertRecordName,
-  assertSameHash,
-  isBlobName,
-  isIterable,
-  skip,
-} from './rules.ts';
+import { assertSameHash, isBlobName, isIterable } from './rules.ts';
 
 export type { ExpoDirectory, ExpoFile, ExpoFileHandle, ExpoFileSystem } from './react-native-expo.ts';
 export type { FileLibrary } from './react-native-files.ts';
@@ -45,11 +39,6 @@ export interface ReactNativeStoreOptions {
   readonly pause?: () => Promise<void>;
 }
 
-/** Bytes hashed at a stretch: some milliseconds where JavaScript is interpreted, as in Hermes. */
-const stretchBytes = 1 << 14;
-/** How long work may go on before the app gets its turn. */
-const turnMs = 4;
-
 /**
  * Opens a store of files; nothing is touched before its first use. Blobs are whole files that appear by rename. Records
  * keep two generations, of which the newest intact one counts. Stores of one app may share the folder; an extension of
@@ -73,21 +62,10 @@ export function openReactNativeStore(options: ReactNativeStoreOptions): Store {
   const blobs = `${caches}/blobs`;
   const records = `${own ?? `${files.documents}/inlay`}/records`;
   const disk = openAppDisk(files, { aside: `${caches}/tmp`, blobs, records }, pause);
-  let closed = false;
 
-  const assertOpen = (): void => {
-    if (closed) throw closedError(`The store in ${caches}`);
-  };
+  const pace = createPace(now, pause);
 
-  let since = now();
-  /** Gives the app its turn when work has gone on for long enough. */
-  const pace = async (): Promise<void> => {
-    if (now() - since < turnMs) return;
-    await pause();
-    since = now();
-  };
-
-  const blobOf = (sha256: string, sizeBytes: number): Blob => {
+  const blobOf = ({ sha256, sizeBytes }: Pick<BlobFile, 'sha256' | 'sizeBytes'>): Blob => {
     const path = `${blobs}/${sha256}`;
     return {
       sha256,
@@ -105,14 +83,10 @@ export function openReactNativeStore(options: ReactNativeStoreOptions): Store {
   };
 
   const append = async (file: FileWriter, bytes: Uint8Array, hash?: Hasher): Promise<void> => {
-    since = now();
     for (let at = 0; at < bytes.length; at += files.pieceBytes) {
       // A copy, so that what is written is what was hashed even if the caller changes the array meanwhile.
       const piece = new Uint8Array(bytes.subarray(at, at + files.pieceBytes));
-      for (let from = 0; hash && from < piece.length; from += stretchBytes) {
-        hash.update(piece.subarray(from, from + stretchBytes));
-        await pace();
-      }
+      if (hash) await updateInTurns(hash, piece, pace);
       await file.write(piece);
       await pace();
     }
@@ -144,7 +118,7 @@ export function openReactNativeStore(options: ReactNativeStoreOptions): Store {
         throw error;
       });
     }
-    return blobOf(sha256, sizeBytes);
+    return blobOf({ sha256, sizeBytes });
   };
 
   const readNewest = async (name: string): Promise<Generation | undefined> => {
@@ -170,93 +144,35 @@ export function openReactNativeStore(options: ReactNativeStoreOptions): Store {
       return next.content;
     });
 
-  const ledger = openLedger({
+  const find = async (sha256: string): Promise<BlobFile | undefined> => {
+    const facts = await disk.stat(`${blobs}/${sha256}`);
+    return facts && { sha256, sizeBytes: facts.sizeBytes, writtenAt: facts.modifiedAt };
+  };
+
+  return assembleStore<BlobFile>({
+    what: `The store in ${caches}`,
+    info: () => ({ kind: files.library, location: caches }),
     list: async () => {
       const found: BlobFile[] = [];
       for (const sha256 of (await disk.list(blobs)).filter(isBlobName)) {
-        const facts = await disk.stat(`${blobs}/${sha256}`);
-        if (facts) found.push({ sha256, sizeBytes: facts.sizeBytes, writtenAt: facts.modifiedAt });
+        const file = await find(sha256);
+        if (file) found.push(file);
       }
       return found;
     },
+    find,
+    blobOf,
+    write,
     remove: (sha256) => disk.remove(`${blobs}/${sha256}`),
+    // Only folders that backups take along are safe from the system.
+    persist: async () => own?.startsWith(files.documents) ?? false,
     readRecord: async (name) => (await readNewest(name))?.content,
     updateRecord,
     freeBytes: () => disk.freeBytes(),
     quotaBytes,
     now,
+    close: () => {},
   });
-
-  return {
-    info: () => ({ kind: files.library, location: caches }),
-
-    blob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const facts = await disk.stat(`${blobs}/${sha256}`);
-      if (!facts) return undefined;
-      ledger.touch({ sha256, sizeBytes: facts.sizeBytes, writtenAt: facts.modifiedAt });
-      return blobOf(sha256, facts.sizeBytes);
-    },
-
-    putBlob: async (sha256, content) => {
-      assertOpen();
-      assertBlobName(sha256);
-      const present = await disk.stat(`${blobs}/${sha256}`);
-      if (present && (isIterable(content) || content.length === present.sizeBytes)) {
-        await skip(content);
-        return blobOf(sha256, present.sizeBytes);
-      }
-      return ledger.put(content, () => write(sha256, content));
-    },
-
-    deleteBlob: async (sha256) => {
-      assertOpen();
-      assertBlobName(sha256);
-      await disk.remove(`${blobs}/${sha256}`);
-    },
-
-    listBlobs: async () => {
-      assertOpen();
-      return (await disk.list(blobs)).filter(isBlobName).sort();
-    },
-
-    describeBlobs: async () => {
-      assertOpen();
-      return ledger.describeBlobs();
-    },
-
-    pin: async (owner, names) => {
-      assertOpen();
-      assertBlobNames(names);
-      await ledger.pin(owner, names);
-    },
-
-    reserve: async (sizeBytes) => {
-      assertOpen();
-      await ledger.reserve(sizeBytes);
-    },
-
-    // Only folders that backups take along are safe from the system.
-    persist: async () => own?.startsWith(files.documents) ?? false,
-
-    readRecord: async (name) => {
-      assertOpen();
-      assertRecordName(name);
-      return (await readNewest(name))?.content;
-    },
-
-    updateRecord: async (name, change) => {
-      assertOpen();
-      assertRecordName(name);
-      return updateRecord(name, change);
-    },
-
-    close: async () => {
-      closed = true;
-      await ledger.settled();
-    },
-  };
 }
 
 /** Content that comes in pieces, of which React Native's `fetch` gives only one. */

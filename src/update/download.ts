@@ -1,3 +1,4 @@
+import type { DigestPlatform } from '../core/digest.ts';
 import { TrustError, isInlayError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Blob, Store } from '../core/store.ts';
@@ -7,7 +8,7 @@ import type { PlanEntry } from './plan.ts';
 
 /** What {@link downloadTarget} needs. */
 export interface DownloadOptions {
-  readonly platform: Pick<Platform, 'createSha256' | 'fetch' | 'setTimer' | 'now'>;
+  readonly platform: DigestPlatform & Pick<Platform, 'fetch' | 'now'>;
   readonly store: Store;
   /** Base URL of the sync server, without a slash at its end. */
   readonly url: string;
@@ -15,9 +16,14 @@ export interface DownloadOptions {
   /** Longest silence of the server, milliseconds. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal | undefined;
+  /** Told when the file is asked for, again if the store had no room for it. */
+  readonly onStart?: () => void;
   /** Told of every piece that arrives. */
   readonly onBytes?: (count: number) => void;
 }
+
+/** How often a file is asked for again that the store had no room for: it makes some, or goes elsewhere. */
+const roomRetries = 2;
 
 /**
  * Brings a signed file into the store, unless it is there and intact. It is counted and hashed while it streams; what does not
@@ -25,11 +31,25 @@ export interface DownloadOptions {
  * @throws {@link TrustError} `ERR_INLAY_LENGTH` or `ERR_INLAY_HASH`, {@link NetworkError}, {@link StoreError}.
  */
 export async function downloadTarget(options: DownloadOptions): Promise<Blob> {
-  const { platform, store, target, onBytes } = options;
-  const { path, sha256, length } = target;
+  const { platform, store, target } = options;
   const present = await intactBlob(platform, store, target);
   if (present) return present;
+  for (let retries = roomRetries; ; retries -= 1) {
+    // A store that has just failed for want of room makes some now, or says that it cannot.
+    await store.reserve(target.length);
+    try {
+      return await receive(options);
+    } catch (error) {
+      const isFull = isInlayError(error) && error.code === 'ERR_INLAY_STORE_FULL';
+      if (!isFull || retries === 0) throw error;
+    }
+  }
+}
 
+async function receive(options: DownloadOptions): Promise<Blob> {
+  const { platform, store, target, onBytes } = options;
+  const { path, sha256, length } = target;
+  options.onStart?.();
   const stream = await openStream(platform, targetUrl(options.url, target), options);
   let received = 0;
   let failure: unknown;

@@ -1,5 +1,6 @@
 /** Bounded GET requests whose failures say what went wrong. */
 
+import { assertNotAborted, reasonOf } from '../core/abort.ts';
 import { concatBytes, fromUtf8, showUtf8 } from '../core/bytes.ts';
 import { NetworkError, TrustError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
@@ -140,7 +141,7 @@ export async function openStream(
   options: Omit<FetchOptions, 'capBytes'>,
 ): Promise<FetchedStream> {
   const { timeoutMs = defaultTimeoutMs, headers = {}, signal } = options;
-  if (signal?.aborted) throw signal.reason;
+  assertNotAborted(signal);
   const controller = new AbortController();
   let end: (reason: unknown) => void = () => {};
   const ended = new Promise<never>((_, reject) => {
@@ -152,7 +153,7 @@ export async function openStream(
   // Nobody may be waiting when it ends.
   ended.catch(() => {});
   const forward = (): void => {
-    end(signal?.reason);
+    end(reasonOf(signal));
   };
   signal?.addEventListener('abort', forward, { once: true });
   const close = (): void => {

@@ -21,6 +21,8 @@ export interface SyncState {
   readonly metadata: StoredMetadata;
   /** The release of each model that was opened and ran. */
   readonly committed: Readonly<Record<string, PlanEntry>>;
+  /** The one before that, which a rollout that is taken back returns to. */
+  readonly previous?: Readonly<Record<string, PlanEntry>>;
 }
 
 const nothing: SyncState = { metadata: { rootVersion: 0, timestampVersion: 0, texts: {} }, committed: {} };
@@ -58,9 +60,15 @@ export function openState(store: Store, name: string): StateFile {
         return {
           ...state,
           committed: { ...state.committed, [model]: { path, sha256, length, seq, version } },
+          ...(present && { previous: { ...state.previous, [model]: present } }),
         };
       }),
   };
+}
+
+/** Files that a state cannot do without: they stay when the store makes room. */
+export function neededBlobs({ committed, previous = {} }: SyncState): readonly string[] {
+  return [...Object.values(committed), ...Object.values(previous)].map(({ sha256 }) => sha256);
 }
 
 /**
@@ -95,7 +103,7 @@ function decode(bytes: Uint8Array | undefined): SyncState {
 
 function isState(value: unknown): value is SyncState {
   if (!isFields(value)) return false;
-  const { metadata, committed } = value;
+  const { metadata, committed, previous = {} } = value;
   return (
     isFields(metadata) &&
     isSize(metadata['rootVersion']) &&
@@ -104,6 +112,7 @@ function isState(value: unknown): value is SyncState {
     Object.values(metadata['texts']).every((text) => typeof text === 'string') &&
     (metadata['etag'] === undefined || typeof metadata['etag'] === 'string') &&
     isFields(committed) &&
-    Object.values(committed).every(isEntry)
+    isFields(previous) &&
+    [...Object.values(committed), ...Object.values(previous)].every(isEntry)
   );
 }

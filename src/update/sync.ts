@@ -1,3 +1,4 @@
+import { abortWith, assertNotAborted } from '../core/abort.ts';
 import { toUtf8 } from '../core/bytes.ts';
 import { closedError, ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
@@ -147,7 +148,8 @@ export function createSync(parts: SyncParts): Sync {
   const downloads = new Map<string, Download>();
   const underway = new Set<Promise<unknown>>();
   /** SHA-256 of what each model was offered last: it may be running, remembered or not. */
-  const offered = new Map<string, string>();
+  const lastOffers = new Map<string, string>();
+  let pinning: Promise<void> = Promise.resolve();
   let current: TrustedMetadata | undefined;
   let checking: Promise<void> | undefined;
   let cancelTimer: (() => void) | undefined;
@@ -165,7 +167,7 @@ export function createSync(parts: SyncParts): Sync {
 
   /** Runs a task unless stopped, and lets `stop` wait for it, since it may be using the store. */
   const run = async <Result>(task: () => Promise<Result>): Promise<Result> => {
-    if (signal.aborted) throw signal.reason;
+    assertNotAborted(signal);
     const running = task();
     underway.add(running);
     try {
@@ -201,12 +203,12 @@ export function createSync(parts: SyncParts): Sync {
   };
 
   /** Keeps the store from evicting what runs, what ran before it, and what is on its way. */
-  const pinNeeded = async (): Promise<void> => {
-    try {
-      await store.pin(owner, [...neededBlobs(await state.read()), ...offered.values()]);
-    } catch {
-      // What is evicted nevertheless is fetched again.
-    }
+  const pinNeeded = (): Promise<void> => {
+    // In turn, so that what is written last was read last. What is evicted nevertheless is fetched again.
+    pinning = pinning
+      .then(async () => store.pin(owner, [...neededBlobs(await state.read()), ...lastOffers.values()]))
+      .catch(() => {});
+    return pinning;
   };
 
   const obtain = async (target: PlanEntry, onProgress?: DownloadListener): Promise<Blob> => {
@@ -222,7 +224,10 @@ export function createSync(parts: SyncParts): Sync {
           loadedBytes += count;
           for (const tell of listeners) tell(loadedBytes, length);
         };
-        return downloadTarget({ platform, store, url, target, signal, onBytes: onPiece });
+        const onStart = (): void => {
+          loadedBytes = 0;
+        };
+        return downloadTarget({ platform, store, url, target, signal, onStart, onBytes: onPiece });
       };
       const blob = retry(fetchOnce, { platform, signal, ...attempts }).finally(() =>
         downloads.delete(sha256),
@@ -327,7 +332,7 @@ export function createSync(parts: SyncParts): Sync {
       run(async () => {
         const entry = await offer(model);
         if (entry === undefined) return undefined;
-        offered.set(model, entry.sha256);
+        lastOffers.set(model, entry.sha256);
         await pinNeeded();
         return { ...entry, blob: await obtain(entry, onProgress) };
       }),
@@ -344,7 +349,7 @@ export function createSync(parts: SyncParts): Sync {
     commit: (model, entry) =>
       run(async () => {
         await state.saveCommitted(model, entry);
-        await pinNeeded();
+        void run(pinNeeded).catch(() => {});
       }),
     reject: (model, { sha256, version }, reason) => {
       let plan: string | undefined;
@@ -379,7 +384,7 @@ export function createSync(parts: SyncParts): Sync {
     stop: async () => {
       cancelTimer?.();
       forgetApp?.();
-      controller.abort(closedError('This sync'));
+      abortWith(controller, closedError('This sync'));
       await Promise.allSettled([...underway]);
     },
   };

@@ -1,6 +1,6 @@
 /** Several backends as one: each execution provider is offered by another one of them. */
 import type { Backend, ExecutionProvider } from '../core/backend.ts';
-import { BackendError } from '../core/errors.ts';
+import { unusableError } from '../core/library.ts';
 
 /** One execution provider, and what offers it. */
 export interface ProviderMember {
@@ -44,13 +44,7 @@ export function joinByProvider(name: string, members: readonly ProviderMember[])
       const member = members.find(({ provider }) => provider.name === options.provider);
       if (member?.backend !== undefined) return member.backend.createSession(source, options);
       const reason = member?.provider.refusal ?? `${name} does not offer it`;
-      return Promise.reject(
-        new BackendError(
-          'ERR_INLAY_DEVICE_UNAVAILABLE',
-          `The execution provider "${options.provider}" is not usable here: ${reason}.`,
-          { details: { provider: options.provider } },
-        ),
-      );
+      return Promise.reject(unusableError(options.provider, reason));
     },
     close: async () => {
       await Promise.all(members.map(async ({ backend }) => backend?.close()));

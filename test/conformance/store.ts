@@ -18,6 +18,11 @@ export function nameOf(content: Uint8Array): string {
   return toHex(hash.digest());
 }
 
+/** Names of all blobs, in order. */
+export async function blobsIn(store: Pick<Store, 'describeBlobs'>): Promise<readonly string[]> {
+  return (await store.describeBlobs()).map(({ sha256 }) => sha256);
+}
+
 /** Hands content out in pieces of `pieceBytes`. */
 export async function* inPieces(content: Uint8Array, pieceBytes: number): AsyncGenerator<Uint8Array, void> {
   for (let at = 0; at < content.length; at += pieceBytes) yield content.subarray(at, at + pieceBytes);
@@ -79,7 +84,7 @@ export function testStore(
 
       it('has none that was not given', async () => {
         expect(await store.blob(nameOf(abc))).toBeUndefined();
-        expect(await store.listBlobs()).toEqual([]);
+        expect(await blobsIn(store)).toEqual([]);
       });
 
       it('lists each once, in order of name', async () => {
@@ -89,7 +94,7 @@ export function testStore(
             return (await store.putBlob(nameOf(content), content)).sha256;
           }),
         );
-        expect(await store.listBlobs()).toEqual([...new Set(names)].sort());
+        expect(await blobsIn(store)).toEqual([...new Set(names)].sort());
       });
 
       it('forgets what is deleted, and does not mind deleting twice', async () => {
@@ -97,7 +102,7 @@ export function testStore(
         await store.deleteBlob(nameOf(abc));
         await store.deleteBlob(nameOf(abc));
         expect(await store.blob(nameOf(abc))).toBeUndefined();
-        expect(await store.listBlobs()).toEqual([]);
+        expect(await blobsIn(store)).toEqual([]);
       });
 
       it.each([
@@ -107,7 +112,7 @@ export function testStore(
         const other = nameOf(toUtf8('other'));
         expect(await codeOf(store.putBlob(other, give(abc)))).toBe('ERR_INLAY_STORE_MISMATCH');
         expect(await store.blob(other)).toBeUndefined();
-        expect(await store.listBlobs()).toEqual([]);
+        expect(await blobsIn(store)).toEqual([]);
       });
 
       it('does not read the content of a blob that it has, and ends it', async () => {
@@ -133,9 +138,9 @@ export function testStore(
           throw reason;
         };
         await expect(store.putBlob(nameOf(abc), broken())).rejects.toBe(reason);
-        expect(await store.listBlobs()).toEqual([]);
+        expect(await blobsIn(store)).toEqual([]);
         await store.putBlob(nameOf(abc), abc);
-        expect(await store.listBlobs()).toEqual([nameOf(abc)]);
+        expect(await blobsIn(store)).toEqual([nameOf(abc)]);
       });
 
       it('takes the same blob from several writers at once', async () => {
@@ -146,7 +151,7 @@ export function testStore(
           ),
         );
         for (const blob of blobs) expect(equalBytes(await blob.bytes(), content)).toBe(true);
-        expect(await store.listBlobs()).toEqual([nameOf(content)]);
+        expect(await blobsIn(store)).toEqual([nameOf(content)]);
       });
 
       it('is not changed by what callers do to their arrays', async () => {
@@ -300,7 +305,7 @@ export function testStore(
               else await before;
             }
           }
-          expect(await real.listBlobs()).toEqual([...blobs.keys()].sort());
+          expect(await blobsIn(real)).toEqual([...blobs.keys()].sort());
           for (const [sha256, content] of blobs) {
             expect(fromUtf8((await (await real.blob(sha256))?.bytes())!)).toBe(content);
           }
@@ -322,11 +327,37 @@ export function testStore(
         store.blob(nameOf(abc)),
         store.putBlob(nameOf(abc), abc),
         store.deleteBlob(nameOf(abc)),
-        store.listBlobs(),
+        blobsIn(store),
+        store.pin('app', [nameOf(abc)]),
+        store.reserve(1),
+        store.persist(),
         store.readRecord('slots'),
         store.updateRecord('slots', () => abc),
       ];
       expect(await Promise.all(calls.map(codeOf))).toEqual(calls.map(() => 'ERR_INLAY_CLOSED'));
+    });
+
+    it('waits at its close for what is being written', async () => {
+      let begin = (): void => {};
+      let goOn = (): void => {};
+      const begun = new Promise<void>((resolve) => {
+        begin = resolve;
+      });
+      const gate = new Promise<void>((resolve) => {
+        goOn = resolve;
+      });
+      async function* slowly(): AsyncGenerator<Uint8Array> {
+        begin();
+        yield abc;
+        await gate;
+      }
+      const ends: string[] = [];
+      const writing = store.putBlob(nameOf(abc), slowly()).then(() => ends.push('written'));
+      await begun;
+      const closing = store.close().then(() => ends.push('closed'));
+      goOn();
+      await Promise.all([writing, closing]);
+      expect(ends).toEqual(['written', 'closed']);
     });
 
     additionalTests?.(() => store);

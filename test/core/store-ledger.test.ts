@@ -10,7 +10,7 @@ const nameOf = (index: number): string => index.toString(16).padStart(64, '0');
 interface World {
   readonly files: Map<string, BlobFile>;
   readonly ledger: Ledger;
-  record: Uint8Array | undefined;
+  record: Uint8Array<ArrayBuffer> | undefined;
   writes: number;
   free: number;
   now: number;
@@ -30,9 +30,10 @@ function open(quotaBytes?: number): World {
       readRecord: async () => world.record,
       updateRecord: async (_, change) => {
         const changed = change(world.record);
-        if (changed === undefined) return;
+        if (changed === undefined) return world.record;
         world.writes += 1;
-        world.record = changed;
+        world.record = new Uint8Array(changed);
+        return world.record;
       },
       freeBytes: async () => world.free,
       now: () => world.now,

@@ -11,7 +11,7 @@ import { fromBase64, toBase64 } from '../../src/stores/react-native-base64.ts';
 import { toAppFiles, type FileLibrary } from '../../src/stores/react-native-files.ts';
 import { toPath } from '../../src/stores/react-native-path.ts';
 import { openReactNativeStore } from '../../src/stores/react-native.ts';
-import { codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
+import { blobsIn, codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
 import { fakeExpo, fakeRnfs, removeAll, type Fault } from './react-native-files.ts';
 
 const libraries: readonly [string, (directory: string, fault?: Fault) => FileLibrary][] = [
@@ -78,7 +78,7 @@ for (const [name, fake] of libraries) {
       for (const text of ['one', 'two', 'three']) await first.updateRecord('slots', () => toUtf8(text));
       await first.close();
       const second = openReactNativeStore({ files: fake(directory), pause });
-      expect(await second.listBlobs()).toEqual([nameOf(content)]);
+      expect(await blobsIn(second)).toEqual([nameOf(content)]);
       expect(await second.readRecord('slots')).toEqual(toUtf8('three'));
     });
 
@@ -159,11 +159,11 @@ for (const [name, fake] of libraries) {
       const store = openReactNativeStore({ files, pause });
       fails = true;
       expect(await codeOf(store.putBlob(nameOf(content), inPieces(content, 50_000)))).toBe(code);
-      expect(await store.listBlobs()).toEqual([]);
+      expect(await blobsIn(store)).toEqual([]);
       expect(readdirSync(join(directory, 'Cach es/inlay/tmp'))).toEqual([]);
       fails = false;
       await store.putBlob(nameOf(content), content);
-      expect(await store.listBlobs()).toEqual([nameOf(content)]);
+      expect(await blobsIn(store)).toEqual([nameOf(content)]);
     });
 
     it('ends the producer of content that it cannot keep', async () => {

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { extname, join, normalize } from 'node:path';
-import { chromium, type Browser, type BrowserContext, type Page } from 'playwright';
+import { chromium, type Browser, type Page } from 'playwright';
 import { build } from 'vite';
 import { describe, onTestFinished } from 'vitest';
 import { findChromium, skipsBrowser } from '../../scripts/chromium.mjs';
@@ -127,15 +127,6 @@ export const FLAGS: readonly string[] = [
 export async function startChromium(args: readonly string[] = []): Promise<Browser> {
   const executablePath = findChromium();
   return chromium.launch({ ...(executablePath && { executablePath }), args: [...FLAGS, ...args] });
-}
-
-/** Starts Chromium with a profile that outlives it. */
-export async function startProfile(folder: string, args: readonly string[] = []): Promise<BrowserContext> {
-  const executablePath = findChromium();
-  return chromium.launchPersistentContext(folder, {
-    ...(executablePath && { executablePath }),
-    args: [...FLAGS, ...args],
-  });
 }
 
 /** Removes a folder that {@link buildPage} made. */

@@ -105,7 +105,7 @@ const api = {
     const store = open(kind, name);
     const intact: string[] = [];
     const damaged: string[] = [];
-    for (const sha256 of await store.listBlobs()) {
+    for (const { sha256 } of await store.describeBlobs()) {
       const content = await (await store.blob(sha256))?.bytes();
       (content && (await nameOf(content)) === sha256 ? intact : damaged).push(sha256);
     }
@@ -173,7 +173,7 @@ const api = {
 
   clear: async (kind: Kind, name: string): Promise<void> => {
     const store = open(kind, name);
-    for (const sha256 of await store.listBlobs()) await store.deleteBlob(sha256);
+    for (const { sha256 } of await store.describeBlobs()) await store.deleteBlob(sha256);
   },
 
   info: (kind: Kind, name: string) => open(kind, name).info(),

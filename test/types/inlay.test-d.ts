@@ -38,6 +38,13 @@ if (isInlayError(caught) && caught.code === 'ERR_INLAY_HASH') {
 const inlay = createInlay({ device: ['cuda', 'cpu'], placement: 'inline' });
 expectTypeOf(inlay.load)
   .parameter(0)
-  .toEqualTypeOf<string | URL | Uint8Array | ArrayBuffer | { readonly name: string } | VariantsReference>();
+  .toEqualTypeOf<
+    | string
+    | URL
+    | Uint8Array
+    | ArrayBuffer
+    | { readonly name: string; readonly embedded?: string | URL | Uint8Array | ArrayBuffer }
+    | VariantsReference
+  >();
 // @ts-expect-error: a device preference is one of three words or a list.
 createInlay({ device: 'tpu' });

@@ -1,7 +1,7 @@
 /** Which columns feed which inputs, and how cells become feeds. */
 import { DTYPES, type DType } from '../../core/dtype.ts';
 import { InputError } from '../../core/errors.ts';
-import { formatSpec, named, type Signature, type TensorSpec } from '../../core/signature.ts';
+import { named, type Signature, type TensorSpec } from '../../core/signature.ts';
 import {
   readElements,
   Tensor,

@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import type { ExecutionProvider, TensorMap } from '../../../src/core/backend.ts';
-import { BackendError, ModelError } from '../../../src/core/errors.ts';
+import type { Backend, ExecutionProvider, TensorMap } from '../../../src/core/backend.ts';
+import { BackendError, ModelError, type ErrorCode } from '../../../src/core/errors.ts';
 import { Tensor } from '../../../src/core/tensor.ts';
 import { openSession, type DevicePreference, type OpenedSession } from '../../../src/engine/candidates.ts';
 import { fakeBackend, manualClock, type FakeBackendOptions } from './fakes.ts';
 
+type BackendCode = ErrorCode<'BackendError'>;
 const source = { bytes: new Uint8Array() };
 const providers: ExecutionProvider[] = [
   { name: 'cuda', device: 'gpu', refusal: 'libonnxruntime_providers_cuda.so is missing' },
@@ -84,6 +85,40 @@ describe('openSession', () => {
       code: 'ERR_INLAY_DEVICE_UNAVAILABLE',
       message: expect.stringMatching(/cuda: .*missing; webgpu: No adapter/) as string,
     });
+  });
+
+  it.each([
+    ['the worker of the CPU does not start', { cpu: 'ERR_INLAY_BACKEND_UNAVAILABLE' }],
+    ['only that of a GPU does not', { webgpu: 'ERR_INLAY_BACKEND_UNAVAILABLE' }],
+  ] as const)('says so when %s, with the list of refusals', async (_, codes: Record<string, BackendCode>) => {
+    const failing = open('auto', {
+      onCreate: (provider) => {
+        const code = codes[provider] ?? 'ERR_INLAY_DEVICE_UNAVAILABLE';
+        throw new BackendError(code, `No ${provider}.`);
+      },
+    });
+    await expect(failing).rejects.toMatchObject({
+      name: 'BackendError',
+      code: codes['cpu'] ?? 'ERR_INLAY_DEVICE_UNAVAILABLE',
+      message: expect.stringMatching(/"auto": cpu: No cpu; cuda: .*missing; webgpu: No webgpu\.$/) as string,
+      details: { attempts: [{ provider: 'cpu' }, { provider: 'cuda' }, { provider: 'webgpu' }] },
+      cause: expect.objectContaining({ message: 'No cpu.' }) as Error,
+    });
+  });
+
+  it('says that a library does not load, also when another one is missing', async () => {
+    const failing = (code: BackendCode): Backend =>
+      fakeBackend({ name: code, providers: new BackendError(code, 'It is not there.') });
+    const [missing, broken] = [
+      failing('ERR_INLAY_BACKEND_MISSING'),
+      failing('ERR_INLAY_BACKEND_UNAVAILABLE'),
+    ];
+    const codeOf = (...backends: Backend[]): Promise<unknown> =>
+      openSession(manualClock(), backends, source, 'auto').catch(({ code }: BackendError) => code);
+    expect(await codeOf(missing, broken)).toBe('ERR_INLAY_BACKEND_UNAVAILABLE');
+    expect(await codeOf(broken)).toBe('ERR_INLAY_BACKEND_UNAVAILABLE');
+    expect(await codeOf(missing, missing)).toBe('ERR_INLAY_BACKEND_MISSING');
+    expect(await codeOf()).toBe('ERR_INLAY_DEVICE_UNAVAILABLE');
   });
 
   it.each([

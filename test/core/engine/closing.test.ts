@@ -15,7 +15,7 @@ function startInlay(
     store: createMemoryStore(),
     backends: [backend],
     remote: () => import('../../../src/update/remote.ts'),
-    engine: () => import('../../../src/engine/start.ts'),
+    engine: () => import('../../../src/engine/machine.ts'),
     pipelines: () => import('../../../src/engine/pipeline.ts'),
     owned: [],
   });

@@ -42,7 +42,7 @@ describe('progress of a load', () => {
 
   it('says no total where the server does not, or says the length of something else', async () => {
     for (const headers of [{}, { 'content-length': '70', 'content-encoding': 'gzip' }]) {
-      const [first] = await load(start({}, headers as Record<string, string>));
+      const [first] = await load(start({}, headers));
       expect(first).toEqual({ phase: 'download', loadedBytes: 250 });
     }
   });
@@ -69,7 +69,7 @@ describe('progress of a load', () => {
 describe('maxModelBytes', () => {
   it('refuses a larger model, before it comes in where the server says its size', async () => {
     for (const headers of [{ 'content-length': String(SIZE) }, {}]) {
-      const inlay = start({ maxModelBytes: SIZE - 1 }, headers as Record<string, string>);
+      const inlay = start({ maxModelBytes: SIZE - 1 }, headers);
       const heard: LoadProgress[] = [];
       await expect(
         inlay.load('https://models.example/a.onnx', { onProgress: (progress) => heard.push(progress) }),

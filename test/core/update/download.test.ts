@@ -4,6 +4,7 @@ import type { Store } from '../../../src/core/store.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
 import { sha256Hex } from '../../../src/trust/keys.ts';
 import { downloadTarget, targetUrl } from '../../../src/update/download.ts';
+import { blobsIn } from '../../conformance/store.ts';
 import { testPlatform } from '../platform.ts';
 
 const content = Uint8Array.from({ length: 1000 }, (_, i) => i % 251);
@@ -59,13 +60,13 @@ describe('downloadTarget', () => {
     const { outcome, read } = await download(content, content.slice(0, 1), content, content);
     expect(outcome).toEqual(failsWith('ERR_INLAY_LENGTH'));
     expect(read).toBe(2);
-    expect(await store.listBlobs()).toEqual([]);
+    expect(await blobsIn(store)).toEqual([]);
   });
 
   it('refuses a file that is shorter than signed', async () => {
     const { outcome } = await download(content.slice(0, 999));
     expect(outcome).toEqual(failsWith('ERR_INLAY_LENGTH'));
-    expect(await store.listBlobs()).toEqual([]);
+    expect(await blobsIn(store)).toEqual([]);
   });
 
   it('arbitrary installation: refuses other content of the signed length', async () => {
@@ -73,7 +74,7 @@ describe('downloadTarget', () => {
     other[500] = 0xff;
     const { outcome } = await download(other);
     expect(outcome).toEqual(failsWith('ERR_INLAY_HASH'));
-    expect(await store.listBlobs()).toEqual([]);
+    expect(await blobsIn(store)).toEqual([]);
   });
 
   it('tells a failing store from a failing server', async () => {
