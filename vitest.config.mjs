@@ -4,7 +4,7 @@ import { findChromium, skipsBrowser } from './scripts/chromium.mjs';
 
 const shared = {
   // Properties of fast-check run hundreds of cases, on machines of two cores.
-  testTimeout: 30_000,
+  testTimeout: 60_000,
   hookTimeout: 60_000,
   retry: 0,
 };

@@ -33,8 +33,8 @@ describe('createBackends in a page', () => {
     const providers = await backend?.providers();
     expect(providers?.map(({ name }) => name)).toEqual(['webgpu', 'wasm']);
     await backend?.close();
-    // A page without a real GPU starts no worker for one.
-    expect(started).toBe(1);
+    // Nor to say what there is: the page looks for an adapter itself.
+    expect(started).toBe(0);
   });
 
   it('refuses to be used after it was closed', async () => {

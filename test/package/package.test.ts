@@ -58,7 +58,8 @@ beforeAll(async () => {
     .map((key) => `inlay${key.slice(1)}`);
 
   // The packages it depends on come from this checkout, so that no registry is needed.
-  const names = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies, '@types/node': '' });
+  const types = { '@types/node': '', '@types/react': '' };
+  const names = Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies, ...types });
   for (const name of names) {
     await mkdir(dirname(join(app, 'node_modules', name)), { recursive: true });
     await symlink(join(root, 'node_modules', name), join(app, 'node_modules', name), 'junction');
