@@ -48,8 +48,12 @@ export function createInlay({ tracing, ...options }: WebInlayOptions = {}): Inla
   const navigator = globalThis.navigator as typeof globalThis.navigator | undefined;
   const onIos = navigator !== undefined && isIos(navigator);
   return assembleInlay({
-    ...(onIos && IOS),
     ...options,
+    ...(onIos && {
+      device: options.device ?? IOS.device,
+      intraOpThreads: options.intraOpThreads ?? IOS.intraOpThreads,
+      maxModelBytes: options.maxModelBytes ?? IOS.maxModelBytes,
+    }),
     platform: options.platform ?? webPlatform(onIos ? 'web on iOS' : 'web'),
     backends,
     store,

@@ -1,7 +1,7 @@
 import { toHex } from './core/bytes.ts';
 import { createPace, updateInTurns } from './core/digest.ts';
 import { createSha256, type Hasher } from './core/hash.ts';
-import type { FileAccess, Platform } from './core/platform.ts';
+import type { FetchInit, FileAccess, Platform } from './core/platform.ts';
 import { createEd25519, type SubtleVerifier } from './ed25519.ts';
 import { LONGEST_MS } from './platform.ts';
 import { toAppFiles, type AppFiles, type FileLibrary } from './stores/react-native-files.ts';
@@ -41,9 +41,11 @@ export interface ReactNativePlatformOptions {
   readonly appState?: AppState;
   /**
    * The Fetch API. Default: requests through `XMLHttpRequest`, which gives binary bodies in every version and leaves the
-   * URL alone. `fetch` of `expo/fetch` streams: large models then never lie in memory whole.
+   * URL alone. `fetch` of `expo/fetch` streams: large models then never lie in memory whole. One
+   * that resolves only with the whole body, as React Native's own does, has to call `init.onActivity` meanwhile: what
+   * takes longer than the longest silence fails otherwise.
    */
-  readonly fetch?: (url: string, init?: RequestInit) => Promise<Response>;
+  readonly fetch?: (url: string, init?: FetchInit) => Promise<Response>;
 }
 
 /** What of the global scope is used; each may be missing. */
@@ -178,9 +180,9 @@ function defaultFetch(): Platform['fetch'] {
  * Sends a GET request. React Native's own `fetch` adds a query to URLs that must not be cached, and reads binary bodies
  * through Blob and base64, where it can at all.
  */
-function request(xhr: XMLHttpRequest, url: string, init: RequestInit = {}): Promise<Response> {
+function request(xhr: XMLHttpRequest, url: string, init: FetchInit = {}): Promise<Response> {
   return new Promise((resolve, reject) => {
-    const { signal } = init;
+    const { signal, onActivity } = init;
     const abort = (): void => {
       xhr.abort();
       reject(new Error('The request was given up.'));
@@ -201,6 +203,11 @@ function request(xhr: XMLHttpRequest, url: string, init: RequestInit = {}): Prom
       const headers = toHeaders(xhr.getAllResponseHeaders());
       resolve(new Response(hasBody ? (xhr.response as ArrayBuffer | null) : null, { status, headers }));
     };
+    if (onActivity) {
+      xhr.onprogress = ({ loaded }) => {
+        onActivity(loaded);
+      };
+    }
     if (signal?.aborted) {
       abort();
       return;

@@ -8,7 +8,8 @@ export interface WebBackendOptions {
   /**
    * Where models run.
    * - `worker`: in workers of their own, one for WebAssembly and one for WebGPU; the page never waits for a model.
-   * - `inline`: on the calling thread, which each run blocks for its length. For workers and SharedWorkers of the app.
+   * - `inline`: on the calling thread, which each run blocks for its length, so that `worker`, `workers` and
+   *   `runTimeoutMs` have no effect. For workers and SharedWorkers of the app.
    * - `auto`, the default: in workers, or inline on WebAssembly where the runtime has no `Worker`, as SharedWorkers.
    */
   readonly placement?: 'auto' | 'worker' | 'inline';

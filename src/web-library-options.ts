@@ -1,6 +1,6 @@
 /** What a realm of onnxruntime-web is told, as plain data that may be sent to a worker. */
 import type { WebBackendOptions } from './web-backends.ts';
-import { toAbsolute } from './workers/absolute.ts';
+import { toAbsolute } from './core/absolute.ts';
 
 /** Which build, and its options. */
 export interface WebLibraryOptions {
@@ -20,7 +20,7 @@ export function toLibraryOptions(
   library: WebLibraryOptions['library'],
   { wasmPaths, wasmBinary, allowSoftwareAdapter = false, intraOpThreads }: WebBackendOptions,
 ): WebLibraryOptions {
-  const prefix = typeof wasmPaths === 'string' ? { wasmPaths: toAbsolute(wasmPaths) } : {};
+  const prefix = typeof wasmPaths === 'string' ? { wasmPaths: toAbsolute(wasmPaths, globalThis) } : {};
   if (library === 'webgpu') return { library, allowSoftwareAdapter, ...prefix };
   const { mjs, wasm } = typeof wasmPaths === 'object' ? wasmPaths : {};
   return {
@@ -28,8 +28,8 @@ export function toLibraryOptions(
     ...prefix,
     ...(typeof wasmPaths === 'object' && {
       wasmPaths: {
-        ...(mjs !== undefined && { mjs: toAbsolute(mjs) }),
-        ...(wasm !== undefined && { wasm: toAbsolute(wasm) }),
+        ...(mjs !== undefined && { mjs: toAbsolute(mjs, globalThis) }),
+        ...(wasm !== undefined && { wasm: toAbsolute(wasm, globalThis) }),
       },
     }),
     ...(wasmBinary !== undefined && { wasmBinary }),

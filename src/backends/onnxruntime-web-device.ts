@@ -1,5 +1,6 @@
 /** A GPU device of WebGPU: found, refused or opened, and watched until it is lost. */
 import { BackendError } from '../core/errors.ts';
+import { isSoftwareAdapter, nameOfAdapter } from '../core/software-gpu.ts';
 
 /** The part of `navigator.gpu` that is used. */
 export interface Gpu {
@@ -36,6 +37,7 @@ export interface GpuDevice {
     type: 'uncapturederror',
     listener: (event: { readonly error: { readonly message: string } }) => void,
   ): void;
+  destroy(): void;
 }
 
 /** What there is to compute with. */
@@ -60,8 +62,6 @@ const LIMITS = [
   'maxComputeWorkgroupStorageSize',
 ];
 
-const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|microsoft basic render|\bwarp\b/i;
-
 /** Looks for an adapter without opening it. */
 export async function probeGpu(gpu: Gpu | undefined, allowSoftwareAdapter: boolean): Promise<Probe> {
   if (gpu === undefined) {
@@ -79,28 +79,13 @@ export async function probeGpu(gpu: Gpu | undefined, allowSoftwareAdapter: boole
     return { refusal: `WebGPU gives no adapter (${String(error)})` };
   }
   if (adapter === null) return { refusal: 'WebGPU has no adapter for this machine' };
-  if (!allowSoftwareAdapter && isSoftware(adapter)) {
+  if (!allowSoftwareAdapter && isSoftwareAdapter(adapter)) {
     return {
-      refusal: `the adapter "${nameOf(adapter)}" computes in software; allow it with allowSoftwareAdapter`,
+      refusal: `the adapter "${nameOfAdapter(adapter)}" computes in software; allow it with allowSoftwareAdapter`,
     };
   }
   const { features } = adapter;
   return { adapter, features: FEATURES.filter((name) => features.has(name)) };
-}
-
-function isSoftware(adapter: GpuAdapter): boolean {
-  return (
-    adapter.info?.isFallbackAdapter === true ||
-    adapter.isFallbackAdapter === true ||
-    SOFTWARE.test(nameOf(adapter))
-  );
-}
-
-/** Browsers leave blank what they do not tell. */
-function nameOf({ info }: GpuAdapter): string {
-  if (info === undefined) return 'unknown';
-  const words = [info.vendor, info.architecture, info.device, info.description];
-  return words.filter((word) => word !== '').join(' ') || 'unknown';
 }
 
 /** A device, and calls that do not outlive it. */
@@ -178,7 +163,7 @@ async function requestDevice(adapter: GpuAdapter, features: readonly string[]): 
   } catch (cause) {
     throw new BackendError(
       'ERR_INLAY_DEVICE_UNAVAILABLE',
-      `The GPU "${nameOf(adapter)}" gives no device: ${String(cause)}.`,
+      `The GPU "${nameOfAdapter(adapter)}" gives no device: ${String(cause)}.`,
       { cause, details: { provider: 'webgpu' } },
     );
   }

@@ -1,4 +1,5 @@
 /** Finds out what was served in place of the library's own files, after it failed to start with them. */
+import { toAbsolute } from '../core/absolute.ts';
 
 /** Where the library finds its WebAssembly files: a prefix, or one URL each. */
 export type WasmPaths = string | { readonly mjs?: string | URL; readonly wasm?: string | URL };
@@ -30,7 +31,7 @@ export function noteFetches<T>(work: () => Promise<T>): Fetched<T> {
   const original = globalThis.fetch;
   const urls: string[] = [];
   const noting: typeof fetch = (input, init) => {
-    urls.push(input instanceof Request ? input.url : toAbsolute(input));
+    urls.push(input instanceof Request ? input.url : toAbsolute(input, globalThis));
     return original(input, init);
   };
   // Reflect, because a runtime may have made it immutable; then nothing is noted.
@@ -79,16 +80,11 @@ function suspects(
 ): ReadonlySet<string> {
   const named = reason.match(/\b(?:[a-z][a-z+.-]*:\/\/|blob:|data:)[^\s'"<>]+/gi) ?? [];
   const { mjs, wasm } = typeof wasmPaths === 'object' ? wasmPaths : {};
-  const given = [mjs, wasm].filter((path) => path !== undefined).map((path) => toAbsolute(path));
+  const given = [mjs, wasm].filter((path) => path !== undefined).map((path) => toAbsolute(path, globalThis));
   const binaries = fetched.filter((url) => /\.wasm\b/.test(url));
   const all = [...named.map((url) => url.replace(/[.,;)\]]+$/, '')), ...given, ...binaries];
   // Files on disk are not fetched.
   return new Set(all.filter((url) => !url.startsWith('file:')));
-}
-
-function toAbsolute(path: string | URL): string {
-  const base = (globalThis as { location?: { href: string } }).location?.href;
-  return URL.canParse(String(path), base) ? new URL(path, base).href : String(path);
 }
 
 async function examine(url: string, reason: string): Promise<FileFault | undefined> {

@@ -92,7 +92,11 @@ export function onnxruntimeWebGpu(options: OnnxruntimeWebGpuOptions): Backend {
         };
         return wrapSession({ ...session, release }, { provider, slots, intraOpThreads: 1 });
       }),
-    close: () => sessions.close(),
+    close: async () => {
+      await sessions.close();
+      // A page has few devices to give, and one that nobody holds goes only with the garbage.
+      (await opening?.catch(() => undefined))?.device.destroy();
+    },
   };
 }
 

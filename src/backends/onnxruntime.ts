@@ -189,7 +189,9 @@ export function createError(cause: unknown, source: ModelSource, provider: strin
     );
   }
   const model =
-    source.path === undefined ? `The model of ${source.bytes.length} bytes` : `The model "${source.path}"`;
+    source.path === undefined
+      ? `The model ${source.url === undefined ? '' : `${source.url} `}of ${source.bytes.length} bytes`
+      : `The model "${source.path}"`;
   const sentence = CREATE_SENTENCES[code ?? 'ERR_INLAY_MODEL_UNSUPPORTED'];
   return new ModelError(code ?? 'ERR_INLAY_MODEL_UNSUPPORTED', `${model} ${sentence}: ${reason}.`, parts);
 }
@@ -222,7 +224,7 @@ function runError(cause: unknown, feeds: TensorMap): Error {
     return new BackendError(
       'ERR_INLAY_DEVICE_UNAVAILABLE',
       `The device was lost during the run: ${reason}.`,
-      parts,
+      { cause, details: { reason: 'lost' } },
     );
   }
   if (isTrap(cause)) return trapError(reason, 'in the run', parts);

@@ -44,7 +44,11 @@ export function runError(cause: unknown): Error {
 }
 
 function deviceError(reason: string, cause: unknown): BackendError {
-  return new BackendError('ERR_INLAY_DEVICE_UNAVAILABLE', `The device cannot go on: ${reason}.`, { cause });
+  const details = DEVICE_LOST.test(reason) ? { reason: 'lost' } : {};
+  return new BackendError('ERR_INLAY_DEVICE_UNAVAILABLE', `The device cannot go on: ${reason}.`, {
+    cause,
+    details,
+  });
 }
 
 /** A library's message on one line without its final stop. */

@@ -15,7 +15,9 @@ import { isZip, listZip, type ZipEntry } from './tfjs-zip.ts';
 export interface FileAccess {
   /** Reads a whole file. Absent where the runtime has no file system. */
   readonly readFile?: (path: string) => Promise<Uint8Array>;
-  readonly fetch: (url: string) => Promise<Response>;
+  readonly fetch: (url: string, init?: RequestInit) => Promise<Response>;
+  /** Largest weights of a model, in bytes. */
+  readonly maxBytes: number;
 }
 
 /** A model as the library takes it. */
@@ -29,24 +31,27 @@ export interface ModelFiles extends Pick<Manifest, 'kind' | 'artifacts'> {
 const MANIFEST_CAP_BYTES = 2 ** 26;
 const STRINGS_CAP_BYTES = 2 ** 28;
 
+/** Longest silence of a server, milliseconds. */
+const SILENCE_MS = 20_000;
+
 /** Reads one file of a model, of at most so many bytes. */
 type Reader = (path: string, capBytes: number) => Promise<Uint8Array>;
 
 /**
  * Reads a model: a ZIP archive of the folder with `model.json`, or `model.json` with its weights beside it.
  * @throws {@link ModelError} `ERR_INLAY_MODEL_NOT_FOUND` for a missing file, `_TRUNCATED` for missing weights,
- * `_UNSUPPORTED` for dtypes that the library does not have, `_INVALID` for everything else.
+ * `_UNSUPPORTED` for dtypes that the library does not have and weights that are larger than wanted, `_INVALID` for everything else.
  */
 export async function readModel(source: ModelSource, access: FileAccess): Promise<ModelFiles> {
   try {
     const bytes = source.path === undefined ? source.bytes : await readPath(access, source.path);
-    if (!isZip(bytes)) return await assemble(parseManifest(bytes), readerBeside(source, access));
+    if (!isZip(bytes)) return await assemble(parseManifest(bytes), readerBeside(source, access), access);
     const entries = listZip(bytes);
     const name = findManifest([...entries.keys()]);
     const folder = name.slice(0, name.lastIndexOf('/') + 1);
     const read = readerOf(entries, folder);
     const manifest = parseManifest(await read(name.slice(folder.length), MANIFEST_CAP_BYTES));
-    return await assemble(manifest, read);
+    return await assemble(manifest, read, access);
   } catch (cause) {
     if (isInlayError(cause)) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -62,18 +67,38 @@ export function nameOf(source: ModelSource): string {
     : `The model "${source.path}"`;
 }
 
-async function assemble({ kind, artifacts, groups }: Manifest, read: Reader): Promise<ModelFiles> {
+async function assemble(
+  { kind, artifacts, groups }: Manifest,
+  read: Reader,
+  { maxBytes }: FileAccess,
+): Promise<ModelFiles> {
+  const sizeBytes = groups.reduce((sum, group) => sum + group.sizeBytes, 0);
+  if (sizeBytes > maxBytes) {
+    throw new ModelError(
+      'ERR_INLAY_MODEL_UNSUPPORTED',
+      `The weights that model.json describes have ${sizeBytes} bytes, and ${maxBytes} are taken at most; raise maxBytes, or use a smaller model.`,
+      { details: { sizeBytes, maxBytes } },
+    );
+  }
   const weightData: ArrayBuffer[] = [];
-  for (const group of groups) weightData.push(...(await readGroup(group, read)));
+  // Strings are not among what the manifest tells.
+  let spareBytes = maxBytes - sizeBytes;
+  for (const group of groups) {
+    const files = await readGroup(group, read, group.sizeBytes + spareBytes);
+    const length = files.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    spareBytes -= length - group.sizeBytes;
+    weightData.push(...files);
+  }
   return { kind, artifacts, weightSpecs: groups.flatMap(({ weights }) => weights), weightData };
 }
 
 async function readGroup(
   { paths, weights, sizeBytes, hasStrings }: WeightGroup,
   read: Reader,
+  capBytes: number,
 ): Promise<ArrayBuffer[]> {
   const files: Uint8Array<ArrayBuffer>[] = [];
-  let left = hasStrings ? Math.max(sizeBytes, STRINGS_CAP_BYTES) : sizeBytes;
+  let left = hasStrings ? Math.min(Math.max(sizeBytes, STRINGS_CAP_BYTES), capBytes) : sizeBytes;
   let length = 0;
   for (const path of paths) {
     const file = ownMemory(await read(path, left));
@@ -144,20 +169,42 @@ async function fetchFile(
   path: string,
   capBytes: number,
 ): Promise<Uint8Array> {
-  const response = await fetch(url).catch((cause: unknown) => {
-    throw missing(path, `${url} cannot be read`, cause);
-  });
-  if (!response.ok) throw missing(path, `${url} is answered with status ${response.status}`);
+  const controller = new AbortController();
+  /** Waits for one step, also where `fetch` does not heed its signal. */
+  const guarded = async <Result>(step: Promise<Result>): Promise<Result> => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const silence = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(new Error(`no answer within ${SILENCE_MS} ms`));
+      }, SILENCE_MS);
+    });
+    try {
+      return await Promise.race([step, silence]);
+    } catch (cause) {
+      controller.abort();
+      const reason = cause instanceof Error ? ` (${cause.message})` : '';
+      throw missing(path, `${url} cannot be read${reason}`, cause);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  const response = await guarded(fetch(url, { signal: controller.signal }));
+  if (!response.ok) {
+    controller.abort();
+    throw missing(path, `${url} is answered with status ${response.status}`);
+  }
   const reader = response.body?.getReader();
   const parts: Uint8Array[] = [];
   let length = 0;
   for (;;) {
-    const next = await reader?.read();
+    const next = reader && (await guarded(reader.read()));
     if (next === undefined || next.done) return concatBytes(parts);
     parts.push(next.value);
     length += next.value.length;
     if (length <= capBytes) continue;
-    await reader?.cancel();
+    // Whether it ends in order is nothing to wait for.
+    reader?.cancel().catch(() => {});
+    controller.abort();
     throw tooLarge(path, capBytes);
   }
 }

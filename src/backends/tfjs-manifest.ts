@@ -64,6 +64,8 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   const isGraph = json['format'] === 'graph-model' || (json['format'] === undefined && Array.isArray(nodes));
   if (isGraph) assertGraph(nodes, topology['versions']);
   const groups = toList(json['weightsManifest'], 'weightsManifest is no list').map((group) => toGroup(group));
+  const paths = groups.flatMap((group) => group.paths);
+  if (new Set(paths).size !== paths.length) throw new RangeError('weightsManifest names a file twice');
   const names = groups.flatMap(({ weights }) => weights.map(({ name }) => name));
   if (new Set(names).size !== names.length) throw new RangeError('weightsManifest names a weight twice');
   const artifacts = Object.fromEntries(

@@ -1,14 +1,12 @@
 /** Looks at a GPU before TensorFlow.js does, which takes every one that it gets. */
 
+import { isSoftwareAdapter, isSoftwareName, type AdapterLike } from '../core/software-gpu.ts';
+
 /** The part of the WebGPU API that is used. */
 interface Gpu {
-  requestAdapter(): Promise<{
-    readonly isFallbackAdapter?: boolean;
-    readonly info?: { readonly isFallbackAdapter?: boolean; readonly architecture?: string };
-  } | null>;
+  requestAdapter(): Promise<AdapterLike | null>;
 }
 
-const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 const IN_SOFTWARE = 'computes in software; allow it with allowSoftwareAdapter';
 
 /**
@@ -25,12 +23,9 @@ async function refuseWebGpu(allowSoftwareAdapter: boolean): Promise<string | und
   if (gpu === undefined) return 'there is no WebGPU here';
   const adapter = await gpu.requestAdapter().catch(() => null);
   if (adapter === null) return 'there is no WebGPU adapter';
-  const { info } = adapter;
-  const isSoftware =
-    adapter.isFallbackAdapter === true ||
-    info?.isFallbackAdapter === true ||
-    SOFTWARE.test(info?.architecture ?? '');
-  return isSoftware && !allowSoftwareAdapter ? `the WebGPU adapter ${IN_SOFTWARE}` : undefined;
+  return isSoftwareAdapter(adapter) && !allowSoftwareAdapter
+    ? `the WebGPU adapter ${IN_SOFTWARE}`
+    : undefined;
 }
 
 function refuseSoftwareWebGl(): string | undefined {
@@ -40,5 +35,5 @@ function refuseSoftwareWebGl(): string | undefined {
   const details = context.getExtension('WEBGL_debug_renderer_info');
   const renderer = String(context.getParameter(details?.UNMASKED_RENDERER_WEBGL ?? context.RENDERER));
   context.getExtension('WEBGL_lose_context')?.loseContext();
-  return SOFTWARE.test(renderer) ? `WebGL ${IN_SOFTWARE}` : undefined;
+  return isSoftwareName(renderer) ? `WebGL ${IN_SOFTWARE}` : undefined;
 }

@@ -37,7 +37,9 @@ export interface TfjsOptions {
   /** Reads models that are given by path. Default in Node: its file system; elsewhere there is none. */
   readonly readFile?: (path: string) => Promise<Uint8Array>;
   /** Gets the weights of a `model.json` that came from a URL. Default: the global `fetch`. */
-  readonly fetch?: (url: string) => Promise<Response>;
+  readonly fetch?: (url: string, init?: RequestInit) => Promise<Response>;
+  /** Largest weights of a model, in bytes; nothing of larger ones is read or unpacked. Default 2 GiB. */
+  readonly maxBytes?: number;
 }
 
 const NAME = '@tensorflow/tfjs';
@@ -67,12 +69,14 @@ interface Library {
  * run on that model's backend, and tensors that it then makes outside of `tf.tidy` are lost if that fails. The
  * memory of a TensorFlow.js backend is given back when the thread ends.
  *
- * @throws `RangeError` if `providers` has another name.
+ * @throws `RangeError` if `providers` has another name, or `maxBytes` is no number of bytes.
  * @example
  * const backend = tfjs({ tf: () => import('@tensorflow/tfjs') });
  */
 export function tfjs(options: TfjsOptions): Backend {
-  const { allowSoftwareAdapter = false, setup, wasmPaths } = options;
+  const { allowSoftwareAdapter = false, maxBytes = 2 ** 31, setup, wasmPaths } = options;
+  if (!Number.isSafeInteger(maxBytes) || maxBytes < 1)
+    throw new RangeError(`maxBytes is a number of bytes, got ${String(maxBytes)}.`);
   for (const name of options.providers ?? []) {
     if (DEVICES.has(name)) continue;
     throw new RangeError(`providers are of ${[...DEVICES.keys()].join(', ')}, got ${JSON.stringify(name)}.`);
@@ -82,7 +86,8 @@ export function tfjs(options: TfjsOptions): Backend {
   const loadWebGpu = options.webgpu && createTfLoader(options.webgpu, '@tensorflow/tfjs-backend-webgpu');
   const access: FileAccess = {
     ...(options.readFile && { readFile: options.readFile }),
-    fetch: options.fetch ?? ((url) => fetch(url)),
+    fetch: options.fetch ?? ((url, init) => fetch(url, init)),
+    maxBytes,
   };
   const slots = callingThread();
   const sessions = createSessionSet(NAME);

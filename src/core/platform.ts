@@ -1,5 +1,14 @@
 import type { Hasher } from './hash.ts';
 
+/** A request, as {@link Platform.fetch} takes it. */
+export interface FetchInit extends RequestInit {
+  /**
+   * Called when a piece of the body has come, with the bytes so far, by a `fetch` that resolves only when all of them
+   * are there: without it, a request counts as silent until then, and nobody can stop one that sends too much.
+   */
+  readonly onActivity?: (loadedBytes: number) => void;
+}
+
 /** Everything that Inlay needs from where it runs. Entry points pass one in; tests pass a fake clock. */
 export interface Platform {
   /** Name of the runtime, for `info()`: `node`, `browser`, … */
@@ -40,8 +49,8 @@ export interface Platform {
    * @returns unsubscribes.
    */
   readonly onActive?: (listener: () => void) => () => void;
-  /** The Fetch API. */
-  readonly fetch: (url: string, init?: RequestInit) => Promise<Response>;
+  /** The Fetch API; see {@link FetchInit.onActivity} for one without streams. */
+  readonly fetch: (url: string, init?: FetchInit) => Promise<Response>;
   /** Opens a model that the host names by path or URL. Absent where the runtime has no file system. */
   readonly files?: FileAccess;
 }

@@ -15,7 +15,8 @@ import { exampleFeeds } from './example-feeds.ts';
  * Which devices may run a model.
  * - `auto`: the CPU, unless a GPU that is really there gives the same answers faster.
  * - `cpu`, `gpu`: only those.
- * - a list: execution providers by name, in order; the first that works is taken.
+ * - a list: execution providers by name (`webgpu`, `wasm`, `cuda`), `cpu` or `gpu`, in order; the first that works is
+ *   taken.
  */
 export type DevicePreference = 'auto' | 'cpu' | 'gpu' | readonly string[];
 
@@ -38,6 +39,8 @@ export interface OpenedSession {
   readonly session: Session;
   readonly backend: string;
   readonly attempts: readonly Attempt[];
+  /** Whether a candidate was refused for a reason that may pass, rather than for what the model is. */
+  readonly isProvisional: boolean;
 }
 
 /** Why a provider of a backend is not to be tried, in words; `undefined` if it may be. */
@@ -120,10 +123,7 @@ export async function openSession(
     listed.set(backend, found);
     return found;
   };
-  const first = async (
-    fits: (provider: ExecutionProvider) => boolean,
-    warm: boolean,
-  ): Promise<Opened | undefined> => {
+  const first = async (fits: Fits, warm: boolean): Promise<Opened | undefined> => {
     for (const backend of backends) {
       for (const candidate of await candidatesOf(backend)) {
         const opened = fits(candidate.provider) ? await create(candidate, warm) : undefined;
@@ -143,23 +143,29 @@ export async function openSession(
   };
 
   let chosen: Opened | undefined;
-  if (device === 'cpu') chosen = await first((provider) => provider.device === 'cpu', false);
-  else if (device === 'gpu') chosen = await first((provider) => provider.device !== 'cpu', true);
+  if (device === 'cpu') chosen = await first(KINDS['cpu'] as Fits, false);
+  else if (device === 'gpu') chosen = await first(KINDS['gpu'] as Fits, true);
   else if (device === 'auto') {
     for (const backend of backends) chosen ??= await fastest(backend);
   } else {
     for (const name of device) {
       if (chosen !== undefined) break;
-      chosen = await first((provider) => provider.name === name, true);
-      const offered = [...listed.values()].flat().some(({ provider }) => provider.name === name);
-      if (!offered) refuse('any', name, unavailable('no installed backend offers it'));
+      const offers = (fits: Fits): boolean =>
+        [...listed.values()].flat().some(({ provider }) => fits(provider));
+      const isNamed: Fits = (provider) => provider.name === name;
+      chosen = await first(isNamed, true);
+      // A library may have a provider of that name; elsewhere the word stands for all of its kind.
+      const kind = KINDS[name];
+      const isKind: Fits = (provider) => kind?.(provider) ?? false;
+      if (!offers(isNamed)) chosen = await first(isKind, true);
+      if (!offers(isNamed) && !offers(isKind)) refuse('any', name, notOffered([...listed.values()].flat()));
     }
   }
   if (chosen === undefined) throw noneWorks(device, attempts, failures);
 
   const { session, backend, createMs } = chosen;
   attempts.push({ backend, provider: session.provider, outcome: 'chosen', createMs });
-  return { session, backend, attempts };
+  return { session, backend, attempts, isProvisional: failures.some(({ error }) => mayPass(error)) };
 }
 
 /** What made a candidate fail, or a whole backend where no provider is named. */
@@ -192,9 +198,20 @@ function isFinal(error: unknown): boolean {
   return error instanceof ModelError && error.code !== 'ERR_INLAY_MODEL_UNSUPPORTED';
 }
 
+/** A model that a candidate cannot run is so at the next start as well; a device or a network may be back. */
+function mayPass(error: unknown): boolean {
+  return !(error instanceof ModelError || hasCode(error, 'ERR_INLAY_RUN_FAILED'));
+}
+
 /** Whether a provider computes on the CPU, by the names that inference libraries give it. */
 export function isCpu(provider: string): boolean {
   return provider === 'cpu' || provider === 'wasm' || provider === 'tensorflow';
+}
+
+/** What may take over from a GPU, where the host allows both; else nothing. */
+export function cpuBehind(device: DevicePreference): 'cpu' | readonly string[] {
+  if (typeof device !== 'string') return device.filter(isCpu);
+  return device === 'auto' ? 'cpu' : [];
 }
 
 /**
@@ -269,6 +286,19 @@ async function timeRuns(
 
 function unavailable(reason: string): BackendError {
   return new BackendError('ERR_INLAY_DEVICE_UNAVAILABLE', reason);
+}
+
+type Fits = (provider: ExecutionProvider) => boolean;
+
+/** Words of {@link DevicePreference} that stand for several providers. */
+const KINDS: Readonly<Record<string, Fits>> = {
+  cpu: ({ device }) => device === 'cpu',
+  gpu: ({ device }) => device !== 'cpu',
+};
+
+function notOffered(offered: readonly Candidate[]): BackendError {
+  const names = [...new Set(offered.map(({ provider }) => provider.name))].join(', ');
+  return unavailable(`no installed backend offers it; there is ${names || 'nothing'}`);
 }
 
 function noneWorks(

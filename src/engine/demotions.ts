@@ -1,5 +1,6 @@
 /** Execution providers that broke down too often on this device: not to be tried again for a while. */
 import { fromUtf8, toUtf8 } from '../core/bytes.ts';
+import { isInlayError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
@@ -11,7 +12,8 @@ export interface Demotions {
   /** Why a provider is not to be tried, in words; `undefined` if it may be. */
   refusal(backend: string, provider: string): string | undefined;
   /**
-   * Counts a breakdown of a provider.
+   * Counts a breakdown of a provider. Those that are the device's fault demote it; others, such as a library that cannot
+   * be loaded while the network is away, only send the session that asks elsewhere.
    * @returns the reason if this was one too many, or if it has been demoted before.
    */
   count(backend: string, provider: string, error: Error): string | undefined;
@@ -71,23 +73,36 @@ export function createDemotions(parts: {
         .catch(() => {})),
     refusal,
     count: (backend, provider, error) => {
+      const isItsFault = isFaultOfDevice(error);
       const key = keyOf(backend, provider);
+      const counted = isItsFault ? key : `${key} otherwise`;
       const known = refusal(backend, provider);
       if (known !== undefined) return known;
       const now = platform.now();
-      const recent = (breakdowns.get(key) ?? []).filter((at) => now - at < WITHIN_MS);
+      const recent = (breakdowns.get(counted) ?? []).filter((at) => now - at < WITHIN_MS);
       if (now - (recent.at(-1) ?? -Infinity) >= SAME_MS) recent.push(now);
-      breakdowns.set(key, recent);
+      breakdowns.set(counted, recent);
       if (recent.length < TOO_MANY) return undefined;
       const reason = `it broke down ${TOO_MANY} times in ten minutes, lastly: ${error.message}`;
+      breakdowns.delete(counted);
+      if (!isItsFault) return reason;
       const demotion = { reason, until: now + REST_MS };
       demoted.set(key, demotion);
-      breakdowns.delete(key);
       write(key, demotion);
       logger.warn({ backend, provider, err: error }, 'An execution provider is left alone for a week.');
       return reason;
     },
   };
+}
+
+/** Whether the device was lost, or what ran on it died or hung; not that it could not be opened again, or was ended. */
+function isFaultOfDevice(error: Error): boolean {
+  if (!isInlayError(error)) return false;
+  const { reason, losses } = error.details;
+  if (error.code === 'ERR_INLAY_DEVICE_UNAVAILABLE') return reason !== undefined;
+  return (
+    error.code === 'ERR_INLAY_WORKER_LOST' && losses === undefined && (reason === 'exit' || reason === 'hung')
+  );
 }
 
 /** Reads the record. Whatever does not look right is forgotten. */

@@ -71,7 +71,11 @@ export async function followReleases(
   };
 
   const start = async (): Promise<ManagedModel> => {
-    const committed = await sync.committed(name);
+    // Where records cannot be read now, what came with the app answers all the same.
+    const committed = await sync.committed(name).catch((error: unknown) => {
+      if (openEmbedded === undefined || isClosed(error)) throw error;
+      return undefined;
+    });
     if (committed !== undefined) {
       // A committed release that no longer opens must not keep a good one from arriving.
       await move(committed).catch(() => {});
@@ -79,10 +83,11 @@ export async function followReleases(
     }
     if (managed !== undefined) return managed;
     let failure: unknown;
+    let embeddedFailure: unknown;
     try {
       if (openEmbedded !== undefined) return (managed = await manage(await openEmbedded()));
     } catch (error) {
-      failure = error;
+      embeddedFailure = error;
     }
     try {
       await sync.check();
@@ -92,7 +97,7 @@ export async function followReleases(
     }
     // A model that runs but could not be remembered serves; the next check tries to remember it again.
     if (managed !== undefined) return managed;
-    throw isClosed(failure) ? failure : unavailable(name, failure);
+    throw isClosed(failure) ? failure : unavailable(name, failure, embeddedFailure);
   };
 
   const updateWhileTold = async (): Promise<void> => {
@@ -131,10 +136,15 @@ function isClosed(error: unknown): boolean {
   return isInlayError(error) && error.code === 'ERR_INLAY_CLOSED';
 }
 
-function unavailable(name: string, cause: unknown): ModelError {
+function unavailable(name: string, cause: unknown, embedded: unknown): ModelError {
   const why =
     cause instanceof Error ? cause.message : 'no plan of this channel offers this device a version of it.';
-  return new ModelError('ERR_INLAY_MODEL_UNAVAILABLE', `Model "${name}" cannot be loaded yet: ${why}`, {
-    cause,
-  });
+  const also =
+    embedded instanceof Error ? ` The version that came with the app does not open: ${embedded.message}` : '';
+  return new ModelError(
+    'ERR_INLAY_MODEL_UNAVAILABLE',
+    `Model "${name}" cannot be loaded yet: ${why}${also}`,
+    // Where nothing is wrong with the network, the file of the app is what can be mended.
+    { cause: cause ?? embedded },
+  );
 }

@@ -11,7 +11,7 @@ import type * as Remote from '../update/remote.ts';
 import type { Release, Sync, SyncInfo } from '../update/sync.ts';
 import type { DevicePreference } from './candidates.ts';
 import type { ManagedModel, Model, ModelParts, RunOptions } from './model.ts';
-import { shield, type ProgressListener } from './progress.ts';
+import { createLoadListener, type ProgressListener } from './progress.ts';
 import type * as Pipelines from './pipeline.ts';
 import type { PipelineDefinition, PipelineInputs, PipelineOutputs } from './pipeline-definition.ts';
 import type { SchedulingOptions } from './scheduling-options.ts';
@@ -75,7 +75,7 @@ export interface NamedReference {
   readonly name: string;
   /**
    * The version that came with the app: it answers from the first start on, also offline, until a release has come in.
-   * Without it, the first load waits for one.
+   * Without it, the first load waits for one; without a sync server, it is all there is.
    */
   readonly embedded?: FileReference;
 }
@@ -234,26 +234,26 @@ export function assembleInlay(parts: InlayParts): Inlay {
     assertReference(reference);
     const { signal, onProgress } = options;
     assertNotAborted(signal);
-    const shielded: LoadOptions =
-      onProgress === undefined
-        ? options
-        : {
-            ...options,
-            onProgress: shield(onProgress, (error) => {
-              parts.logger?.warn({ err: error }, 'A listener for progress failed.');
-            }),
-          };
+    const listener =
+      onProgress &&
+      createLoadListener(onProgress, (error) => {
+        parts.logger?.warn({ err: error }, 'A listener for progress failed.');
+      });
+    const told: LoadOptions = listener === undefined ? options : { ...options, onProgress: listener.tell };
     const loading =
       typeof reference === 'object' && 'name' in reference
-        ? loadByName(reference, shielded)
-        : loadFrom(reference, shielded);
+        ? loadByName(reference, told)
+        : loadFrom(reference, told);
     const opened = loading.catch((error: unknown) => {
       // What fails while everything is being closed fails because of that.
       throw closing === undefined ? error : closedError('This Inlay');
     });
     loads.add(opened);
-    const forget = (): unknown => loads.delete(opened);
-    opened.then(forget, forget);
+    const settle = (): void => {
+      loads.delete(opened);
+      listener?.end();
+    };
+    opened.then(settle, settle);
     return signal === undefined
       ? opened
       : orAbort(opened, signal, (model) => void model.close().catch(() => {}));
@@ -263,19 +263,30 @@ export function assembleInlay(parts: InlayParts): Inlay {
     reference: FileReference | VariantsReference,
     options: LoadOptions,
   ): Promise<Model> => {
-    const { open, openVariants, partsOf } = await start();
+    if (isFile(reference)) return openAs(undefined, reference, options);
+    const { openVariants, partsOf } = await start();
     const modelParts = partsOf(undefined, options);
-    const serving = isFile(reference)
-      ? await open(await find(reference, options), modelParts, options)
-      : await openVariants(reference, (file) => find(file), modelParts, options);
+    const serving = await openVariants(reference, (file) => find(file), modelParts, options);
+    return (await manage(modelParts, serving)).model;
+  };
+
+  const openAs = async (
+    name: string | undefined,
+    file: FileReference,
+    options: LoadOptions,
+  ): Promise<Model> => {
+    const { open, partsOf } = await start();
+    const modelParts = partsOf(name, options);
+    const serving = await open(await find(file, options), modelParts, options);
     return (await manage(modelParts, serving)).model;
   };
 
   const loadByName = async ({ name, embedded }: NamedReference, options: LoadOptions): Promise<Model> => {
     if (parts.sync === undefined) {
+      if (embedded !== undefined) return openAs(name, embedded, options);
       throw new ModelError(
         'ERR_INLAY_MODEL_UNAVAILABLE',
-        `Model "${name}" cannot be loaded by name: createInlay was given no sync server.`,
+        `Model "${name}" cannot be loaded by name: createInlay was given no sync server; it takes one as sync: { url, root }.`,
       );
     }
     const { open, partsOf } = await start();
@@ -357,14 +368,18 @@ function assertReference(reference: unknown): asserts reference is ModelReferenc
     const files = typeof variants === 'object' && variants !== null ? Object.values(variants) : [];
     if (files.length > 0 && files.every((file) => isFile(file))) return;
   }
+  // A Blob, a File, a Response.
+  const isReadable = typeof (reference as { arrayBuffer?: unknown } | null)?.arrayBuffer === 'function';
   throw new TypeError(
-    `A model is a path, a URL, bytes, { name, embedded? } or { variants: { fp32: path, … } }, got ${nameOf(reference)}.`,
+    `A model is a path, a URL, bytes, { name, embedded? } or { variants: { fp32: path, … } }, got ${
+      reference === '' ? 'an empty text' : nameOf(reference)
+    }${isReadable ? '; pass the bytes that its arrayBuffer() gives' : ''}.`,
   );
 }
 
 function isFile(reference: unknown): reference is FileReference {
   return (
-    typeof reference === 'string' ||
+    (typeof reference === 'string' && reference !== '') ||
     reference instanceof URL ||
     reference instanceof ArrayBuffer ||
     reference instanceof Uint8Array

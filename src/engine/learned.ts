@@ -30,6 +30,8 @@ export interface Learned extends Reasons {
   readonly provider: string;
   readonly placement: Placement;
   readonly intraOpThreads: number;
+  /** That others could not be tried for a reason that may pass: the next start tries them again. */
+  readonly isProvisional?: boolean;
   readonly unbatchable?: string;
   readonly lanes: LanesRecord;
 }
@@ -53,7 +55,7 @@ export interface NotebookOptions {
   readonly tolerance?: unknown;
 }
 
-const FORMAT = 2;
+const FORMAT = 3;
 
 /** Opens the page of a model. */
 export async function createNotebook(
@@ -95,7 +97,12 @@ function parseLearned(text: Uint8Array): Learned | undefined {
     const { backend, provider, placementReason = '', threadsReason = '', unbatchable = '' } = page;
     const texts: readonly unknown[] = [backend, provider, placementReason, threadsReason, unbatchable];
     const areTexts = texts.every((each) => typeof each === 'string');
-    const isWhole = format === FORMAT && isPlaced && isCount(page.intraOpThreads) && areTexts;
+    const isWhole =
+      format === FORMAT &&
+      typeof (page.isProvisional ?? false) === 'boolean' &&
+      isPlaced &&
+      isCount(page.intraOpThreads) &&
+      areTexts;
     return isWhole && areLanes(page.lanes) ? page : undefined;
   } catch {
     return undefined;

@@ -10,13 +10,31 @@ export interface LoadProgress {
 /** Hears how far a model has been loaded. */
 export type ProgressListener = (progress: LoadProgress) => void;
 
-/** Shields a load from a listener of the host that throws. */
-export function shield(listener: ProgressListener, onError: (error: unknown) => void): ProgressListener {
-  return (progress) => {
-    try {
-      listener(progress);
-    } catch (error) {
-      onError(error);
-    }
+/** A listener of the host, as one load uses it. */
+export interface LoadListener {
+  /** Passes progress on; what the host throws stays with the host. */
+  readonly tell: ProgressListener;
+  /** The load is over; what is opened later, such as an update, is none of its business. */
+  end(): void;
+}
+
+/** Wraps a listener of the host for one load. */
+export function createLoadListener(
+  listener: ProgressListener,
+  onError: (error: unknown) => void,
+): LoadListener {
+  let isOver = false;
+  return {
+    tell: (progress) => {
+      if (isOver) return;
+      try {
+        listener(progress);
+      } catch (error) {
+        onError(error);
+      }
+    },
+    end: () => {
+      isOver = true;
+    },
   };
 }

@@ -19,6 +19,7 @@ import type { QueueInfo } from '../schedule/queue-options.ts';
 import type { Queue, Scheduler } from '../schedule/scheduler.ts';
 import { calibrate, tryBatching } from './batching.ts';
 import {
+  cpuBehind,
   isCpu,
   openSession,
   warmUp,
@@ -43,7 +44,10 @@ export interface Serving {
   readonly signature: Signature;
   /** Runs feeds that are complete and fit; see {@link Queue.run}. */
   run(feeds: TensorMap, call: CallOptions, onSettled: () => void): Promise<TensorMap>;
-  /** Tells when it goes on with another execution provider, because the one that was chosen broke down too often. */
+  /**
+   * Tells when it goes on with another execution provider, because the one that was chosen broke down too often; also
+   * if that was before anybody asked.
+   */
   onDegraded(listener: (degraded: Degraded) => void): void;
   /** Whether it has to stay in memory. */
   pin(isPinned: boolean): void;
@@ -131,18 +135,19 @@ export async function openServing(
     const session = { ...placed.session, grow: () => (memory.fits(fileBytes) ? grow() : undefined) };
     return { ...placed, session };
   };
-  let tellDegraded: (degraded: Degraded) => void = () => {};
+  let tellDegraded: ((degraded: Degraded) => void) | undefined;
+  let untold: Degraded | undefined;
   /** What is learned in an emergency does not hold for the next start. */
   let isMoved = false;
   /** A GPU may be lost at any moment; the CPU stays. */
   const withCpuBehind = (placed: Placed): Placed => {
-    const { device } = options;
-    const behind = typeof device === 'string' ? (device === 'auto' ? 'cpu' : []) : device.filter(isCpu);
+    const behind = cpuBehind(options.device);
     if (isCpu(placed.session.provider) || behind.length === 0) return placed;
     const { backend } = placed;
     let next: OpenedSession;
     const session = withStandIn(placed.session, {
       count: (provider, error) => parts.demotions.count(backend, provider, error),
+      nowMs: platform.monotonicMs,
       open: async () => {
         next = await openSession(platform, parts.backends, source, behind);
         return next.session;
@@ -151,20 +156,23 @@ export async function openServing(
         const gone = opened.attempts.map((attempt): Attempt =>
           attempt.outcome === 'chosen' ? { ...attempt, outcome: 'refused', reason } : attempt,
         );
-        opened = { session, backend: next.backend, attempts: [...gone, ...next.attempts] };
+        opened = { ...next, session, attempts: [...gone, ...next.attempts] };
         isMoved = true;
-        tellDegraded({ from, to: to.provider, reason });
+        const degraded = { from, to: to.provider, reason };
+        if (tellDegraded === undefined) untold = degraded;
+        else tellDegraded(degraded);
       },
     });
     return { ...placed, session };
   };
-  const openPlaced = async (): Promise<Placed> =>
-    withCpuBehind(withinBudget(await openAtBest(parts, source, options, learned)));
+  const openPlaced = async (again?: 'again'): Promise<Placed> =>
+    withCpuBehind(withinBudget(await openAtBest(parts, source, options, learned, again)));
   const tell = (phase: 'open' | 'warm-up'): void => {
     options.onProgress?.({ phase, loadedBytes: fileBytes, totalBytes: fileBytes });
   };
   tell('open');
   let opened = await openPlaced();
+  if (learned !== undefined && !isLearnedOn(learned, opened)) learned = undefined;
   const { signature } = opened.session;
   let queue: Queue | undefined = openQueue(parts, opened, options, learned);
   let reopening: Promise<Queue> | undefined;
@@ -212,7 +220,7 @@ export async function openServing(
   };
   const bringBack = async (): Promise<Queue> => {
     try {
-      opened = await openPlaced();
+      opened = await openPlaced('again');
       queue = openQueue(parts, opened, options, learned);
       memory.grown(entry);
       return queue;
@@ -285,6 +293,8 @@ export async function openServing(
     },
     onDegraded: (listener) => {
       tellDegraded = listener;
+      if (untold !== undefined) listener(untold);
+      untold = undefined;
     },
     pin: (isPinned) => {
       entry.isPinned = isPinned;
@@ -327,31 +337,46 @@ interface Placed extends Reasons {
   readonly session: Session;
   readonly backend: string;
   readonly attempts: readonly Attempt[];
+  readonly isProvisional: boolean;
 }
 
 /** Opens a session on the best candidate, in the best place, with the best number of threads. */
 async function openAtBest(
-  { platform, backends, demotions }: ServingParts,
+  parts: ServingParts,
   source: ModelSource,
-  { device, placement, intraOpThreads = 1 }: ServingOptions,
+  options: ServingOptions,
   learned: Learned | undefined,
+  again?: 'again',
 ): Promise<Placed> {
+  const { platform, backends, demotions } = parts;
+  const { device, placement, intraOpThreads = 1 } = options;
   const at = placement === 'auto' ? learned?.placement : placement;
   const candidates = at === undefined ? backends : backends.map((backend) => placedAt(backend, at));
   const threads = intraOpThreads === 'auto' ? (learned?.intraOpThreads ?? 1) : intraOpThreads;
   await demotions.read();
+  // Where the host allows nothing else, it would rather have a device that breaks down than none.
+  const refusal = cpuBehind(device).length > 0 ? demotions.refusal : undefined;
   const open = (on: DevicePreference, from = candidates, count = threads): Promise<OpenedSession> =>
-    openSession(platform, from, source, on, { intraOpThreads: count }, demotions.refusal);
+    openSession(platform, from, source, on, { intraOpThreads: count }, refusal);
 
+  const anew = (): Promise<Placed> => openAtBest(parts, source, options, undefined);
+  if (learned !== undefined && refusal?.(learned.backend, learned.provider) !== undefined) return anew();
   let opened: Placed | undefined;
-  if (device === 'auto' && learned !== undefined) {
+  // What could not be tried at the last start is tried at this one, not each time that memory was needed.
+  if (device === 'auto' && learned !== undefined && (again || !learned.isProvisional)) {
     const before = candidates.filter(({ name }) => name === learned.backend);
-    opened = await open([learned.provider], before).then(
-      (found) => ({ ...found, attempts: found.attempts.map((attempt) => ({ ...attempt, reason: BEFORE })) }),
-      () => undefined,
-    );
+    const { isProvisional = false } = learned;
+    const found = await open([learned.provider], before).catch(() => undefined);
+    if (found === undefined) return anew();
+    const attempts = found.attempts.map((attempt) => ({ ...attempt, reason: BEFORE }));
+    opened = { ...found, attempts, isProvisional };
   }
   opened ??= await open(device);
+  if (learned !== undefined && !isLearnedOn(learned, opened)) {
+    // Place and threads were chosen for another provider.
+    await opened.session.release().catch(() => {});
+    return anew();
+  }
   const { backend, session } = opened;
   if (at === undefined) {
     const inline = backends.find(({ name }) => name === backend)?.elsewhere?.inline;
@@ -396,6 +421,10 @@ function openQueue(
   });
 }
 
+function isLearnedOn({ backend, provider }: Learned, opened: Placed): boolean {
+  return opened.backend === backend && opened.session.provider === provider;
+}
+
 function learn(placed: Placed, queue: Queue): Learned {
   const { provider, placement, intraOpThreads = 1 } = placed.session;
   const { unbatchable } = queue.info();
@@ -404,6 +433,7 @@ function learn(placed: Placed, queue: Queue): Learned {
     provider,
     placement,
     intraOpThreads,
+    ...(placed.isProvisional && { isProvisional: true }),
     ...reasonsOf(placed),
     ...(unbatchable !== undefined && { unbatchable }),
     lanes: queue.learned(),

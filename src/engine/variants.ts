@@ -170,7 +170,7 @@ function serve(shared: Shared, choice: Choice, page: Page | undefined): VariantS
   let active = choice.opened;
   let { attempts } = choice;
   let isPinned = false;
-  let tellDegraded: (degraded: Degraded) => void = () => {};
+  let tellDegraded: ((degraded: Degraded) => void) | undefined;
   let failures = 0;
   let replacing: Promise<void> | undefined;
   let closed: Promise<void> | undefined;
@@ -209,7 +209,7 @@ function serve(shared: Shared, choice: Choice, page: Page | undefined): VariantS
     );
     const old = active;
     active = next;
-    active.serving.onDegraded(tellDegraded);
+    if (tellDegraded !== undefined) active.serving.onDegraded(tellDegraded);
     next.enter(isPinned);
     retire(old);
   };

@@ -21,7 +21,10 @@ export type ObsoleteCalls = 'finish' | 'abort';
 export interface Runner<M extends ModelTypes> {
   state(): RunState<M>;
   subscribe(listener: () => void): () => void;
-  /** Runs with this model until the returned function is called, which gives up the call under way. */
+  /**
+   * Runs with this model until the returned function is called, which gives up the call under way and the feeds that wait
+   * for it.
+   */
   attach(model: Model<M> | undefined): () => void;
   run(feeds: M['feeds'], options: RunCallOptions | undefined, obsolete: ObsoleteCalls): void;
 }
@@ -31,6 +34,7 @@ export function createRunner<M extends ModelTypes>(): Runner<M> {
   const listeners = new Set<() => void>();
   let state: RunState<M> = { outputs: undefined, error: undefined, isRunning: false };
   let model: Model<M> | undefined;
+  let answered: Model<M> | undefined;
   let call: AbortController | undefined;
   let waiting: { readonly feeds: M['feeds']; readonly options: RunCallOptions | undefined } | undefined;
 
@@ -72,10 +76,17 @@ export function createRunner<M extends ModelTypes>(): Runner<M> {
     },
     attach: (given) => {
       model = given;
+      // What another model has answered is no answer of this one.
+      if (given !== undefined && answered !== undefined && given !== answered) {
+        show({ outputs: undefined, error: undefined, isRunning: false });
+      }
+      answered = given ?? answered;
       next();
       return () => {
         model = undefined;
         giveUp();
+        // Feeds that came before there was a model wait for the first one; others are meant for the one that goes.
+        if (given !== undefined) waiting = undefined;
         if (state.isRunning) show({ ...state, isRunning: false });
       };
     },

@@ -24,8 +24,8 @@ export interface RunResult<M extends ModelTypes = ModelTypes> extends RunState<M
 
 /**
  * Runs a model on input that changes all the time: a camera, a slider, what somebody types. There is one call at a time,
- * the newest feeds wait for it, and older ones are dropped. When the component goes or gets another model, the call under way is
- * given up.
+ * the newest feeds wait for it, and older ones are dropped. When the component goes or gets another model, the call under way
+ * and the feeds that wait for it are given up.
  * @param model may be `undefined` while it is loading; the newest feeds wait for it.
  * @example
  * import { useModel, useRun } from 'inlay/react';

@@ -17,10 +17,12 @@ export interface FallbackOptions {
 }
 
 /**
- * Goes on in memory when a store on disk cannot be used: its folder is read-only, belongs to somebody else or cannot be
- * made; the browser refuses to keep anything. What can be read there is still read.
+ * Goes on in memory when a store on disk cannot be written: its folder is read-only, belongs to somebody else or cannot be
+ * made; the browser refuses to keep anything. What can be read there is still read. Models and records go their own ways:
+ * where a model does not fit, records still do, and who must not be led back to an old release relies on them.
  *
- * `info().degraded` says why from then on; the next process tries the disk again.
+ * `info().degraded` says why from then on; the next process tries the disk again. Reading changes nothing of that: a
+ * record that cannot be read, even at the second try, is an error and not an absent one; a blob is fetched again.
  * @param createSha256 hashes what is kept in memory.
  */
 export function withMemoryFallback(
@@ -28,51 +30,63 @@ export function withMemoryFallback(
   createSha256?: () => Hasher,
   { whenFull = false, logger }: FallbackOptions = {},
 ): Store {
-  let memory: Store | undefined;
-  /** Blobs that were deleted, whether or not the disk let go of them. */
+  let memoryOfBlobs: Store | undefined;
+  let memoryOfRecords: Store | undefined;
+  /** Blobs that were deleted, and that the disk did not let go of. */
   const hidden = new Set<string>();
 
-  const degrade = (error: unknown): Store => {
-    if (!isUnusable(error) && !(whenFull && isFull(error))) throw error;
-    if (memory === undefined) {
-      const { message } = error as StoreError;
-      memory = createMemoryStore({
-        ...(createSha256 && { createSha256 }),
-        reason: `Models and state are kept in memory only and end with this process. ${message}`,
-      });
-      logger?.warn({ err: error }, 'Models and state are kept in memory only.');
-    }
-    return memory;
+  const mayDegrade = (error: unknown): error is StoreError =>
+    isUnusable(error) || (whenFull && isFull(error));
+
+  const openMemory = (what: string, error: StoreError): Store => {
+    logger?.warn({ err: error }, `${what} kept in memory only.`);
+    return createMemoryStore({
+      ...(createSha256 && { createSha256 }),
+      reason: `${what} kept in memory only and end with this process. ${error.message}`,
+    });
   };
+  const blobsAfter = (error: unknown): Store => {
+    if (!mayDegrade(error)) throw error;
+    return (memoryOfBlobs ??= openMemory('Models are', error));
+  };
+
+  /** Failures pass: browsers close a connection, a network drive is away for a moment. */
+  const readDisk = <T>(look: () => Promise<T>): Promise<T> =>
+    look().catch((error: unknown) => {
+      if (isUnusable(error)) return look();
+      throw error;
+    });
 
   /** What is in memory is newer. */
-  const read = async <T>(look: (store: Store) => Promise<T | undefined>): Promise<T | undefined> => {
-    const found = memory && (await look(memory));
+  const readRecord: Store['readRecord'] = async (name) => {
+    const found = await memoryOfRecords?.readRecord(name);
     if (found !== undefined) return found;
-    try {
-      return await look(disk);
-    } catch (error) {
-      return look(degrade(error));
-    }
-  };
-
-  const write = async (change: (store: Store) => Promise<void>): Promise<void> => {
-    try {
-      await change(memory ?? disk);
-    } catch (error) {
-      if (memory) throw error;
-      await change(degrade(error));
-    }
+    return readDisk(() => disk.readRecord(name)).catch((error: unknown) => {
+      // Who may not even look has never been able to keep anything there.
+      if (isInlayError(error) && error.code === 'ERR_INLAY_STORE_READ_ONLY') return undefined;
+      throw error;
+    });
   };
 
   return {
-    info: () => (memory ?? disk).info(),
+    info: () => {
+      const infos = [memoryOfBlobs, memoryOfRecords].flatMap((memory) => memory?.info() ?? []);
+      return infos.length > 0
+        ? { kind: 'memory', degraded: infos.map(({ degraded }) => degraded).join(' ') }
+        : disk.info();
+    },
 
-    blob: (sha256) =>
-      read(async (store) => (store === disk && hidden.has(sha256) ? undefined : store.blob(sha256))),
+    blob: async (sha256) => {
+      const found = await memoryOfBlobs?.blob(sha256);
+      if (found !== undefined || hidden.has(sha256)) return found;
+      return readDisk(() => disk.blob(sha256)).catch((error: unknown) => {
+        if (isUnusable(error)) return undefined;
+        throw error;
+      });
+    },
 
     putBlob: async (sha256, content) => {
-      if (memory) return memory.putBlob(sha256, content);
+      if (memoryOfBlobs) return memoryOfBlobs.putBlob(sha256, content);
       let isTaken = false;
       const watched = isIterable(content)
         ? {
@@ -87,7 +101,7 @@ export function withMemoryFallback(
       } catch (error) {
         // Whoever gives a stream asks for room first, and that is the moment to give up on the disk.
         if (isTaken && isFull(error)) throw error;
-        const instead = degrade(error);
+        const instead = blobsAfter(error);
         // What was read of a stream is gone. Whoever has it asks again, and is served by the memory then.
         if (isTaken) throw error;
         return instead.putBlob(sha256, content);
@@ -95,20 +109,21 @@ export function withMemoryFallback(
     },
 
     deleteBlob: async (sha256) => {
+      await memoryOfBlobs?.deleteBlob(sha256);
       try {
-        if (!memory) return await disk.deleteBlob(sha256);
+        await disk.deleteBlob(sha256);
       } catch (error) {
-        degrade(error);
+        // What is put from now on must not be taken for what the disk still has: that may be damaged.
+        blobsAfter(error);
+        hidden.add(sha256);
       }
-      hidden.add(sha256);
-      return memory?.deleteBlob(sha256);
     },
 
     describeBlobs: async () => {
-      const kept = (await memory?.describeBlobs()) ?? [];
-      const onDisk = await disk.describeBlobs().catch((error: unknown) => {
-        degrade(error);
-        return [];
+      const kept = (await memoryOfBlobs?.describeBlobs()) ?? [];
+      const onDisk = await readDisk(() => disk.describeBlobs()).catch((error: unknown) => {
+        if (isUnusable(error)) return [];
+        throw error;
       });
       const names = new Set([...hidden, ...kept.map(({ sha256 }) => sha256)]);
       return [...kept, ...onDisk.filter(({ sha256 }) => !names.has(sha256))].sort((a, b) =>
@@ -116,24 +131,40 @@ export function withMemoryFallback(
       );
     },
 
-    pin: (owner, blobs) => write((store) => store.pin(owner, blobs)),
-    reserve: (sizeBytes) => write((store) => store.reserve(sizeBytes)),
-    persist: async () => (memory ?? disk).persist(),
+    pin: async (owner, blobs) => {
+      // Also where models go to memory: those on the disk are needed by the next process, and others evict there.
+      await disk.pin(owner, blobs).catch(blobsAfter);
+      await memoryOfBlobs?.pin(owner, blobs);
+    },
 
-    readRecord: (name) => read((store) => store.readRecord(name)),
+    reserve: async (sizeBytes) => {
+      if (!memoryOfBlobs) await disk.reserve(sizeBytes).catch(blobsAfter);
+      await memoryOfBlobs?.reserve(sizeBytes);
+    },
+
+    persist: async () => (memoryOfBlobs ?? disk).persist(),
+
+    readRecord,
 
     updateRecord: async (name, change) => {
+      let refusal: StoreError | undefined;
       try {
-        if (!memory) return await disk.updateRecord(name, change);
+        if (!memoryOfRecords) return await disk.updateRecord(name, change);
       } catch (error) {
-        degrade(error);
+        if (!mayDegrade(error)) throw error;
+        refusal = error;
       }
-      const present = await read((store) => store.readRecord(name));
-      return memory?.updateRecord(name, (now) => change(now ?? present) ?? (now ? undefined : present));
+      // Before the disk is given up: what cannot be read there must not count as absent from then on.
+      const present = await readRecord(name);
+      if (refusal) memoryOfRecords ??= openMemory('Records are', refusal);
+      return memoryOfRecords?.updateRecord(
+        name,
+        (now) => change(now ?? present) ?? (now ? undefined : present),
+      );
     },
 
     close: async () => {
-      await Promise.all([disk.close(), memory?.close()]);
+      await Promise.all([disk.close(), memoryOfBlobs?.close(), memoryOfRecords?.close()]);
     },
   };
 }

@@ -95,21 +95,21 @@ export function openDisk(fs: FileSystem, directory: string, host: FsHost, folder
     const make = (): Promise<boolean> =>
       guard('mkdir', () => fs.mkdir(path))
         .then(() => true)
-        .catch(unless('EEXIST', false));
-    const made = await make().catch(unless('ENOENT', undefined));
+        .catch(unless(['EEXIST'], false));
+    const made = await make().catch(unless(['ENOENT'], undefined));
     if (made !== undefined) return made;
     await makeFolder(dirname(path));
     return make();
   };
 
   const stat = (path: string): Promise<FileStats | undefined> =>
-    guard('stat', () => fs.stat(path)).catch(unless('ENOENT', undefined));
+    guard('stat', () => fs.stat(path)).catch(unlessAbsent(undefined));
 
   const list = (folder: string): Promise<readonly string[]> =>
-    guard('readdir', () => fs.readdir(folder)).catch(unless('ENOENT', []));
+    guard('readdir', () => fs.readdir(folder)).catch(unlessAbsent([]));
 
   const remove = (path: string): Promise<void> =>
-    guard('unlink', () => fs.unlink(path)).catch(unless('ENOENT', undefined));
+    guard('unlink', () => fs.unlink(path)).catch(unlessAbsent(undefined));
 
   const syncFolder = async (folder: string): Promise<void> => {
     // Windows has no such call: its file systems log renames themselves.
@@ -173,14 +173,14 @@ export function openDisk(fs: FileSystem, directory: string, host: FsHost, folder
     },
 
     read: async (path) => {
-      const bytes = await guard('read', () => fs.readFile(path)).catch(unless('ENOENT', undefined));
+      const bytes = await guard('read', () => fs.readFile(path)).catch(unlessAbsent(undefined));
       return bytes && toOwned(bytes);
     },
 
     create: async (path, bytes) =>
       fill(path, (file) => file.writeFile(bytes))
         .then(() => true)
-        .catch(unless('EEXIST', false)),
+        .catch(unless(['EEXIST'], false)),
 
     replace: async (path, write, mayPlace) => {
       const beside = join(
@@ -226,11 +226,16 @@ function storeError(directory: string, step: string, errno: string, cause: unkno
   return new StoreError('ERR_INLAY_STORE_IO', message, parts);
 }
 
-function unless<T>(errno: string, instead: T): (error: unknown) => T {
+function unless<T>(errnos: readonly string[], instead: T): (error: unknown) => T {
   return (error) => {
-    if (isInlayError(error) && error.details['errno'] === errno) return instead;
+    if (isInlayError(error) && errnos.includes(String(error.details['errno']))) return instead;
     throw error;
   };
+}
+
+/** Below what is a file, nothing can be: `ENOTDIR`. */
+function unlessAbsent<T>(instead: T): (error: unknown) => T {
+  return unless(['ENOENT', 'ENOTDIR'], instead);
 }
 
 function ignore(): void {}

@@ -14,17 +14,18 @@ export interface Database {
 
 const objectStore = 'inlay';
 
-/** Opens a database when it is first used, and again when the browser has closed it. */
+/**
+ * Opens a database when it is first used, and again when the browser has closed it. Where something else has made one of
+ * that name, the database is called `<name>-store`.
+ */
 export function openDatabase(name: string): Database {
   let opening: Promise<IDBDatabase> | undefined;
 
   const open = async (): Promise<IDBDatabase> => {
     if (typeof indexedDB === 'undefined') throw storeError(placeOf(name), 'open', 'not supported here');
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => {
-      request.result.createObjectStore(objectStore);
-    };
-    const database = await promisifyRequest(request);
+    // All libraries of an origin share these names; what another one has made is left as it is.
+    const database = (await openOwn(name)) ?? (await openOwn(`${name}-store`));
+    if (database === undefined) throw storeError(placeOf(name), 'open', 'the name is taken');
     const forget = (): void => {
       opening = undefined;
     };
@@ -63,6 +64,18 @@ export function openDatabase(name: string): Database {
       opening = undefined;
     },
   };
+}
+
+/** Opens a database of whatever version, or makes it; `undefined` where it belongs to something else. */
+async function openOwn(name: string): Promise<IDBDatabase | undefined> {
+  const request = indexedDB.open(name);
+  request.onupgradeneeded = () => {
+    request.result.createObjectStore(objectStore);
+  };
+  const database = await promisifyRequest(request);
+  if (database.objectStoreNames.contains(objectStore)) return database;
+  database.close();
+  return undefined;
 }
 
 /** Records of a database. Names are not checked. */

@@ -30,6 +30,9 @@ interface Sink {
 /** What TypeScript does not know of handles yet. */
 type FileHandle = FileSystemFileHandle & { move(name: string): Promise<void> };
 
+/** A change of a name takes milliseconds. */
+const patienceMs = 5_000;
+
 /** Opens a folder of the origin private file system. */
 export function openFolder(directory: string): Promise<FileSystemDirectoryHandle> {
   return guard(placeOf(directory), 'open', async () => {
@@ -135,9 +138,15 @@ export function isMissing(error: unknown): boolean {
   return error instanceof DOMException && error.name === 'NotFoundError';
 }
 
-/** Changes what has the name of a blob, when nobody else does: browsers refuse two changes at once. */
+/**
+ * Changes what has the name of a blob, when nobody else does: browsers refuse two changes at once. A tab that is frozen
+ * in the middle of a change is not waited for: if the browser then refuses this one, that is an error and no standstill.
+ */
 async function alone(directory: string, sha256: string, task: () => Promise<void>): Promise<void> {
-  const release = await holdLock(lockOf(directory, sha256));
+  const release = await holdLock(lockOf(directory, sha256), patienceMs).catch((error: unknown) => {
+    if (error instanceof DOMException && error.name === 'TimeoutError') return ignore;
+    throw error;
+  });
   try {
     await task();
   } finally {

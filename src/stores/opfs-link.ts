@@ -29,6 +29,8 @@ export interface WriterWorker {
 
 /** One piece of a few megabytes takes milliseconds; a worker that is silent for so long has gone. */
 const silenceMs = 30_000;
+/** An answer that has arrived is read within this time, unless the page itself stands still. */
+const graceMs = 1_000;
 /** The worker ends when nothing was written for so long: it holds some megabytes. */
 const idleMs = 5_000;
 
@@ -110,11 +112,15 @@ function createAsk(port: MessagePort, place: string, onSilence: () => void): Ask
   return {
     ask: async (request, transfer = []) => {
       if (isLost) throw storeError(place, 'write', 'its worker has gone');
-      let timer: ReturnType<typeof setTimeout> | undefined;
+      const dueMs = performance.now() + silenceMs;
+      let timer = setTimeout(() => {
+        // A device that slept for an hour with its worker finds this timer due, and an answer only after it.
+        const lateMs = performance.now() - dueMs;
+        timer = setTimeout(onSilence, Math.min(Math.max(lateMs, graceMs), silenceMs));
+      }, silenceMs);
       try {
         const reply = await new Promise<Reply>((resolve, reject) => {
           waiting = { resolve, reject };
-          timer = setTimeout(onSilence, silenceMs);
           if (request !== undefined) port.postMessage(request, transfer);
         });
         if ('error' in reply) throw fromErrorRecord(reply.error);

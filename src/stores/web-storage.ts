@@ -31,12 +31,17 @@ export async function persist(): Promise<boolean> {
   return (await storage.persisted?.()) ?? false;
 }
 
-/** Takes a Web Lock; where there are none, nothing keeps tabs apart. @returns frees it. */
-export function holdLock(name: string): Promise<() => void> {
+/**
+ * Takes a Web Lock; where there are none, nothing keeps tabs apart.
+ * @param patienceMs how long to wait for it. Default: without end.
+ * @returns frees it. Rejects with a `TimeoutError` when somebody else still had it.
+ */
+export function holdLock(name: string, patienceMs?: number): Promise<() => void> {
   const locks = webLocks();
   if (locks === undefined) return Promise.resolve(() => {});
+  const options = patienceMs === undefined ? {} : { signal: AbortSignal.timeout(patienceMs) };
   return new Promise((resolve, reject) => {
-    const held = locks.request(name, () => new Promise<void>(resolve));
+    const held = locks.request(name, options, () => new Promise<void>(resolve));
     held.catch(reject);
   });
 }

@@ -5,14 +5,12 @@ import { openIndexedDbStore } from './indexeddb.ts';
 import { createMemoryStore } from './memory.ts';
 import { openOpfsStore, type OpfsStoreOptions } from './opfs.ts';
 
-/** Options of {@link openWebStore}. */
+/** Options of {@link openWebStore}. Apps that need others than the defaults open a store of `inlay/stores/opfs` themselves. */
 export interface WebStoreOptions {
   /** Names everything that is kept. Default `inlay`. */
   readonly name?: string;
   /** As in {@link OpfsStoreOptions}. */
   readonly worker?: OpfsStoreOptions['worker'];
-  /** Most bytes of blobs to hold. Default: as many as the browser gives. */
-  readonly quotaBytes?: number;
   /** Told when models and state are kept in memory only. */
   readonly logger?: Pick<Logger, 'warn'> | undefined;
 }
@@ -25,11 +23,10 @@ const patienceMs = 5_000;
  * browser gives no more space, even after blobs without pins were evicted, goes on in memory with a warning.
  */
 export async function openWebStore(options: WebStoreOptions = {}): Promise<Store> {
-  const { name = 'inlay', worker, quotaBytes, logger } = options;
-  const shared = quotaBytes === undefined ? {} : { quotaBytes };
+  const { name = 'inlay', worker, logger } = options;
   const candidates = [
-    () => openOpfsStore({ ...shared, directory: name, ...(worker !== undefined && { worker }) }),
-    () => openIndexedDbStore({ ...shared, database: name }),
+    () => openOpfsStore({ directory: name, ...(worker !== undefined && { worker }) }),
+    () => openIndexedDbStore({ database: name }),
   ];
   let refusal: unknown;
   for (const open of candidates) {
@@ -45,7 +42,6 @@ export async function openWebStore(options: WebStoreOptions = {}): Promise<Store
   logger?.warn({ err: refusal }, 'Models and state are kept in memory only.');
   const why = refusal instanceof Error ? refusal.message : String(refusal);
   return createMemoryStore({
-    ...shared,
     reason: `Models and state are kept in memory only and end with this page. ${why}`,
   });
 }

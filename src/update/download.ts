@@ -22,7 +22,7 @@ export interface DownloadOptions {
   readonly onBytes?: (count: number) => void;
 }
 
-/** How often a file is asked for again that the store had no room for: it makes some, or goes elsewhere. */
+/** How often a file is asked for again that the store had no room for, or broke at: it makes some, or goes elsewhere. */
 const roomRetries = 2;
 
 /**
@@ -37,11 +37,14 @@ export async function downloadTarget(options: DownloadOptions): Promise<Blob> {
   for (let retries = roomRetries; ; retries -= 1) {
     // A store that has just failed for want of room makes some now, or says that it cannot.
     await store.reserve(target.length);
+    const { degraded } = store.info();
     try {
       return await receive(options);
     } catch (error) {
-      const isFull = isInlayError(error) && error.code === 'ERR_INLAY_STORE_FULL';
-      if (!isFull || retries === 0) throw error;
+      const code = isInlayError(error) ? error.code : undefined;
+      // Its disk broke, and from now on it serves from memory.
+      const moved = code === 'ERR_INLAY_STORE_IO' && store.info().degraded !== degraded;
+      if ((code !== 'ERR_INLAY_STORE_FULL' && !moved) || retries === 0) throw error;
     }
   }
 }
@@ -50,7 +53,7 @@ async function receive(options: DownloadOptions): Promise<Blob> {
   const { platform, store, target, onBytes } = options;
   const { path, sha256, length } = target;
   options.onStart?.();
-  const stream = await openStream(platform, targetUrl(options.url, target), options);
+  const stream = await openStream(platform, targetUrl(options.url, target), { ...options, capBytes: length });
   let received = 0;
   let failure: unknown;
   const next = async (): Promise<IteratorResult<Uint8Array, undefined>> => {

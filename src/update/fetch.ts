@@ -44,6 +44,9 @@ type FetchPlatform = Pick<Platform, 'fetch' | 'setTimer' | 'now'>;
 
 const defaultTimeoutMs = 20_000;
 
+/** What may come before it is known whether it is the body that was asked for, or that of an error. */
+const UNKNOWN_BYTES = 65_536;
+
 /**
  * Reads a whole body.
  * @throws {@link NetworkError} `ERR_INLAY_NETWORK`, `ERR_INLAY_HTTP_STATUS` or, for a web page where data was expected,
@@ -132,15 +135,16 @@ export async function fetchJson(
 }
 
 /**
- * Opens a body for reading.
- * @throws {@link NetworkError} as {@link fetchBytes}; so does `read`.
+ * Opens a body for reading. The cap ends a request whose body comes as one piece; the pieces of others are counted by
+ * the caller.
+ * @throws as {@link fetchBytes}; so does `read`.
  */
 export async function openStream(
   platform: FetchPlatform,
   url: string,
-  options: Omit<FetchOptions, 'capBytes'>,
+  options: Omit<FetchOptions, 'capBytes'> & Partial<Pick<FetchOptions, 'capBytes'>>,
 ): Promise<FetchedStream> {
-  const { timeoutMs = defaultTimeoutMs, headers = {}, signal } = options;
+  const { capBytes = Infinity, timeoutMs = defaultTimeoutMs, headers = {}, signal } = options;
   assertNotAborted(signal);
   const controller = new AbortController();
   let end: (reason: unknown) => void = () => {};
@@ -162,12 +166,23 @@ export async function openStream(
   };
 
   /** Runs one step of the exchange under the timeout, also where `fetch` does not heed its signal. */
-  const guarded = async <Result>(step: () => Promise<Result>): Promise<Result> => {
-    const cancelTimer = platform.setTimer(() => {
-      end(unreachable(url, `no answer within ${timeoutMs} ms`));
-    }, timeoutMs);
+  const guarded = async <Result>(
+    step: (onActivity: (loadedBytes: number) => void) => Promise<Result>,
+  ): Promise<Result> => {
+    const startTimer = (): (() => void) =>
+      platform.setTimer(() => {
+        end(unreachable(url, `no answer within ${timeoutMs} ms`));
+      }, timeoutMs);
+    let cancelTimer = startTimer();
+    let isOver = false;
+    const onActivity = (loadedBytes: number): void => {
+      if (isOver) return;
+      cancelTimer();
+      cancelTimer = startTimer();
+      if (loadedBytes > Math.max(capBytes, UNKNOWN_BYTES)) end(tooLong(url, capBytes));
+    };
     try {
-      const wrapped = step().catch((cause: unknown) => {
+      const wrapped = step(onActivity).catch((cause: unknown) => {
         if (controller.signal.aborted) return ended;
         throw unreachable(url, 'the connection failed', cause);
       });
@@ -176,14 +191,16 @@ export async function openStream(
       close();
       throw error;
     } finally {
+      isOver = true;
       cancelTimer();
     }
   };
 
-  const response = await guarded(() =>
+  const response = await guarded((onActivity) =>
     platform.fetch(url, {
       headers: { ...headers },
       signal: controller.signal,
+      onActivity,
       ...(!options.isOfPage && { cache: 'no-store', credentials: 'omit' }),
     }),
   );

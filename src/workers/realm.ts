@@ -66,8 +66,8 @@ export interface WorkerBackendOptions {
   /** Times that a session may lose its worker, without a successful run in between, before it gives up. Default 3. */
   readonly maxLosses?: number;
   /**
-   * Ends the worker when its last session is released, and starts another one when needed: for libraries that keep
-   * the memory of released models, as WebAssembly does. Default false.
+   * Ends the worker when its last session is released or could not be opened, and starts another one when needed: for
+   * libraries that keep the memory of released models, as WebAssembly does. Default false.
    */
   readonly endWhenEmpty?: boolean;
   /**
@@ -83,6 +83,8 @@ export interface WorkerBackendOptions {
 }
 
 const MIN_CREATE_TIMEOUT_MS = 30_000;
+/** Milliseconds that a worker without a model stays after it was asked for its providers: a model mostly comes next. */
+const IDLE_MS = 10_000;
 
 /** The calls as they are made: what is packed is plain data when it arrives. */
 interface Calls extends Omit<HostApi, 'create' | 'run'> {
@@ -93,8 +95,12 @@ interface Calls extends Omit<HostApi, 'create' | 'run'> {
 interface Realm {
   readonly link: Link<Calls>;
   readonly handle: WorkerHandle;
-  /** Sessions that are open in it or being opened. */
+  /** Sessions that are open in it or being created. */
   sessions: number;
+  /** Models that it was told to open, in the order in which it does so. */
+  readonly creating: Set<Packed<ModelSource>>;
+  /** Those of them that had no part in its end, once it was lost. */
+  innocent?: ReadonlySet<Packed<ModelSource>>;
 }
 
 interface Bound extends RemoteSession {
@@ -124,6 +130,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
   };
   let realm: Realm | undefined;
   let closing: Promise<void> | undefined;
+  let idleTimer: ReturnType<typeof setTimeout> | undefined;
 
   const current = (): Realm => {
     if (closing !== undefined) throw closedError(`The backend ${name}`);
@@ -153,18 +160,25 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
             lose({ reason: 'hung', cause: new Error(`It gave no answer for ${limitMs} ms.`) });
           })
         : undefined;
+    let oldest: string | undefined;
     const link = connect<Calls>(handle.endpoint, {
       methods: ['providers', 'create', 'run', 'release', 'close'],
       short: 'run',
       onBusy: (busy) => {
         handle.setBusy(busy);
       },
-      ...(watch && { onOldest: (call) => watch(limitOf(call)) }),
+      onOldest: (call) => {
+        oldest = call;
+        watch?.(limitOf(call));
+      },
       ...(nextTurn && { pace: createPacer(nextTurn, () => performance.now()) }),
     });
-    const started: Realm = { link, handle, sessions: 0 };
+    const started: Realm = { link, handle, sessions: 0, creating: new Set() };
     const lose = (end: WorkerEnd): void => {
       if (realm === started) realm = undefined;
+      // A worker is at the oldest of its calls; the others had not begun.
+      const waiting = [...started.creating].slice(oldest === 'create' ? 1 : 0);
+      started.innocent ??= new Set(end.reason === 'unstarted' ? [] : waiting);
       link.fail(lostError(name, placement, end));
     };
     void handle.ended.then(lose);
@@ -178,39 +192,58 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     void closeRealm(used).catch(() => {});
   };
 
+  /** Ends a worker in which nothing is open, where that is wanted. */
+  const endIfEmpty = (): void => {
+    if (endWhenEmpty && opening === 0 && realm?.sessions === 0) retire(realm);
+  };
+
   const guarded = async <T>(use: (realm: Realm) => Promise<T>): Promise<T> => {
     const used = current();
     try {
       return await use(used);
     } catch (error) {
-      // A library that failed to start may be spoiled for its whole realm.
-      // So is one whose device was lost; a provider that does not work here says no reason.
-      const isSpoiled =
-        hasCode(error, 'ERR_INLAY_BACKEND_UNAVAILABLE', 'ERR_INLAY_BACKEND_MISSING') ||
-        (isInlayError(error) &&
-          error.code === 'ERR_INLAY_DEVICE_UNAVAILABLE' &&
-          error.details['reason'] !== undefined);
-      if (isSpoiled) retire(used);
+      if (isSpoiled(error)) retire(used);
       throw error;
     }
   };
 
-  const open = (source: ModelSource, sessionOptions: SessionOptions): Promise<Bound> =>
-    guarded(async (used) => {
-      used.sessions += 1;
-      opening += 1;
-      slot.isOccupied = true;
-      try {
-        const packed = await packSource(source);
-        return { realm: used, ...(await used.link.calls.create(packed, sessionOptions)) };
-      } catch (error) {
-        used.sessions -= 1;
-        throw error;
-      } finally {
-        opening -= 1;
-        slot.isOccupied = opening > 0;
-      }
-    });
+  /** Opens a model; once more where the first worker went for another reason. */
+  const open = async (
+    source: ModelSource,
+    sessionOptions: SessionOptions,
+    isRepeated = false,
+  ): Promise<Bound> => {
+    let isInnocent = false;
+    opening += 1;
+    slot.isOccupied = true;
+    try {
+      // Before a worker is chosen: to copy a large model takes many turns, in which that worker may go.
+      const packed = await packSource(source);
+      return await guarded(async (used) => {
+        used.sessions += 1;
+        used.creating.add(packed);
+        try {
+          return { realm: used, ...(await used.link.calls.create(packed, sessionOptions)) };
+        } catch (error) {
+          isInnocent =
+            used !== realm &&
+            (used.innocent?.has(packed) ?? true) &&
+            (isSpoiled(error) || hasCode(error, 'ERR_INLAY_WORKER_LOST'));
+          used.sessions -= 1;
+          throw error;
+        } finally {
+          used.creating.delete(packed);
+        }
+      });
+    } catch (error) {
+      if (isInnocent && !isRepeated) return await open(source, sessionOptions, true);
+      throw error;
+    } finally {
+      opening -= 1;
+      slot.isOccupied = opening > 0;
+      endIfEmpty();
+    }
+  };
 
   const createSession = async (source: ModelSource, sessionOptions: SessionOptions): Promise<Session> => {
     let bound = await open(source, sessionOptions);
@@ -267,7 +300,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
       if (used !== realm) return;
       used.sessions -= 1;
       const done = used.link.calls.release(bound.id);
-      if (endWhenEmpty && used.sessions === 0) retire(used);
+      endIfEmpty();
       await done.catch((error: unknown) => {
         if (!hasCode(error, 'ERR_INLAY_WORKER_LOST')) throw error;
       });
@@ -291,9 +324,17 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
 
   return {
     name,
-    providers: (): Promise<readonly ExecutionProvider[]> => guarded((used) => used.link.calls.providers()),
+    providers: async (): Promise<readonly ExecutionProvider[]> => {
+      try {
+        return await guarded((used) => used.link.calls.providers());
+      } finally {
+        clearTimeout(idleTimer);
+        if (endWhenEmpty && closing === undefined) idleTimer = setTimeout(endIfEmpty, IDLE_MS);
+      }
+    },
     createSession,
     close: () => {
+      clearTimeout(idleTimer);
       closing ??= realm === undefined ? Promise.resolve() : closeRealm(realm);
       return closing;
     },
@@ -304,6 +345,19 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
 async function closeRealm({ link, handle }: Realm): Promise<void> {
   await link.calls.close().catch(() => {});
   await handle.end();
+}
+
+/**
+ * Tells whether a realm is of no use after an error. A library that failed to start may be spoiled for its whole realm, and
+ * so is one whose device was lost; a provider that does not work here says no reason.
+ */
+function isSpoiled(error: unknown): boolean {
+  return (
+    hasCode(error, 'ERR_INLAY_BACKEND_UNAVAILABLE', 'ERR_INLAY_BACKEND_MISSING') ||
+    (isInlayError(error) &&
+      error.code === 'ERR_INLAY_DEVICE_UNAVAILABLE' &&
+      error.details['reason'] !== undefined)
+  );
 }
 
 function hasCode(error: unknown, ...codes: readonly ErrorCode[]): boolean {

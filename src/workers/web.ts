@@ -1,5 +1,5 @@
 /** Dedicated workers of browsers and of other runtimes that have them. */
-import { toAbsolute } from './absolute.ts';
+import { toAbsolute } from '../core/absolute.ts';
 import type { WorkerEnd, WorkerHandle } from './realm.ts';
 
 /** What a worker is told first: which backend to host, and where its calls arrive. */
@@ -30,7 +30,7 @@ export interface WebWorkerOptions {
  */
 export function spawnWebWorker(spawn: WebWorkerOptions): WorkerHandle {
   const { options = {}, startTimeoutMs = 30_000 } = spawn;
-  const worker = spawn.worker();
+  const { worker, scriptUrl } = noteScript(spawn.worker);
   const terminate = worker.terminate.bind(worker);
   const { port1: port, port2 } = new MessageChannel();
   let isHosting = false;
@@ -46,7 +46,7 @@ export function spawnWebWorker(spawn: WebWorkerOptions): WorkerHandle {
   };
   const fail = (what: string): void => {
     if (isHosting) finish({ reason: 'exit', cause: new Error(what) });
-    else void explainStart(spawn, what).then((cause) => finish({ reason: 'unstarted', cause }));
+    else void explainStart(scriptUrl, what).then((cause) => finish({ reason: 'unstarted', cause }));
   };
   const startTimer = setTimeout(() => {
     fail(`it gave no sign for ${startTimeoutMs} ms`);
@@ -101,8 +101,7 @@ function messageOf(event: Event): string {
 }
 
 /** Says in words why a worker did not start: the address of its script, and what is found there. */
-async function explainStart({ worker }: WebWorkerOptions, what: string): Promise<Error> {
-  const url = scriptOf(worker);
+async function explainStart(url: string | undefined, what: string): Promise<Error> {
   if (url === undefined) return new Error(`${what}.`);
   const fault = await probe(url);
   const hint =
@@ -128,22 +127,25 @@ async function probe(url: string): Promise<string | undefined> {
 }
 
 /**
- * Finds the address of a worker's script, which bundlers know only inside `new Worker(…)`: the function is called once
- * more, while that constructor merely takes note.
+ * Makes a worker, and finds the address of its script, which bundlers know only inside `new Worker(…)`. A function that
+ * does not make it through the global constructor leaves the address unknown.
  */
-function scriptOf(worker: () => Worker): string | undefined {
-  const { Worker: original } = globalThis;
-  let script: string | undefined;
-  const note = function (url: string | URL): void {
-    script = toAbsolute(url);
-  };
+function noteScript(make: () => Worker): { readonly worker: Worker; readonly scriptUrl: string | undefined } {
+  const { Worker: original } = globalThis as { readonly Worker?: typeof Worker };
+  if (original === undefined) return { worker: make(), scriptUrl: undefined };
+  let scriptUrl: string | undefined;
+  const noting: typeof Worker = new Proxy(original, {
+    construct: (target, args: ConstructorParameters<typeof Worker>, newTarget: typeof Worker) => {
+      scriptUrl = toAbsolute(args[0], globalThis);
+      return Reflect.construct(target, args, newTarget === noting ? target : newTarget);
+    },
+  });
+  // Reflect, because a runtime may have made it immutable; then nothing is noted.
+  Reflect.set(globalThis, 'Worker', noting);
   try {
-    Object.assign(globalThis, { Worker: note });
-    worker();
-  } catch {
-    // It may do more with its worker than a note can.
+    const worker = make();
+    return { worker, scriptUrl };
   } finally {
-    Object.assign(globalThis, { Worker: original });
+    if (globalThis.Worker === noting) Reflect.set(globalThis, 'Worker', original);
   }
-  return script;
 }

@@ -1,4 +1,4 @@
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { equalBytes, fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
 import { openOpfsStore, type OpfsStoreOptions } from '../../src/stores/opfs.ts';
 import { testRoom } from '../conformance/store-room.ts';
@@ -173,6 +173,24 @@ describe('OPFS', () => {
     await store.close();
     await fresh({ directory }).store.putBlob(nameOf(toUtf8('d')), toUtf8('d'));
     expect((await filesIn(directory)).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  });
+
+  it('waits a while, and not for ever, for a tab that is frozen in the middle of a change', async () => {
+    const { store, directory } = fresh({ worker: false });
+    const timeout = AbortSignal.timeout.bind(AbortSignal);
+    vi.spyOn(AbortSignal, 'timeout').mockImplementation((durationMs) => timeout(durationMs / 100));
+    let free = (): void => {};
+    const held = navigator.locks.request(
+      `inlay:${directory}/${nameOf(abc)}`,
+      () => new Promise<void>((resolve) => (free = resolve)),
+    );
+    await store.putBlob(nameOf(abc), abc);
+    expect(await (await store.blob(nameOf(abc)))?.bytes()).toEqual(abc);
+    await store.deleteBlob(nameOf(abc));
+    expect(await filesIn(directory)).toEqual([]);
+    free();
+    await held;
+    vi.restoreAllMocks();
   });
 
   it('keeps and reads 64 MB', async () => {

@@ -98,6 +98,26 @@ describe('the store of a page', () => {
     expect((await opening).info()).toMatchObject({ kind: 'memory' });
   });
 
+  it('leaves a database of that name alone which something else has made', async () => {
+    const name = freshName();
+    const openForeign = (): Promise<IDBDatabase> =>
+      new Promise((resolve, reject) => {
+        const request = indexedDB.open(name, 5);
+        request.onupgradeneeded = () => request.result.createObjectStore('other');
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(request.error);
+      });
+    (await openForeign()).close();
+    const store = await open({ name });
+    onTestFinished(() => removeAll(`${name}-store`));
+    expect(store.info()).toEqual({ kind: 'opfs', location: name });
+    await store.updateRecord('a', () => abc);
+    expect(await store.readRecord('a')).toEqual(abc);
+    const foreign = await openForeign();
+    expect([...foreign.objectStoreNames]).toEqual(['other']);
+    foreign.close();
+  });
+
   it('goes on in memory when a write is refused, with one warning', async () => {
     const warnings: object[] = [];
     const store = await open({ logger: { warn: (facts) => void warnings.push(facts) } });

@@ -1,5 +1,7 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { createInlay } from '../../src/index.ts';
 import { isIos } from '../../src/ios.ts';
+import { fakeBackend } from './engine/fakes.ts';
 
 describe('isIos', () => {
   it.each([
@@ -21,5 +23,39 @@ describe('isIos', () => {
 
   it('does without a navigator that tells', () => {
     expect(isIos({})).toBe(false);
+  });
+});
+
+describe('createInlay on iOS', () => {
+  afterEach(() => {
+    vi.unstubAllGlobals();
+  });
+
+  /** Providers on which a model is tried. */
+  const triedWith = async (options: object): Promise<readonly string[]> => {
+    vi.stubGlobal('navigator', { userAgent: 'iPhone', platform: 'iPhone', maxTouchPoints: 5 });
+    const tried: string[] = [];
+    const backend = fakeBackend({
+      providers: [
+        { name: 'webgpu', device: 'gpu' },
+        { name: 'wasm', device: 'cpu' },
+      ],
+      onCreate: (provider) => {
+        tried.push(provider);
+      },
+    });
+    const inlay = createInlay({ ...options, backends: [backend] });
+    await inlay.load(new Uint8Array(1));
+    await inlay.close();
+    return tried;
+  };
+
+  it('leaves the GPU alone unless the app asks for it', async () => {
+    expect(await triedWith({})).toEqual(['wasm']);
+    expect(await triedWith({ device: 'gpu' })).toEqual(['webgpu']);
+  });
+
+  it('takes an option that is undefined for one that is not given', async () => {
+    expect(await triedWith({ device: undefined })).toEqual(['wasm']);
   });
 });

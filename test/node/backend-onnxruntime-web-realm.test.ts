@@ -52,6 +52,7 @@ function fakeGpu(adapter: Partial<GpuAdapter> = {}) {
       lose = resolve;
     }),
     addEventListener: () => {},
+    destroy: () => lose({ reason: 'destroyed', message: '' }),
   };
   const gpu: Gpu = {
     requestAdapter: async () => ({
@@ -238,6 +239,17 @@ describe('WebGPU', () => {
     expect(error).toMatchObject({ code: 'ERR_INLAY_DEVICE_UNAVAILABLE' });
     expect(String(error)).toContain('The adapter is stale');
     expect((await backend.createSession({ bytes }, webgpu)).provider).toBe('webgpu');
+  });
+
+  it('gives its device back when it is closed, and not before', async () => {
+    const { gpu, device } = fakeGpu();
+    const backend = open({ gpu });
+    const destroy = vi.spyOn(device, 'destroy');
+    const session = await backend.createSession({ bytes }, webgpu);
+    await session.release();
+    expect(destroy).not.toHaveBeenCalled();
+    await backend.close();
+    expect(await device.lost).toMatchObject({ reason: 'destroyed' });
   });
 
   it('takes the smaller build where WebAssembly can wait for promises', async () => {

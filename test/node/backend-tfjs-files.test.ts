@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import fc from 'fast-check';
 import { zipSync } from 'fflate';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { tfjs } from '../../src/backends/tfjs-node.ts';
+import { readModel } from '../../src/backends/tfjs-files.ts';
 import { measureStrings, parseManifest } from '../../src/backends/tfjs-manifest.ts';
 import type { Backend, ModelSource } from '../../src/core/backend.ts';
 import { Tensor } from '../../src/core/tensor.ts';
@@ -170,6 +171,75 @@ describe('weights', () => {
     expect(sent).toBeLessThan(1_000_000);
   });
 
+  it('that are larger than wanted are refused before any is read', async () => {
+    const { json, shards } = tfPerceptronParts();
+    const sizeBytes = Object.values(shards).reduce((sum, { length }) => sum + length, 0);
+    const asked: string[] = [];
+    const openWith = (maxBytes: number, weightsManifest = json['weightsManifest']): Promise<unknown> => {
+      const fetch = async (url: string): Promise<Response> => {
+        asked.push(url);
+        return new Response((shards[new URL(url).pathname.slice(1)] as Uint8Array).slice());
+      };
+      const source = {
+        bytes: toBytes({ ...json, weightsManifest }),
+        url: 'https://models.example/model.json',
+      };
+      return readModel(source, { fetch, maxBytes });
+    };
+    const refusal = { code: 'ERR_INLAY_MODEL_UNSUPPORTED', details: { sizeBytes, maxBytes: sizeBytes - 1 } };
+    expect(await errorOf(openWith(sizeBytes - 1))).toMatchObject(refusal);
+    const vast = [{ paths: ['b.bin'], weights: [{ name: 'w', shape: [250e9], dtype: 'float32' }] }];
+    expect(await errorOf(openWith(2 ** 31, vast))).toMatchObject({ code: 'ERR_INLAY_MODEL_UNSUPPORTED' });
+    expect(asked).toEqual([]);
+    await openWith(sizeBytes);
+    expect(asked).toHaveLength(4);
+    for (const maxBytes of [0, -1, 0.5, NaN]) expect(() => tfjs({ tf, maxBytes })).toThrow(RangeError);
+  });
+
+  it('with strings are not read beyond what is wanted, all files together', async () => {
+    const word = new Uint8Array([6, 0, 0, 0, 1, 2, 3, 4, 5, 6]);
+    const group = (name: string) => ({
+      paths: [`${name}.bin`],
+      weights: [{ name, shape: [1], dtype: 'string' }],
+    });
+    const { json } = tfPerceptronParts();
+    const bytes = toZip(
+      { ...json, weightsManifest: [group('a'), group('b')] },
+      { 'a.bin': word, 'b.bin': word },
+    );
+    const access = { fetch: () => Promise.reject(new Error('nothing is fetched')) };
+    const { weightData } = await readModel({ bytes }, { ...access, maxBytes: 20 });
+    expect(weightData).toHaveLength(2);
+    const error = await errorOf(readModel({ bytes }, { ...access, maxBytes: 19 }));
+    expect(error).toMatchObject({ code: 'ERR_INLAY_MODEL_INVALID' });
+    expect(String(error)).toContain('"b.bin" is larger than the 9 bytes');
+  });
+
+  it.each(['that does not begin', 'that does not go on'])('from a server %s are given up', async (kind) => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const signals: (AbortSignal | null | undefined)[] = [];
+      const fetch = (_: string, init?: RequestInit): Promise<Response> => {
+        signals.push(init?.signal);
+        if (kind === 'that does not begin') return new Promise(() => {});
+        const body = new ReadableStream({ start: (stream) => stream.enqueue(new Uint8Array(1)) });
+        return Promise.resolve(new Response(body));
+      };
+      const source = { bytes: toBytes(tfPerceptronParts().json), url: 'https://models.example/model.json' };
+      const reading = errorOf(readModel(source, { fetch, maxBytes: 2 ** 31 }));
+      await vi.advanceTimersByTimeAsync(19_999);
+      expect(signals.map((signal) => signal?.aborted)).toEqual([false]);
+      await vi.advanceTimersByTimeAsync(1);
+      const error = await reading;
+      expect(error).toMatchObject({ code: 'ERR_INLAY_MODEL_NOT_FOUND' });
+      expect(String(error)).toContain('no answer within 20000 ms');
+      expect(signals[0]?.aborted).toBe(true);
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it.each([
     '../secret.bin',
     '/etc/secret',
@@ -327,6 +397,11 @@ describe('a model.json', () => {
     [
       'with more weights than there are',
       'TRUNCATED',
+      withWeight({ name: 'w', shape: [2 ** 28], dtype: 'float32' }),
+    ],
+    [
+      'with more weights than are taken',
+      'UNSUPPORTED',
       withWeight({ name: 'w', shape: [2 ** 40], dtype: 'float32' }),
     ],
     [
@@ -344,6 +419,15 @@ describe('a model.json', () => {
     expect(error).toMatchObject({ name: 'ModelError', code: `ERR_INLAY_MODEL_${code}` });
     expect((error as Error).message).toMatch(/^[^\n]+\.$/);
   });
+
+  it.each([[[['a.bin', './a.bin']]], [[['a.bin'], ['b.bin', 'a.bin']]]])(
+    'that names a file twice is refused: %j',
+    (groups) => {
+      const { json } = tfPerceptronParts();
+      const weightsManifest = groups.map((paths) => ({ paths, weights: [] }));
+      expect(() => parseManifest(toBytes({ ...json, weightsManifest }))).toThrow(/names a file twice/);
+    },
+  );
 
   it('with inputs of any size is opened without memory for them', async () => {
     const graph = createTfGraph();

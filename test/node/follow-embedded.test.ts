@@ -1,5 +1,16 @@
 import { describe, expect, it } from 'vitest';
-import { codeOf, factorOf, nextOf, scale, startDevice, startWorld, update } from './follow-fixture.ts';
+import { createInlay } from 'inlay';
+import { createMemoryStore } from 'inlay/stores/memory';
+import {
+  backends,
+  codeOf,
+  factorOf,
+  nextOf,
+  scale,
+  startDevice,
+  startWorld,
+  update,
+} from './follow-fixture.ts';
 
 describe('a version that came with the app', () => {
   const reference = { name: 'digits', embedded: scale(7) };
@@ -38,6 +49,22 @@ describe('a version that came with the app', () => {
     expect(await codeOf(inlay.load(broken))).toBe('ERR_INLAY_MODEL_UNAVAILABLE');
     await world.ship(1);
     expect(await factorOf(await inlay.load(broken))).toBe(1);
+  });
+
+  it('that does not open is named beside what is wrong with the network', async () => {
+    const world = await startWorld();
+    await world.network.goDown();
+    const { inlay } = await startDevice(world);
+    await expect(inlay.load({ name: 'digits', embedded: new Uint8Array(10) })).rejects.toThrow(
+      /cannot be reached.*The version that came with the app does not open: The model of 10 bytes/s,
+    );
+  });
+
+  it('is all there is without a sync server', async () => {
+    const inlay = createInlay({ backends, device: 'cpu', store: createMemoryStore() });
+    const model = await inlay.load(reference);
+    expect([model.name, model.version, await factorOf(model)]).toEqual(['digits', undefined, 7]);
+    await inlay.close();
   });
 
   it('has to be a file', async () => {

@@ -5,7 +5,8 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { toHex, toUtf8 } from '../../src/core/bytes.ts';
+import { concatBytes, toHex, toUtf8 } from '../../src/core/bytes.ts';
+import type { FetchInit } from '../../src/core/platform.ts';
 import { reactNativePlatform, type AppState } from '../../src/platform-react-native.ts';
 import { fetchBytes } from '../../src/update/fetch.ts';
 import { codeOf } from '../conformance/store.ts';
@@ -170,6 +171,7 @@ describe('requests', () => {
     response: ArrayBuffer | null = null;
     onload = (): void => {};
     onerror = (): void => {};
+    onprogress?: (event: { loaded: number }) => void;
     readonly #controller = new AbortController();
     readonly #sent = new Headers();
     #received = new Headers();
@@ -191,7 +193,14 @@ describe('requests', () => {
         .then(async (answer) => {
           this.#received = answer.headers;
           this.status = answer.status;
-          this.response = answer.status === 304 ? null : await answer.arrayBuffer();
+          const pieces: Uint8Array[] = [];
+          let loaded = 0;
+          for await (const piece of answer.body ?? []) {
+            pieces.push(piece);
+            loaded += piece.length;
+            this.onprogress?.({ loaded });
+          }
+          this.response = answer.status === 304 ? null : concatBytes(pieces).buffer;
           this.onload();
         })
         .catch(() => this.onerror());
@@ -203,6 +212,14 @@ describe('requests', () => {
     server = createServer((request, response) => {
       asked.push(request.url ?? '');
       if (request.url === '/silent') return;
+      if (request.url === '/endless') {
+        const send = (): void => {
+          while (!response.destroyed && response.write(Buffer.alloc(65_536)));
+        };
+        response.on('drain', send);
+        send();
+        return;
+      }
       response.setHeader('etag', '"7"');
       if (request.headers['if-none-match'] === '"7"') response.writeHead(304).end();
       else if (request.url === '/model') response.end(Buffer.from([0, 128, 255]));
@@ -236,6 +253,44 @@ describe('requests', () => {
     expect(await fails(`${url}/none`)).toBe('ERR_INLAY_HTTP_STATUS');
     expect(await fails('http://127.0.0.1:9/')).toBe('ERR_INLAY_NETWORK');
     expect(await fails(`${url}/silent`, { timeoutMs: 50 })).toBe('ERR_INLAY_NETWORK');
+  });
+
+  it('are not silent while bytes come', async () => {
+    const { url } = await serve();
+    vi.stubGlobal('XMLHttpRequest', FakeXhr);
+    const timers = new Set<() => void>();
+    // Whatever is not cancelled before the first byte has come counts as due then.
+    const platform = {
+      ...reactNativePlatform(),
+      setTimer: (task: () => void) => {
+        timers.add(task);
+        return () => void timers.delete(task);
+      },
+    };
+    const { fetch: send } = platform;
+    const due = {
+      ...platform,
+      fetch: (address: string, init: FetchInit = {}) => {
+        const before = [...timers];
+        return send(address, init).then((answer) => {
+          for (const task of before) if (timers.has(task)) task();
+          return answer;
+        });
+      },
+    };
+    expect((await fetchBytes(due, `${url}/model`, { capBytes: 10 })).bytes).toHaveLength(3);
+    expect(timers.size).toBe(0);
+  });
+
+  it('end when more comes than is accepted', async () => {
+    const { url } = await serve();
+    const closed = new Promise<void>((resolve) => {
+      server?.on('connection', (socket) => socket.on('close', () => resolve()));
+    });
+    vi.stubGlobal('XMLHttpRequest', FakeXhr);
+    const got = fetchBytes(reactNativePlatform(), `${url}/endless`, { capBytes: 1000 });
+    expect(await codeOf(got)).toBe('ERR_INLAY_LENGTH');
+    await closed;
   });
 
   it('end when they are given up', async () => {

@@ -7,6 +7,7 @@ import { createSha256 } from '../../src/core/hash.ts';
 import type { Store } from '../../src/core/store.ts';
 import { withMemoryFallback } from '../../src/stores/fallback.ts';
 import { openFsStore } from '../../src/stores/fs.ts';
+import { createMemoryStore } from '../../src/stores/memory.ts';
 import { blobsIn, codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
 import { temporaryDirectory } from './server-fixture.ts';
 import { faultyFs } from './store-fs-faults.ts';
@@ -97,6 +98,19 @@ describe('a disk that cannot be written', () => {
     expect(await (await store.blob(nameOf(abc)))?.bytes()).toEqual(abc);
   });
 
+  it('does not take a damaged blob for the one that is put after it was deleted', async () => {
+    const directory = await temporaryDirectory();
+    const disk: { errno: string | undefined } = { errno: undefined };
+    const store = openOn(directory, disk);
+    const { path = '' } = await store.putBlob(nameOf(abc), abc);
+    await nodeFs.chmod(path, 0o600);
+    await nodeFs.writeFile(path, 'abd');
+    disk.errno = 'EROFS';
+    await store.deleteBlob(nameOf(abc));
+    expect(await (await store.putBlob(nameOf(abc), inPieces(abc, 1))).bytes()).toEqual(abc);
+    expect(await (await store.blob(nameOf(abc)))?.bytes()).toEqual(abc);
+  });
+
   it('gives a stream back unread, and fails once if it has read of it', async () => {
     const disk: { errno: string | undefined } = { errno: 'EROFS' };
     const store = openOn(await temporaryDirectory(), disk);
@@ -106,6 +120,107 @@ describe('a disk that cannot be written', () => {
     const late = withMemoryFallback(openFsStore({ directory: await temporaryDirectory(), fs }), createSha256);
     expect(await codeOf(late.putBlob(nameOf(abc), inPieces(abc, 1)))).toBe('ERR_INLAY_STORE_IO');
     expect(await late.putBlob(nameOf(abc), inPieces(abc, 1))).toMatchObject({ sizeBytes: 3 });
+  });
+});
+
+describe('a disk that is too full for a model', () => {
+  const large = new Uint8Array(50);
+  const small = new Uint8Array(90);
+  /** With a small model on disk, and a larger one that went to memory. */
+  const openFull = async (): Promise<{ disk: Store; store: Store; warnings: readonly string[] }> => {
+    const warnings: string[] = [];
+    const disk = createMemoryStore({ quotaBytes: 100 });
+    const store = withMemoryFallback(disk, createSha256, {
+      whenFull: true,
+      logger: { warn: (_, message) => void warnings.push(message) },
+    });
+    await store.updateRecord('floor', () => toUtf8('1'));
+    await store.putBlob(nameOf(small), small);
+    await store.pin('app', [nameOf(small)]);
+    await store.putBlob(nameOf(large), large);
+    return { disk, store, warnings };
+  };
+
+  it('still keeps records', async () => {
+    const { disk, store, warnings } = await openFull();
+    await store.updateRecord('floor', () => toUtf8('2'));
+    expect(await disk.readRecord('floor')).toEqual(toUtf8('2'));
+    expect(await store.readRecord('floor')).toEqual(toUtf8('2'));
+    expect(store.info().degraded).toMatch(/^Models are kept in memory only/);
+    expect(warnings).toEqual(['Models are kept in memory only.']);
+  });
+
+  it('still learns what is needed', async () => {
+    const { disk, store } = await openFull();
+    await store.pin('app', []);
+    expect(await disk.describeBlobs()).toMatchObject([{ pins: [] }]);
+    await store.pin('app', [nameOf(large)]);
+    expect((await store.describeBlobs()).filter(({ pins }) => pins.includes('app'))).toMatchObject([
+      { sha256: nameOf(large) },
+    ]);
+  });
+
+  it('lets go of what is deleted', async () => {
+    const { disk, store } = await openFull();
+    await store.deleteBlob(nameOf(small));
+    expect(await blobsIn(disk)).toEqual([]);
+    expect(await blobsIn(store)).toEqual([nameOf(large)]);
+  });
+});
+
+describe('a disk that fails to read', () => {
+  /** A store that has a blob and a record, on a disk whose readings fail so often with this errno. */
+  const openFailing = async (errno: string, times: number): Promise<Store> => {
+    const directory = await temporaryDirectory();
+    const sound = openFsStore({ directory });
+    await sound.updateRecord('floor', () => toUtf8('7'));
+    await sound.putBlob(nameOf(abc), abc);
+    await sound.close();
+    let left = times;
+    const fs = faultyFs(nodeFs, (_, name) => {
+      if (!/^(readFile|stat|readdir)$/.test(name) || left === 0) return undefined;
+      left -= 1;
+      return errno;
+    });
+    return withMemoryFallback(openFsStore({ directory, fs }), createSha256);
+  };
+
+  it('is read once more', async () => {
+    expect(await (await openFailing('EIO', 1)).readRecord('floor')).toEqual(toUtf8('7'));
+    expect(await (await openFailing('EIO', 1)).blob(nameOf(abc))).toMatchObject({ sizeBytes: 3 });
+    expect(await blobsIn(await openFailing('EIO', 1))).toEqual([nameOf(abc)]);
+  });
+
+  it('is not taken for one that has no record', async () => {
+    const store = await openFailing('EIO', Infinity);
+    expect(await codeOf(store.readRecord('floor'))).toBe('ERR_INLAY_STORE_IO');
+    expect(await codeOf(store.updateRecord('floor', () => toUtf8('1')))).toBe('ERR_INLAY_STORE_IO');
+    expect(store.info().degraded).toBeUndefined();
+  });
+
+  it('has no blob that could not be had again', async () => {
+    const store = await openFailing('EIO', Infinity);
+    expect(await store.blob(nameOf(abc))).toBeUndefined();
+    expect(await blobsIn(store)).toEqual([]);
+    expect(store.info().degraded).toBeUndefined();
+  });
+
+  it('has nothing where it lets nobody look', async () => {
+    const store = await openFailing('EACCES', Infinity);
+    expect(await store.readRecord('floor')).toBeUndefined();
+    expect(await store.blob(nameOf(abc))).toBeUndefined();
+  });
+
+  it('has nothing below what is a file', async () => {
+    const file = join(await temporaryDirectory(), 'file');
+    await nodeFs.writeFile(file, '');
+    const store = withMemoryFallback(openFsStore({ directory: join(file, 'cache') }), createSha256);
+    expect(await store.readRecord('floor')).toBeUndefined();
+    expect(await store.updateRecord('floor', () => abc)).toEqual(abc);
+    expect(await store.readRecord('floor')).toEqual(abc);
+    expect(store.info().degraded).toMatch(/^Records are kept in memory only/);
+    expect(await store.putBlob(nameOf(abc), abc)).toMatchObject({ sizeBytes: 3 });
+    expect(store.info().degraded).toMatch(/^Models are .* Records are /);
   });
 });
 

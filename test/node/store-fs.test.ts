@@ -199,7 +199,7 @@ describe('the file store', () => {
     await writeFile(file, '');
     const store = openFsStore({ directory: file });
     expect(await codeOf(store.putBlob(nameOf(abc), abc))).toBe('ERR_INLAY_STORE_IO');
-    expect(await codeOf(store.readRecord('slots'))).toBe('ERR_INLAY_STORE_IO');
+    expect(await codeOf(store.updateRecord('slots', () => abc))).toBe('ERR_INLAY_STORE_IO');
   });
 
   it.each([

@@ -56,7 +56,7 @@ describe('openSession', () => {
     });
     expect(session.provider).toBe('cpu');
     expect(attempts.map(({ provider, outcome, reason }) => [provider, outcome, reason])).toEqual([
-      ['tensorrt', 'refused', 'no installed backend offers it'],
+      ['tensorrt', 'refused', 'no installed backend offers it; there is cuda, webgpu, cpu'],
       ['cuda', 'refused', 'libonnxruntime_providers_cuda.so is missing'],
       ['webgpu', 'refused', 'No adapter.'],
       ['cpu', 'chosen', undefined],
@@ -148,6 +148,26 @@ describe('openSession', () => {
       reason: 'its outputs differ from those of cpu: output "y" differs at element 0 by 1.0',
     });
     expect(backend.open.size).toBe(1);
+  });
+
+  it('knows cpu and gpu in a list, too, and says what there is otherwise', async () => {
+    const webgpu: ExecutionProvider = { name: 'webgpu', device: 'gpu' };
+    const wasm: ExecutionProvider = { name: 'wasm', device: 'cpu' };
+    const chosen = async (device: DevicePreference, ...offered: ExecutionProvider[]): Promise<string> => {
+      const { session } = await openSession(
+        manualClock(),
+        [fakeBackend({ providers: offered })],
+        source,
+        device,
+      );
+      return session.provider;
+    };
+    expect(await chosen(['cuda', 'cpu'], webgpu, wasm)).toBe('wasm');
+    expect(await chosen(['gpu', 'cpu'], webgpu, wasm)).toBe('webgpu');
+    expect(await chosen(['gpu', 'cpu'], wasm)).toBe('wasm');
+    await expect(chosen(['cuda'], webgpu, wasm)).rejects.toThrow(
+      'cuda: no installed backend offers it; there is webgpu, wasm',
+    );
   });
 
   it('keeps the CPU when a GPU calls a model broken that the CPU has opened', async () => {

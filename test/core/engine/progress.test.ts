@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { LoadProgress } from '../../../src/engine/progress.ts';
+import { createLoadListener, type LoadProgress } from '../../../src/engine/progress.ts';
 import { createInlay, type InlayOptions, type Inlay } from '../../../src/index.ts';
 import { webPlatform } from '../../../src/platform.ts';
 import { fakeBackend } from './fakes.ts';
@@ -47,6 +47,18 @@ describe('progress of a load', () => {
     }
   });
 
+  it('ends with the load: what is opened later is none of its business', async () => {
+    const heard: string[] = [];
+    const listener = createLoadListener(
+      ({ phase }) => heard.push(phase),
+      () => {},
+    );
+    listener.tell({ phase: 'open', loadedBytes: 1 });
+    listener.end();
+    listener.tell({ phase: 'warm-up', loadedBytes: 1 });
+    expect(heard).toEqual(['open']);
+  });
+
   it('does not end with a listener that throws', async () => {
     const warned: string[] = [];
     const logger = {
@@ -87,5 +99,17 @@ describe('maxModelBytes', () => {
 
   it.each([0, -1, NaN, '1'])('is a number above 0, not %s', (maxModelBytes) => {
     expect(() => start({ maxModelBytes: maxModelBytes as number })).toThrow(RangeError);
+  });
+});
+
+describe('a model to load', () => {
+  it.each([
+    ['', 'got an empty text'],
+    [new Blob(['onnx']), 'pass the bytes that its arrayBuffer() gives'],
+    [new Response('onnx'), 'pass the bytes that its arrayBuffer() gives'],
+  ])('is none of these: %o', async (reference, words) => {
+    const inlay = start();
+    await expect(inlay.load(reference as string)).rejects.toThrow(words);
+    await inlay.close();
   });
 });

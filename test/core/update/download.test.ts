@@ -63,6 +63,25 @@ describe('downloadTarget', () => {
     expect(await blobsIn(store)).toEqual([]);
   });
 
+  it('endless data: ends a request without pieces at the signed length', async () => {
+    const long = { ...target, length: 100_000 };
+    const ended: boolean[] = [];
+    const platform = testPlatform({
+      fetch: (_, init) => {
+        for (const loaded of [100_000, 100_001]) {
+          init?.onActivity?.(loaded);
+          ended.push(init?.signal?.aborted === true);
+        }
+        return new Promise(() => {});
+      },
+    });
+    await expect(downloadTarget({ platform, store, url, target: long })).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_INLAY_LENGTH' }),
+    );
+    expect(ended).toEqual([false, true]);
+    expect(await blobsIn(store)).toEqual([]);
+  });
+
   it('refuses a file that is shorter than signed', async () => {
     const { outcome } = await download(content.slice(0, 999));
     expect(outcome).toEqual(failsWith('ERR_INLAY_LENGTH'));

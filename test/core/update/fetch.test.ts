@@ -148,6 +148,77 @@ describe('fetchBytes', () => {
     await expect(fetching).rejects.toThrow(/no answer within 300 ms/);
   });
 
+  describe('where the answer comes only with its whole body', () => {
+    /** A `fetch` without streams, which heeds no signal; `piece` tells of what has come. */
+    const whole = () => {
+      let resolve: ((response: Response) => void) | undefined;
+      let piece: ((loadedBytes: number) => void) | undefined;
+      let isAborted = false;
+      const platform = testPlatform({
+        fetch: (_, init) => {
+          piece = init?.onActivity;
+          init?.signal?.addEventListener('abort', () => {
+            isAborted = true;
+          });
+          return new Promise((settle) => {
+            resolve = settle;
+          });
+        },
+      });
+      return {
+        platform,
+        piece: (loadedBytes: number) => piece?.(loadedBytes),
+        resolve: (response: Response) => resolve?.(response),
+        isAborted: () => isAborted,
+      };
+    };
+
+    it('waits for as long as it goes on, whatever that takes', async () => {
+      const { platform, piece, resolve } = whole();
+      const fetching = get(platform, { timeoutMs: 300 });
+      for (let loaded = 1; loaded <= 10; loaded += 1) {
+        platform.advance(299);
+        piece(loaded);
+        expect(platform.timers()).toEqual([300]);
+      }
+      resolve(new Response('0123456789'));
+      expect(await fetching).toMatchObject({ bytes: new TextEncoder().encode('0123456789') });
+      piece(11);
+      expect(platform.timers()).toEqual([]);
+    });
+
+    it('slow retrieval: gives up when it no longer goes on', async () => {
+      const { platform, piece, isAborted } = whole();
+      const fetching = get(platform, { timeoutMs: 300 });
+      platform.advance(299);
+      piece(1);
+      platform.advance(300);
+      await expect(fetching).rejects.toThrow(/no answer within 300 ms/);
+      expect(isAborted()).toBe(true);
+      piece(2);
+      expect(platform.timers()).toEqual([]);
+    });
+
+    it('endless data: ends the request beyond the cap', async () => {
+      const { platform, piece, isAborted } = whole();
+      const fetching = get(platform, { capBytes: 100_000 });
+      piece(100_000);
+      expect(isAborted()).toBe(false);
+      piece(100_001);
+      expect(isAborted()).toBe(true);
+      await expect(fetching).rejects.toThrow(failsWith('ERR_INLAY_LENGTH', { capBytes: 100_000 }));
+      expect(platform.timers()).toEqual([]);
+    });
+
+    it('still tells what a server says whose error is longer than what was asked for', async () => {
+      const { platform, piece, resolve } = whole();
+      const fetching = get(platform, { capBytes: 10 });
+      piece(5000);
+      resolve(new Response('x'.repeat(5000), { status: 404 }));
+      await expect(fetching).rejects.toThrow(failsWith('ERR_INLAY_HTTP_STATUS', { status: 404 }));
+    });
+  });
+
   it('names a connection that breaks in the middle', async () => {
     const platform = answering(
       () =>

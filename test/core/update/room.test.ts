@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { toUtf8 } from '../../../src/core/bytes.ts';
 import { StoreError } from '../../../src/core/errors.ts';
 import type { Store } from '../../../src/core/store.ts';
+import { withMemoryFallback } from '../../../src/stores/fallback.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
 import { sha256Hex } from '../../../src/trust/keys.ts';
 import { createSync, type Sync } from '../../../src/update/sync.ts';
@@ -114,6 +115,30 @@ describe('a sync', () => {
       return toUtf8(JSON.stringify(state));
     });
     expect(await open(store).committed('digits')).toMatchObject({ sha256: two });
+  });
+});
+
+describe('a download during which a disk breaks', () => {
+  /** A store whose writes fail halfway, in a page that can go on in memory. */
+  const brokenStore = (): Store => ({
+    ...createMemoryStore(),
+    info: () => ({ kind: 'disk' }),
+    putBlob: async (_, content) => {
+      await (content as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]().next();
+      throw new StoreError('ERR_INLAY_STORE_IO', 'The disk is gone.');
+    },
+  });
+
+  it('begins again where the store goes on in memory', async () => {
+    const store = withMemoryFallback(brokenStore());
+    await update(open(store), 1);
+    expect(await blobsIn(store)).toEqual([one]);
+    expect(store.info().degraded).toMatch(/^Models are kept in memory only.*disk is gone/);
+  });
+
+  it('fails where it does not', async () => {
+    await expect(update(open(brokenStore()), 1)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_IO' });
+    expect(server.requests.filter(({ path }) => path.startsWith('/v1/targets/'))).toHaveLength(1);
   });
 });
 
