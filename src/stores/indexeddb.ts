@@ -204,6 +204,7 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
     readRecord,
     updateRecord,
     freeBytes,
+    untilFree: () => pause(LAG_MS),
     quotaBytes: options.quotaBytes,
     now,
     close: async () => {
@@ -231,5 +232,14 @@ function turn(): Promise<void> {
       resolve();
     };
     port2.postMessage(0);
+  });
+}
+
+/** Chromium gives the room of what was deleted back a little later, in milliseconds. */
+const LAG_MS = 500;
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
   });
 }

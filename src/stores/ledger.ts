@@ -21,6 +21,8 @@ export interface LedgerParts extends Pick<Store, 'readRecord' | 'updateRecord'> 
   freeBytes(): Promise<number>;
   /** Most bytes of blobs. Default: as many as the platform takes. */
   readonly quotaBytes?: number | undefined;
+  /** Waits until the room of what was removed is really free, where that takes time. */
+  readonly untilFree?: (() => Promise<void>) | undefined;
   /** Wall clock, milliseconds since 1970. */
   now(): number;
 }
@@ -106,6 +108,7 @@ export function openLedger(parts: LedgerParts): Ledger {
     }
     if (missing > 0) throw noRoom(sizeBytes, missing);
     for (const { sha256 } of evicted) await parts.remove(sha256);
+    await parts.untilFree?.();
   };
 
   return {

@@ -74,7 +74,7 @@ describe('the packed package', () => {
       expect.arrayContaining(['LICENSE', 'README.md', 'package.json', 'dist/node.js', 'src/node.ts']),
     );
     expect(
-      files.filter((path) => !/^(?:LICENSE|README\.md|package\.json|(?:dist|src)\/.+)$/.test(path)),
+      files.filter((path) => !/^(?:LICENSE|README\.md|package\.json|(?:dist|src|docs)\/.+)$/.test(path)),
     ).toEqual([]);
     expect(files.filter((path) => /\.test\.|tsbuildinfo|tsconfig/.test(path))).toEqual([]);
   });
