@@ -236,7 +236,7 @@ function turn(): Promise<void> {
 }
 
 /** Chromium gives the room of what was deleted back a little later, in milliseconds. */
-const LAG_MS = 500;
+const LAG_MS = 1000;
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => {

@@ -166,6 +166,16 @@ export function openLedger(parts: LedgerParts): Ledger {
         if (!isFull(error)) throw error;
         wentIn = written;
         if (isIterable(content)) throw error;
+        if (parts.untilFree !== undefined) {
+          await parts.untilFree();
+          written = 0;
+          try {
+            return await write(onWritten);
+          } catch (still) {
+            if (!isFull(still)) throw still;
+            wentIn = written;
+          }
+        }
         await reserve(content.length).catch(() => {
           throw error;
         });
