@@ -41,7 +41,12 @@ export interface ErrorCodes {
     | 'ERR_INLAY_ROLLBACK'
     | 'ERR_INLAY_LENGTH'
     | 'ERR_INLAY_HASH'
-    | 'ERR_INLAY_PLAN_INVALID';
+    | 'ERR_INLAY_PLAN_INVALID'
+    | 'ERR_INLAY_WITHDRAWN';
+  readonly UpdateError:
+    | 'ERR_INLAY_UPDATE_HELD'
+    | 'ERR_INLAY_UPDATE_REJECTED'
+    | 'ERR_INLAY_PATCH';
   readonly ServerError:
     | 'ERR_INLAY_CONFLICT'
     | 'ERR_INLAY_REFUSED'
@@ -138,6 +143,16 @@ export class TrustError extends InlayError<'TrustError'> {
   }
 }
 
+/**
+ * An update is not carried out: a policy holds it, the release does not prove itself on this device, or a patch cannot
+ * be applied. What ran before goes on.
+ */
+export class UpdateError extends InlayError<'UpdateError'> {
+  constructor(code: ErrorCode<'UpdateError'>, message: string, parts?: ErrorParts) {
+    super('UpdateError', code, message, parts);
+  }
+}
+
 /** The sync server refuses what it was asked for, or fails at it. */
 export class ServerError extends InlayError<'ServerError'> {
   constructor(code: ErrorCode<'ServerError'>, message: string, parts?: ErrorParts) {
@@ -160,6 +175,7 @@ export type AnyInlayError =
   | StoreError
   | NetworkError
   | TrustError
+  | UpdateError
   | ServerError;
 
 /** Tells whether a value is an Inlay error, also across duplicate copies of this package. */
@@ -176,6 +192,7 @@ const classes = {
   StoreError,
   NetworkError,
   TrustError,
+  UpdateError,
   ServerError,
 };
 

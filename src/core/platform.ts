@@ -42,6 +42,27 @@ export interface Platform {
   readonly digest?: (bytes: Uint8Array) => Promise<Uint8Array>;
   /** Verifies an Ed25519 signature (RFC 8032) by a raw 32-byte public key. */
   verifyEd25519(publicKey: Uint8Array, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
+  /**
+   * This run of the app, and whether another run that shares the store still goes on: so that the work of a process that
+   * was killed can be told from that of a neighbour. Absent where there is one process at most.
+   */
+  readonly instance?: {
+    readonly id: string;
+    isAlive(id: string): Promise<boolean>;
+  };
+  /** What rollouts may ask for, as far as the runtime tells; see `Install` in `update/plan.ts`. */
+  readonly traits?: {
+    readonly os?: string;
+    readonly arch?: string;
+    readonly memoryMiB?: number;
+    readonly locale?: string;
+  };
+  /** Whether bytes cost money, power comes from the mains, and nobody uses the device now; absent facts count as fine. */
+  readonly conditions?: () => {
+    readonly isMetered?: boolean;
+    readonly isCharging?: boolean;
+    readonly isIdle?: boolean;
+  };
   /** Whether people see the app now. Absent where that makes no difference. */
   readonly isActive?: () => boolean;
   /**

@@ -10,6 +10,32 @@ export interface Blob {
   bytes(): Promise<Uint8Array<ArrayBuffer>>;
 }
 
+/**
+ * A blob that comes together piece by piece, across restarts. One opener at a time: who opens it again, in this process
+ * or another, takes it over, and the earlier one fails with `ERR_INLAY_STORE_IO` at its next step.
+ */
+export interface PartialBlob {
+  /** What was saved last; `undefined` at the beginning, and where the part was damaged or is of another size. */
+  readonly note: Uint8Array<ArrayBuffer> | undefined;
+  /** Writes at an offset, within the size. It survives a crash from the next {@link PartialBlob.save} on. */
+  write(offset: number, bytes: Uint8Array): Promise<void>;
+  /** Reads back what was written. */
+  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Makes everything that was written survive, and then, as one atomic step, keeps a note of at most 1 MiB about it. */
+  save(note: Uint8Array): Promise<void>;
+  /**
+   * Puts the blob in place under its name, and forgets the part.
+   * @param digest - lower-case hex SHA-256 of the whole content where the caller has computed it while writing;
+   * otherwise the store reads it all again.
+   * @throws {@link StoreError} `ERR_INLAY_STORE_MISMATCH` if that is not its name; the part is forgotten as well.
+   */
+  finish(digest?: string): Promise<Blob>;
+  /** Forgets the part. */
+  discard(): Promise<void>;
+  /** Frees handles and keeps the part for later. Safe to call twice, and after the end. */
+  close(): Promise<void>;
+}
+
 /** What a store knows of a blob without reading it. */
 export interface BlobFacts {
   readonly sha256: string;
@@ -39,6 +65,12 @@ export interface Store {
    * `ERR_INLAY_STORE_FULL`, `ERR_INLAY_STORE_READ_ONLY` or `ERR_INLAY_STORE_IO`.
    */
   putBlob(sha256: string, content: Uint8Array | AsyncIterable<Uint8Array>): Promise<Blob>;
+  /**
+   * Begins or goes on with a blob that comes in pieces. Parts that nobody opened for 30 days are forgotten, and so are
+   * the oldest ones when room is needed.
+   * @throws {@link StoreError} as {@link Store.putBlob}.
+   */
+  openPartial(sha256: string, sizeBytes: number): Promise<PartialBlob>;
   /** Forgets a blob; absent is fine. */
   deleteBlob(sha256: string): Promise<void>;
   /** Facts of all blobs, in order of name. */

@@ -44,6 +44,8 @@ export interface MetaFile {
 
 /** Which snapshot is current; signed online, short-lived. */
 export interface Timestamp extends SignedBase<'timestamp'> {
+  /** Inlay's own: when it was signed, `YYYY-MM-DDTHH:MM:SSZ`. A device's clock is at least that late. */
+  readonly issued?: string;
   readonly meta: { readonly 'snapshot.json': MetaFile };
 }
 
@@ -69,6 +71,8 @@ export interface DelegatedRole extends RoleKeys {
 /** Files and delegations; the top-level one is signed offline. */
 export interface Targets extends SignedBase<'targets'> {
   readonly targets: Readonly<Record<string, TargetFile>>;
+  /** Inlay's own; see {@link TargetsPolicy}. */
+  readonly custom?: TargetsPolicy;
   readonly delegations?: {
     readonly keys: Readonly<Record<string, PublicKey>>;
     readonly roles: readonly DelegatedRole[];
@@ -91,6 +95,27 @@ export interface Envelope<Body extends Signed = Signed> {
   readonly signed: Body;
 }
 
+/** What the offline-signed `targets` says about releases that must not run any more, in its field `custom`. */
+export interface TargetsPolicy {
+  /** By model name. */
+  readonly models?: Readonly<Record<string, ModelPolicy>>;
+}
+
+/** Which releases of one model are withdrawn. */
+export interface ModelPolicy {
+  /** Releases with a lower sequence number do not count. Default 0; only rises. */
+  readonly floorSeq?: number;
+  /** Sequence numbers of single releases that do not count. Never leave the list. */
+  readonly revoked?: readonly number[];
+}
+
+/** What `custom` of an offline-signed target says that belongs to a release, but is not its model. */
+export interface CompanionTarget {
+  readonly model: string;
+  readonly seq: number;
+  readonly role: 'manifest' | 'variant' | 'golden' | 'profile' | 'compressed' | 'patch';
+}
+
 /** What `custom` of an offline-signed model target says. */
 export interface ModelTarget {
   /** Model name, `[a-z0-9][a-z0-9._-]*`. */
@@ -99,4 +124,10 @@ export interface ModelTarget {
   readonly version: string;
   /** Release counter of this model; grows by one. */
   readonly seq: number;
+  /** The release's manifest (`update/manifest.ts`), itself a target; absent in the simplest releases. */
+  readonly manifest?: { readonly path: string; readonly sha256: string; readonly length: number };
+  /** Lowest version of Inlay that runs it, `major.minor.patch`. */
+  readonly minSdk?: string;
+  readonly licence?: string;
+  readonly notes?: string;
 }

@@ -1,0 +1,100 @@
+/** The slots of one model on one device: what it runs, what it can go back to, what it tries. */
+
+import type { PlanEntry } from './plan.ts';
+
+/** Names of the slots. */
+export type SlotName = 'embedded' | 'committed' | 'previous' | 'trial';
+
+/** A release in a slot. */
+export interface Slot {
+  readonly release: PlanEntry;
+  /** The file that runs: the release's own, or one of its variants. */
+  readonly file: { readonly sha256: string; readonly length: number };
+  /** Name of the variant, where the release has several. */
+  readonly variant?: string;
+}
+
+/** A release that proves itself. Its file is verified and in the store. */
+export interface Trial extends Slot {
+  /** The rollout that brought it. */
+  readonly plan: string;
+  /** `staged`: waits for its activation. `active`: has answered. */
+  readonly phase: 'staged' | 'active';
+  /** When it first answered, milliseconds since 1970; absent while staged. */
+  readonly since?: number;
+  /** Answered and failed calls so far. */
+  readonly inferences: number;
+  readonly errors: number;
+}
+
+/** Why a release is not run. The words are part of the telemetry and never change their meaning. */
+export type RejectReason =
+  | 'hash'
+  | 'open'
+  | 'signature'
+  | 'golden'
+  | 'crash'
+  | 'hang'
+  | 'memory'
+  | 'errors'
+  | 'invalid-outputs'
+  | 'latency'
+  | 'too-large'
+  | 'incompatible';
+
+/** A release that did not prove itself here. It is offered again when one of the conditions has changed. */
+export interface Rejected {
+  readonly sha256: string;
+  readonly version: string;
+  readonly seq: number;
+  readonly reason: RejectReason;
+  /** For people: the message of the error. */
+  readonly detail: string;
+  readonly at: number;
+  /** Rejections in a row: after the first it counts for 24 hours, after the second for 72, then until something changes. */
+  readonly count: number;
+  /** Milliseconds since 1970; `null`: until `retryNonce`, Inlay or the app changes. */
+  readonly until: number | null;
+  readonly retryNonce: number;
+  readonly sdk: string;
+  readonly app?: string;
+}
+
+/** What one run of the app does with one release, written before it is done. */
+export interface Marker {
+  /** `Platform.instance.id`, or a random identifier. */
+  readonly run: string;
+  readonly sha256: string;
+  readonly slot: SlotName;
+  /** `loading` from before it is opened until the first good answer; `running` from then until it is closed. */
+  readonly phase: 'loading' | 'running';
+  /** When this phase began, milliseconds since 1970. */
+  readonly at: number;
+}
+
+/** The part of a plan that a device remembers: who takes part stays in. */
+export interface SeenPlan {
+  readonly id: string;
+  /** Highest share seen. */
+  readonly bp: number;
+  readonly salt: string;
+  /** SHA-256 of the candidate. */
+  readonly cand: string;
+  /** Whether this device began with the candidate: then it stays with it, also if a rule stops to hold. */
+  readonly isIn: boolean;
+  /** When metadata with this plan was last verified or confirmed, milliseconds since 1970. */
+  readonly verifiedAt: number;
+}
+
+/** All that is remembered of one model. */
+export interface SlotsState {
+  readonly embedded?: Slot;
+  readonly committed?: Slot;
+  readonly previous?: Slot;
+  readonly trial?: Trial;
+  readonly rejected: readonly Rejected[];
+  readonly markers: readonly Marker[];
+  /** Failed starts in a row by SHA-256 of the file. */
+  readonly strikes: Readonly<Record<string, number>>;
+  readonly plan?: SeenPlan;
+}
