@@ -104,6 +104,7 @@ function chunkOf(id) {
   if (/^backends\//.test(path)) return 'onnxruntime';
   if (/^workers\//.test(path)) return 'workers';
   if (/^(trust|update)\//.test(path)) return 'update';
+  if (path === 'server/signer/spawn.js') return 'server/signer/spawn';
   return undefined;
 }
 
@@ -117,9 +118,9 @@ export default {
     format: 'es',
     manualChunks: chunkOf,
     hoistTransitiveImports: false,
-    // They name `worker.js` and `worker-web.js` by paths relative to their own.
+    // They name `worker.js`, `worker-web.js` and `server/signer/main.js` by paths relative to their own.
     chunkFileNames: ({ name }) =>
-      ['node-backends', 'web-realms'].includes(name) ? '[name].js' : 'chunks/[name].js',
+      ['node-backends', 'web-realms', 'server/signer/spawn'].includes(name) ? '[name].js' : 'chunks/[name].js',
     // Hooks and contexts are for the components of the client; frameworks with server components need to be told.
     banner: ({ name }) => (name === 'react' ? "'use client';" : ''),
     sourcemap: true,

@@ -29,6 +29,7 @@ const browser = () => ({
       'react',
       'react-dom/client',
       'react-dom/server',
+      '@noble/curves/nist.js',
       '@noble/ed25519',
       '@tensorflow/tfjs',
       '@tensorflow/tfjs-backend-wasm',

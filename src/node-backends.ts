@@ -67,19 +67,26 @@ export function createBackends(options: NodeBackendOptions = {}): readonly Backe
         : createPool(
             Array.from({ length: sizes[where] }, (_, index) => createMember(library, index, where, options)),
           );
-    if (placement !== 'auto') return create(placement);
     // None of them starts anything before it is used.
-    const worker = create('worker');
-    const elsewhere = { worker, inline: create('inline'), process: create('process') };
+    const isolated = createMember(library, 0, 'process', { ...options, runTimeoutMs: TRIAL_MS }, 'trial');
+    const elsewhere =
+      placement === 'auto'
+        ? { worker: create('worker'), inline: create('inline'), process: create('process') }
+        : undefined;
+    const chosen = elsewhere?.worker ?? create(placement as Placement);
     return {
-      ...worker,
-      elsewhere,
+      ...chosen,
+      ...(elsewhere && { elsewhere }),
+      isolated,
       close: async () => {
-        await Promise.all(Object.values(elsewhere).map((placed) => placed.close()));
+        await Promise.all([...Object.values(elsewhere ?? { chosen }), isolated].map((one) => one.close()));
       },
     };
   });
 }
+
+/** Longest time that a release may take to open, or for one run, where it is tried out, in milliseconds. */
+const TRIAL_MS = 20_000;
 
 function createInline(library: NodeWorkerData['library'], options: NodeBackendOptions): Backend {
   const { allowSoftwareAdapter = false, sharedWeights = false } = options;
@@ -93,6 +100,7 @@ function createMember(
   index: number,
   placement: 'worker' | 'process',
   options: NodeBackendOptions,
+  purpose: 'use' | 'trial' = 'use',
 ): Backend {
   const { allowSoftwareAdapter = false, sharedWeights = false, runTimeoutMs, maxWorkerBytes } = options;
   const script = new URL('./worker.js', import.meta.url);
@@ -102,7 +110,8 @@ function createMember(
     placement,
     slotName: `${placement} ${index + 1}`,
     // The memory of WebAssembly never shrinks; only the end of its worker gives it back.
-    endWhenEmpty: library === 'onnxruntime-web',
+    endWhenEmpty: library === 'onnxruntime-web' || purpose === 'trial',
+    ...(purpose === 'trial' && { createTimeoutMs: TRIAL_MS }),
     ...(runTimeoutMs !== undefined && { runTimeoutMs }),
     spawn: () =>
       placement === 'process'

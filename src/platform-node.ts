@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
-import { availableParallelism, cpus } from 'node:os';
+import { createReadStream, readFileSync } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
+import { availableParallelism, cpus, totalmem } from 'node:os';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Hasher } from './core/hash.ts';
 import type { Platform } from './core/platform.ts';
 import { LONGEST_MS, webPlatform } from './platform.ts';
 import { countCores } from './workers/node-cores.ts';
@@ -18,6 +19,14 @@ export function nodePlatform(): Platform {
     ...webPlatform(['bun', 'deno'].find((name) => name in process.versions) ?? 'node'),
     cores: countCores().usable,
     hardware: `${process.arch} ${cpus()[0]?.model ?? ''} ×${availableParallelism()}`,
+    instance: nodeInstance(),
+    traits: {
+      os: OS_NAMES[process.platform] ?? process.platform,
+      arch: process.arch,
+      memoryMiB: Math.floor(totalmem() / 2 ** 20),
+      locale: Intl.DateTimeFormat().resolvedOptions().locale,
+    },
+    memoryBytes: () => process.memoryUsage.rss(),
     // Tasks of `nextTick` come after the promise reactions that are due only if they are added by one of those.
     defer: (task) => {
       if (task !== deferred) {
@@ -35,15 +44,8 @@ export function nodePlatform(): Platform {
         clearTimeout(timer);
       };
     },
-    createSha256: () => {
-      const hash = createHash('sha256');
-      return {
-        update: (bytes) => {
-          hash.update(bytes);
-        },
-        digest: () => new Uint8Array(hash.digest()),
-      };
-    },
+    createSha256: () => createHasher('sha256'),
+    createSha512: () => createHasher('sha512'),
     files: {
       resolve: (path) =>
         path instanceof URL || path.startsWith('file:') ? fileURLToPath(path) : resolve(path),
@@ -55,11 +57,54 @@ export function nodePlatform(): Platform {
         const entry = await stat(path).catch(() => undefined);
         return entry && `${entry.size} ${entry.mtimeMs}`;
       },
+      read: async (path) => new Uint8Array(await readFile(path)),
       sha256: async (path) => {
         const hash = createHash('sha256');
         for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
         return hash.digest('hex');
       },
     },
+  };
+}
+
+/** Names as rollouts have them, where Node has others. */
+const OS_NAMES: Readonly<Record<string, string>> = { darwin: 'macos', win32: 'windows' };
+
+/** A process is told from a later one with the same number by when it began, where the system says so. */
+function nodeInstance(): NonNullable<Platform['instance']> {
+  return {
+    id: `${process.pid}-${beganAt(process.pid)}`,
+    isAlive: async (id) => {
+      const [pid = 0, began] = id.split('-').map(Number);
+      if (!Number.isSafeInteger(pid) || pid <= 0) return false;
+      try {
+        process.kill(pid, 0);
+      } catch (error) {
+        // Somebody else's process has the number: that is not ours to signal, but it is there.
+        if ((error as NodeJS.ErrnoException).code !== 'EPERM') return false;
+      }
+      return beganAt(pid) === began;
+    },
+  };
+}
+
+/** When a process began, in ticks since the system did (`proc(5)`, field 22); 0 where the system does not say. */
+function beganAt(pid: number): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    // The name of the program, in brackets, may hold anything.
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
+function createHasher(algorithm: 'sha256' | 'sha512'): Hasher {
+  const hash = createHash(algorithm);
+  return {
+    update: (bytes) => {
+      hash.update(bytes);
+    },
+    digest: () => new Uint8Array(hash.digest()),
   };
 }

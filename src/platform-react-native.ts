@@ -4,6 +4,7 @@ import { createSha256, type Hasher } from './core/hash.ts';
 import type { FetchInit, FileAccess, Platform } from './core/platform.ts';
 import { createEd25519, type SubtleVerifier } from './ed25519.ts';
 import { LONGEST_MS } from './platform.ts';
+import { createSignatures, type SubtleSignatures } from './signatures.ts';
 import { toAppFiles, type AppFiles, type FileLibrary } from './stores/react-native-files.ts';
 import { toPath } from './stores/react-native-path.ts';
 
@@ -64,6 +65,7 @@ export function reactNativePlatform(options: ReactNativePlatformOptions = {}): P
   const crypto = options.crypto ?? globalCrypto ?? {};
   const hash = (): Hasher => createHasher(crypto);
   const settled = Promise.resolve();
+  const verifyEd25519 = createEd25519(crypto.subtle as SubtleVerifier | undefined);
   return {
     runtime: 'react-native',
     now: () => Date.now(),
@@ -83,7 +85,8 @@ export function reactNativePlatform(options: ReactNativePlatformOptions = {}): P
     randomBytes: (length) => randomBytes(options.crypto, globalCrypto, length),
     createSha256: hash,
     ...digestOf(crypto),
-    verifyEd25519: createEd25519(crypto.subtle as SubtleVerifier | undefined),
+    verifyEd25519,
+    verifySignature: createSignatures(crypto.subtle as SubtleSignatures | undefined, verifyEd25519),
     ...(appState && {
       // What is not known to be in the background is in the foreground.
       isActive: () => appState.currentState !== 'background',
@@ -149,6 +152,14 @@ function fileAccess(files: AppFiles, createHash: () => Hasher): FileAccess {
     stamp: async (path) => {
       const facts = await files.stat(path);
       return facts && `${facts.sizeBytes} ${facts.modifiedAt}`;
+    },
+    read: async (path) => {
+      const { sizeBytes = 0 } = (await files.stat(path)) ?? {};
+      const bytes = new Uint8Array(sizeBytes);
+      for (let at = 0; at < sizeBytes; at += files.pieceBytes) {
+        bytes.set(await files.read(path, at, Math.min(files.pieceBytes, sizeBytes - at)), at);
+      }
+      return bytes;
     },
     sha256: async (path) => {
       if (files.sha256) return files.sha256(path);

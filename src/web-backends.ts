@@ -67,7 +67,20 @@ export function createBackends(options: WebBackendOptions = {}): readonly Backen
       ? (await import('./web-inline.ts')).createInline(options)
       : (await import('./web-realms.ts')).createRealms(options),
   );
-  return [isInline ? backend : { ...backend, elsewhere: { worker: backend } }];
+  if (isInline) return [backend];
+  const isolated = createLazily('onnxruntime-web', async () =>
+    (await import('./web-realms.ts')).createTrialRealm(options),
+  );
+  return [
+    {
+      ...backend,
+      elsewhere: { worker: backend },
+      isolated,
+      close: async () => {
+        await Promise.all([backend.close(), isolated.close()]);
+      },
+    },
+  ];
 }
 
 /**

@@ -48,13 +48,33 @@ export function createRealms(options: WebBackendOptions): Backend {
   ]);
 }
 
+/** Longest time that a release may take to open, or for one run, where it is tried out, in milliseconds. */
+const TRIAL_MS = 20_000;
+
+/** Creates the place where releases are tried out: a further worker with WebAssembly, there only meanwhile. */
+export function createTrialRealm(options: WebBackendOptions): Backend {
+  const { worker = startWorker } = options;
+  const library = toLibraryOptions('wasm', options);
+  return createRealm({
+    name: NAME,
+    slotName: 'trial worker',
+    worker,
+    options: library,
+    runTimeoutMs: TRIAL_MS,
+    createTimeoutMs: TRIAL_MS,
+  });
+}
+
 /** Creates a backend in a worker of its own. */
-export function createRealm(options: InWorkerOptions & { readonly slotName?: string }): Backend {
-  const { name, slotName, runTimeoutMs = RUN_TIMEOUT_MS, ...spawn } = options;
+export function createRealm(
+  options: InWorkerOptions & { readonly slotName?: string; readonly createTimeoutMs?: number },
+): Backend {
+  const { name, slotName, runTimeoutMs = RUN_TIMEOUT_MS, createTimeoutMs, ...spawn } = options;
   return createWorkerBackend({
     name,
     ...(slotName !== undefined && { slotName }),
     runTimeoutMs,
+    ...(createTimeoutMs !== undefined && { createTimeoutMs }),
     // The memory of WebAssembly never shrinks; only the end of its worker gives it back.
     endWhenEmpty: true,
     spawn: () => spawnWebWorker(spawn),

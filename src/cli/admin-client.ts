@@ -4,8 +4,11 @@ import { fromErrorRecord, InlayError, NetworkError, ServerError } from '../core/
 import type { Platform } from '../core/platform.ts';
 import type { ReleaseServer } from '../publish/publisher.ts';
 import type { NamedKey } from '../trust/keys.ts';
-import type { Plan } from '../update/plan.ts';
+import type { RolloutAction } from '../publish/rollout.ts';
+import type { SignedPlan } from '../update/plan.ts';
 import type { AuditRecord } from '../server/db/repository.ts';
+import type { ChangeOptions } from '../server/catalog.ts';
+import type { RolloutBody } from '../server/rollout-body.ts';
 import type { ServerStatus } from '../server/status.ts';
 
 /** Calls to one server. All throw {@link NetworkError}, or what the server answers as {@link ServerError}. */
@@ -14,7 +17,15 @@ export interface AdminClient extends ReleaseServer {
   status(): Promise<ServerStatus>;
   audit(): Promise<readonly AuditRecord[]>;
   putRoot(bytes: Uint8Array<ArrayBuffer>): Promise<void>;
-  setRollout(channel: string, model: string, body: { version: string; percent: number }): Promise<Plan>;
+  /** Reads the plan of a model, and what was done to it, newest first. */
+  rollout(channel: string, model: string): Promise<{ plan: SignedPlan; records: readonly AuditRecord[] }>;
+  setRollout(channel: string, model: string, body: RolloutBody): Promise<SignedPlan>;
+  changeRollout(
+    channel: string,
+    model: string,
+    action: RolloutAction,
+    body: ChangeOptions,
+  ): Promise<SignedPlan>;
 }
 
 /** Options of {@link createAdminClient}. */
@@ -97,11 +108,18 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
     putTargets: async (bytes) => {
       await put('/v1/admin/targets', bytes);
     },
-    setRollout: async (channel, model, body) => {
-      const path = `/v1/admin/rollouts/${encodeURIComponent(channel)}/${encodeURIComponent(model)}`;
-      return (await (await put(path, JSON.stringify(body))).json()) as Plan;
+    rollout: (channel, model) => get(rolloutPath(channel, model)),
+    setRollout: async (channel, model, body) =>
+      (await (await put(rolloutPath(channel, model), JSON.stringify(body))).json()) as SignedPlan,
+    changeRollout: async (channel, model, action, body) => {
+      const init = { method: 'POST', body: JSON.stringify(body) };
+      return (await (await send(`${rolloutPath(channel, model)}/${action}`, init)).json()) as SignedPlan;
     },
   };
+}
+
+function rolloutPath(channel: string, model: string): string {
+  return `/v1/admin/rollouts/${encodeURIComponent(channel)}/${encodeURIComponent(model)}`;
 }
 
 /** What the server says of its refusal, or else its status. */

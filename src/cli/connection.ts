@@ -3,6 +3,12 @@ import type { Command } from 'commander';
 import { nodePlatform } from '../platform-node.ts';
 import { createAdminClient, type AdminClient } from './admin-client.ts';
 import { openKeyDirectory, type KeyDirectory } from './key-directory.ts';
+import {
+  createPassphrases,
+  withPassphraseFlags,
+  type PassphraseFlags,
+  type Passphrases,
+} from './passphrase.ts';
 import type { Terminal } from './terminal.ts';
 
 /** Options of commands that talk to a server. */
@@ -12,7 +18,7 @@ export interface ServerFlags {
 }
 
 /** Options of commands that sign. */
-export interface KeyFlags {
+export interface KeyFlags extends PassphraseFlags {
   readonly keys: string;
 }
 
@@ -28,7 +34,7 @@ export function withServerFlags(command: Command): Command {
 
 /** Adds `--keys`. */
 export function withKeyFlags(command: Command): Command {
-  return command.option('--keys <dir>', 'folder of the offline keys', './inlay-keys');
+  return withPassphraseFlags(command.option('--keys <dir>', 'folder of the offline keys', './inlay-keys'));
 }
 
 /** Creates the client that the flags and the environment name. */
@@ -40,7 +46,12 @@ export function connect({ server, token }: ServerFlags, { env }: Terminal): Admi
   });
 }
 
-/** Opens the key folder that the flags name. */
-export function openKeys({ keys }: KeyFlags, { cwd }: Terminal): KeyDirectory {
-  return openKeyDirectory(resolve(cwd, keys), nodePlatform());
+/** Opens the key folder that the flags name. Keys may also come from the environment and from programs. */
+export function openKeys(
+  flags: KeyFlags,
+  terminal: Terminal,
+  passphrases: Passphrases = createPassphrases(flags, terminal),
+): KeyDirectory {
+  const { env, cwd } = terminal;
+  return openKeyDirectory(resolve(cwd, flags.keys), nodePlatform(), { env, cwd, passphrases });
 }

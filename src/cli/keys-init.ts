@@ -2,9 +2,11 @@ import { join } from 'node:path';
 import { InvalidArgumentError, type Command } from 'commander';
 import { ServerError } from '../core/errors.ts';
 import { nodePlatform } from '../platform-node.ts';
-import { createRoot, createTargets, expiresIn } from '../publish/release.ts';
+import { parsePublicKey } from '../publish/key-public.ts';
+import { offlineDays } from '../publish/publisher.ts';
+import { createTargets, expiresIn } from '../publish/release.ts';
+import { createRoot } from '../publish/root.ts';
 import { signMetadata } from '../publish/sign.ts';
-import { keyIdOf, type NamedKey } from '../trust/keys.ts';
 import {
   connect,
   openKeys,
@@ -13,7 +15,7 @@ import {
   type KeyFlags,
   type ServerFlags,
 } from './connection.ts';
-import { offlineDays } from '../publish/publisher.ts';
+import { createPassphrases } from './passphrase.ts';
 import type { Terminal } from './terminal.ts';
 
 interface Flags extends ServerFlags, KeyFlags {
@@ -27,18 +29,22 @@ export function addKeysInit(keys: Command, terminal: Terminal): void {
     .command('init')
     .description('create the offline keys, sign the first root and targets, and install them on the server');
   withServerFlags(withKeyFlags(command))
+    .option('--no-passphrase', 'write plain key files, for tests and for machines that hold no other secret')
     .option(
       '--online-key <hex>',
       "the server's public key, to create everything without a network",
-      parseHexKey,
+      parseOnlineKey,
     )
     .option('--json', 'print JSON')
     .action(async (flags: Flags) => {
       const platform = nodePlatform();
-      const directory = openKeys(flags, terminal);
+      const passphrases = createPassphrases(flags, terminal);
+      const directory = openKeys(flags, terminal, passphrases);
       await directory.assertVacant();
       const client = flags.onlineKey === undefined ? connect(flags, terminal) : undefined;
-      const onlineKey = client ? await client.onlineKey() : namedKey(flags.onlineKey ?? '');
+      const onlineKey = client
+        ? await client.onlineKey()
+        : parsePublicKey(platform, flags.onlineKey ?? '', '--online-key');
       // Refused before any key is written, so that the same command can be typed again.
       if (client && (await client.status()).root > 0) {
         throw new ServerError(
@@ -47,7 +53,8 @@ export function addKeysInit(keys: Command, terminal: Terminal): void {
         );
       }
 
-      const { root, targets } = await directory.create();
+      const passphrase = await passphrases.toSeal(true);
+      const { root, targets } = await directory.create(passphrase);
       const now = platform.now();
       const rootBody = createRoot({
         rootKeys: [root],
@@ -74,19 +81,24 @@ export function addKeysInit(keys: Command, terminal: Terminal): void {
 
       const rootPath = join(directory.path, 'root.json');
       if (flags.json) {
-        const installed = client !== undefined;
         const result = {
           keys: directory.path,
           root: rootPath,
           rootKey: root.keyid,
           targetsKey: targets.keyid,
-          installed,
+          sealed: passphrase !== undefined,
+          installed: client !== undefined,
         };
         terminal.print(JSON.stringify(result));
         return;
       }
       terminal.print(
         `Keys in ${directory.path}: keep root.key.json and targets.key.json secret, and back them up.`,
+      );
+      terminal.print(
+        passphrase === undefined
+          ? 'The key files are plain: whoever reads them can sign. INLAY_KEY_PASSPHRASE or --passphrase-file seals them.'
+          : 'The key files are sealed: without the passphrase nobody can sign, you included.',
       );
       terminal.print(`Embed ${rootPath} in your app; it is public.`);
       terminal.print(
@@ -97,12 +109,8 @@ export function addKeysInit(keys: Command, terminal: Terminal): void {
     });
 }
 
-function namedKey(hex: string): NamedKey {
-  const key = { keytype: 'ed25519', scheme: 'ed25519', keyval: { public: hex } };
-  return { keyid: keyIdOf(nodePlatform(), key), key };
-}
-
-function parseHexKey(text: string): string {
+/** Checks `--online-key` of a command. */
+export function parseOnlineKey(text: string): string {
   if (/^[0-9a-f]{64}$/i.test(text)) return text.toLowerCase();
   throw new InvalidArgumentError('It is 64 hex digits, as `inlay server` prints them.');
 }

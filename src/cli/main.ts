@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { askSecret } from './passphrase-prompt.ts';
 import { runCommand } from './program.ts';
 
 // A reader that has seen enough, such as `head`, is no failure.
@@ -15,6 +16,7 @@ process.exitCode = await runCommand(process.argv.slice(2), {
   },
   env: process.env,
   cwd: process.cwd(),
+  ...(process.stdin.isTTY && process.stderr.isTTY && { askSecret }),
   interrupted: () =>
     new Promise((done) => {
       process.once('SIGINT', () => {

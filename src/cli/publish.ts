@@ -1,7 +1,14 @@
-import { basename, resolve } from 'node:path';
-import type { Command } from 'commander';
-import { ModelError } from '../core/errors.ts';
+import { resolve } from 'node:path';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { nodePlatform } from '../platform-node.ts';
+import {
+  assertFiles,
+  publishRelease,
+  type PublishedRelease,
+  type ReleaseVariant,
+} from '../publish/publisher.ts';
+import { assertNames } from '../publish/release.ts';
+import type { GoldenTolerance } from '../update/manifest.ts';
 import {
   connect,
   openKeys,
@@ -10,14 +17,29 @@ import {
   type KeyFlags,
   type ServerFlags,
 } from './connection.ts';
-import { loadModelFile } from './model-file.ts';
-import { publishRelease } from '../publish/publisher.ts';
+import { checkRelease, type CheckedRelease } from './publish-check.ts';
+import { gzipBest, readProfile, readReleaseFile } from './publish-files.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
+
+interface VariantFlag {
+  readonly variant: string;
+  readonly file: string;
+}
 
 interface Flags extends ServerFlags, KeyFlags {
   readonly name: string;
   readonly version: string;
+  readonly variant: readonly VariantFlag[];
+  readonly golden: string;
+  readonly tolerance?: GoldenTolerance;
+  readonly timeout: number;
+  /** False with `--no-check`. */
+  readonly check: boolean;
+  readonly profile?: string;
+  readonly minSdk?: string;
+  readonly licence?: string;
   readonly notes?: string;
+  readonly patchFrom?: readonly string[];
   readonly json?: true;
 }
 
@@ -26,53 +48,167 @@ export function addPublish(program: Command, terminal: Terminal): void {
   const command = program
     .command('publish')
     .description(
-      'sign a model file as a release and put it on the server; no device runs it before a rollout',
+      'try a model out, sign it as a release and put it on the server; no device runs it before a rollout',
     )
     .argument('<file>', 'ONNX model')
     .requiredOption('--name <name>', 'name of the model')
     .requiredOption('--version <version>', 'version that people see, such as 1.1.0')
-    .option('--notes <text>', 'what is new; signed with the release');
+    .addOption(
+      new Option('--variant <name=file>', 'the same model in another precision; may be repeated')
+        .argParser(parseVariant)
+        .default([], 'none'),
+    )
+    .option(
+      '--golden <file>',
+      'inputs that devices try a release with: .npz, .npy, .jsonl, .csv, .json, auto or none',
+      'auto',
+    )
+    .option(
+      '--tolerance <absolute,relative>',
+      'how far answers may lie from the expected ones, such as 0.0001,0.001 (default: by precision)',
+      parseTolerance,
+    )
+    .option('--timeout <seconds>', 'longest time that loading, or one run, may take', parseSeconds, 60)
+    .option('--no-check', 'publish what nobody has tried out, without golden outputs')
+    .option('--profile <file>', 'JSON that says what the model sees and gives, for drift')
+    .option('--min-sdk <version>', 'lowest version of Inlay that runs it', parseSdk)
+    .option('--licence <spdx>', 'SPDX expression, such as Apache-2.0', parseLicence)
+    .option('--notes <text>', 'what is new; signed with the release', parseNotes)
+    .option('--patch-from <version...>', 'releases that devices can patch, or auto for the last two');
   withServerFlags(withKeyFlags(command))
     .option('--json', 'print JSON')
+    .addHelpText('after', help)
     .action(async (file: string, flags: Flags) => {
-      const { name, version, notes } = flags;
-      const path = resolve(terminal.cwd, file);
-      const { bytes, report } = await loadModelFile(path);
-      if (report.externalFiles.length > 0) {
-        throw new ModelError(
-          'ERR_INLAY_MODEL_UNSUPPORTED',
-          `The model keeps weights in other files (${report.externalFiles.join(', ')}); save it as one file.`,
-        );
-      }
+      const { name, version, variant, check, json } = flags;
+      assertNames(name, version);
+      const path = (given: string): string => resolve(terminal.cwd, given);
+      const reference = await readReleaseFile(path(file), undefined, check);
+      const variants: ReleaseVariant[] = [];
+      for (const other of variant)
+        variants.push(await readReleaseFile(path(other.file), other.variant, check));
+      assertFiles([reference, ...variants]);
+      const { profile, minSdk, licence, notes, patchFrom } = flags;
+      const profileBytes = profile === undefined ? undefined : await readProfile(path(profile));
+      const checked: CheckedRelease = check
+        ? await checkRelease({
+            files: [reference, ...variants],
+            golden: ['auto', 'none'].includes(flags.golden) ? flags.golden : path(flags.golden),
+            tolerance: flags.tolerance,
+            timeoutMs: 1000 * flags.timeout,
+          })
+        : { golden: undefined, differences: {}, notices: ['Nobody has tried it out.'] };
+      const notices = [...checked.notices];
+      if (patchFrom !== undefined)
+        notices.push('No format of patches is installed; devices download whole or compressed files.');
       const parts = {
         server: connect(flags, terminal),
         keys: openKeys(flags, terminal),
         platform: nodePlatform(),
+        gzip: gzipBest,
       };
-      const published = await publishRelease(parts, bytes, {
+      const published = await publishRelease(parts, reference.bytes, {
         model: name,
         version,
-        file: targetName(path),
-        ...(notes !== undefined && { custom: { notes } }),
+        file: reference.file,
+        variant: reference.variant,
+        variants,
+        golden: checked.golden,
+        profile: profileBytes,
+        minSdk,
+        licence,
+        notes,
+        patchFrom: isAuto(patchFrom) ? 'auto' : patchFrom,
       });
-      if (flags.json) {
-        terminal.print(JSON.stringify({ model: name, version, ...published }));
-        return;
-      }
-      terminal.print(`Published ${name} ${version}`);
-      terminal.print(`  path    ${published.path}`);
-      terminal.print(`  size    ${formatBytes(published.sizeBytes)} (${published.sizeBytes} bytes)`);
-      terminal.print(`  sha256  ${published.sha256}`);
-      terminal.print(`\nNext:\n  npx inlay rollout set ${name} ${version} --percent 10`);
+      const { differences } = checked;
+      if (json) terminal.print(JSON.stringify({ model: name, version, ...published, differences, notices }));
+      else terminal.print(describe(flags, published, { ...checked, notices }, variants));
     });
 }
 
-/** Target paths are plain: lower case, no spaces. */
-function targetName(path: string): string {
-  const plain = basename(path)
-    .toLowerCase()
-    .replace(/[^a-z0-9._-]+/g, '-')
-    .slice(-128)
-    .replace(/^[^a-z0-9]+/, '');
-  return plain === '' ? 'model.onnx' : plain;
+function describe(
+  { name, version, check }: Flags,
+  { path, sizeBytes, sha256, isUnchanged, ways }: PublishedRelease,
+  { golden, differences, notices }: CheckedRelease,
+  variants: readonly ReleaseVariant[],
+): string {
+  const size = (bytes: number): string => `${formatBytes(bytes)} (${bytes} bytes)`;
+  const lines = [
+    isUnchanged
+      ? `${name} ${version} was published before; nothing is changed`
+      : `Published ${name} ${version}`,
+    `  path    ${path}`,
+    `  size    ${size(sizeBytes)}`,
+    `  sha256  ${sha256}`,
+    ...variants.map(({ variant, bytes }) => {
+      const difference = differences[variant];
+      const off = difference === undefined ? '' : `, off by ${Number((100 * difference).toPrecision(2))} %`;
+      return `  ${variant.padEnd(6)}  ${size(bytes.length)}${off}`;
+    }),
+    ...ways.map(
+      ({ variant, kind, codec, sizeBytes: bytes }) =>
+        `  ${codec.padEnd(6)}  ${size(bytes)}, ${kind} ${variant}`,
+    ),
+    ...(check ? [`  golden  ${golden === undefined ? 'none' : size(golden.bytes.length)}`] : []),
+    ...notices.map((notice) => `  note    ${notice}`),
+    `\nNext:\n  npx inlay rollout set ${name} ${version} --percent 10`,
+  ];
+  return lines.join('\n');
 }
+
+function isAuto(patchFrom: readonly string[] | undefined): boolean {
+  return patchFrom?.length === 1 && patchFrom[0] === 'auto';
+}
+
+function parseVariant(text: string, before: readonly VariantFlag[]): readonly VariantFlag[] {
+  const [, variant, file] = /^([a-z0-9][a-z0-9._-]{0,31})=(.+)$/.exec(text) ?? [];
+  if (variant !== undefined && file !== undefined) return [...before, { variant, file }];
+  throw new InvalidArgumentError('It is written like int8=digits-int8.onnx.');
+}
+
+function parseTolerance(text: string): GoldenTolerance {
+  const [absolute, relative, ...rest] = text
+    .split(',')
+    .map((part) => (/^\d+(\.\d+)?(e-?\d+)?$/i.test(part) ? Number(part) : Number.NaN));
+  if (rest.length === 0 && isTolerance(absolute) && isTolerance(relative))
+    return { absoluteE6: Math.round(1e6 * absolute), relativeE6: Math.round(1e6 * relative) };
+  throw new InvalidArgumentError('It is two numbers of at least 0, such as 0.0001,0.001.');
+}
+
+function isTolerance(value: number | undefined): value is number {
+  return value !== undefined && value >= 0 && value <= 1e6;
+}
+
+function parseSeconds(text: string): number {
+  const seconds = Number(text);
+  if (/^\d+(\.\d+)?$/.test(text) && seconds > 0 && seconds <= 86_400) return seconds;
+  throw new InvalidArgumentError('It is a number above 0 and up to 86400.');
+}
+
+function parseSdk(text: string): string {
+  if (/^\d{1,9}\.\d{1,9}\.\d{1,9}$/.test(text)) return text;
+  throw new InvalidArgumentError('It is three numbers, such as 0.2.0.');
+}
+
+function parseLicence(text: string): string {
+  if (/^[A-Za-z0-9.+()-][A-Za-z0-9.+() :-]{0,199}$/.test(text)) return text;
+  throw new InvalidArgumentError('It is an SPDX expression, such as Apache-2.0.');
+}
+
+function parseNotes(text: string): string {
+  if (text.length <= 10_000 && !/[\ud800-\udfff]/u.test(text)) return text;
+  throw new InvalidArgumentError('It is well-formed text of at most 10,000 characters.');
+}
+
+const help = `
+The model is opened and run in a child process with onnxruntime-node before anything is
+signed: what does not load or run is not published, nor is a variant that answers
+otherwise. Its answers go into the release, so that devices can tell whether it works there.
+
+Golden inputs are made up unless they are given:
+  .npz .npy .jsonl .csv  one per row, as for \`inlay run\`
+  .json                  [{ "inputs": { "x": [[1, 2]] }, "outputs": { "y": [[3]] } }, …];
+                         outputs that are given have to come
+
+Examples:
+  $ npx inlay publish digits.onnx --name digits --version 1.1.0
+  $ npx inlay publish digits.onnx --name digits --version 1.2.0 --variant int8=digits-int8.onnx --golden samples.npz`;

@@ -28,9 +28,12 @@ export function rolloutTable(channels: ServerStatus['channels']): string | undef
       channel,
       model,
       cand.version,
+      state,
       `${bp / 100} %`,
       state === 'complete' ? '-' : (base?.version ?? 'none'),
     ]),
   );
-  return rows.length === 0 ? undefined : table(['channel', 'model', 'version', 'share', 'others run'], rows);
+  return rows.length === 0
+    ? undefined
+    : table(['channel', 'model', 'version', 'state', 'share', 'others run'], rows);
 }

@@ -1,10 +1,19 @@
 import { InvalidArgumentError, type Command } from 'commander';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
+import {
+  formatDuration,
+  parseShare,
+  toRolloutBody,
+  withRolloutOptions,
+  type RolloutFlags,
+} from './rollout-options.ts';
 import type { Terminal } from './terminal.ts';
 
-interface Flags extends ServerFlags {
+interface Flags extends ServerFlags, RolloutFlags {
   readonly percent: number;
   readonly channel: string;
+  readonly reason?: string;
+  readonly dryRun?: true;
   readonly json?: true;
 }
 
@@ -21,26 +30,41 @@ export function addRolloutSet(rollout: Command, terminal: Terminal): void {
       parsePercent,
     )
     .option('--channel <name>', 'channel that the devices follow', 'stable');
-  withServerFlags(command)
+  withServerFlags(withRolloutOptions(command))
+    .option('--reason <text>', 'why, for the audit log')
+    .option('--dry-run', 'show the plan that would be signed, and sign nothing')
     .option('--json', 'print JSON')
     .action(async (name: string, version: string, flags: Flags) => {
-      const { channel, percent } = flags;
-      const plan = await connect(flags, terminal).setRollout(channel, name, { version, percent });
+      const { channel, percent, reason, dryRun = false } = flags;
+      const plan = await connect(flags, terminal).setRollout(channel, name, {
+        version,
+        percent,
+        ...toRolloutBody(flags, terminal.cwd),
+        ...(reason !== undefined && { reason }),
+        ...(dryRun && { dryRun }),
+      });
       if (flags.json) {
         terminal.print(JSON.stringify({ channel, ...plan }));
         return;
       }
+      if (dryRun) {
+        terminal.print(
+          `${JSON.stringify(plan, undefined, 2)}\n\nNothing was signed. Next: the same without --dry-run.`,
+        );
+        return;
+      }
       const rest = plan.base ? `the others run ${plan.base.version}` : 'the others keep what they have';
       const complete = plan.state === 'complete';
+      const over = plan.durationS ? `, reached over ${formatDuration(plan.durationS)}` : '';
       terminal.print(
-        `${name} ${version} runs on ${plan.bp / 100} % of channel ${channel}${complete ? '.' : `; ${rest}.`}`,
+        `${name} ${version} runs on ${plan.bp / 100} % of channel ${channel}${over}${complete ? '.' : `; ${rest}.`}`,
       );
       if (!complete) terminal.print(`\nNext:\n  npx inlay rollout set ${name} ${version} --percent 100`);
     });
 }
 
 function parsePercent(text: string): number {
-  const percent = /^\d+(\.\d+)?%?$/.test(text) ? Number.parseFloat(text) : Number.NaN;
-  if (percent > 0 && percent <= 100) return percent;
+  const percent = parseShare(text);
+  if (percent > 0) return percent;
   throw new InvalidArgumentError('It is a number above 0 and up to 100.');
 }

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { InvalidArgumentError, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { startServer } from '../server/node.ts';
 import { defaultServer } from './connection.ts';
 import type { Terminal } from './terminal.ts';
@@ -9,6 +9,7 @@ interface Flags {
   readonly port: number;
   readonly data: string;
   readonly newToken?: true;
+  readonly signer: 'process' | 'inline';
   readonly json?: true;
 }
 
@@ -21,12 +22,17 @@ export function addServer(program: Command, terminal: Terminal): void {
     .option('--port <number>', 'port to listen on; 0 takes any free one', parsePort, 8787)
     .option('--data <dir>', 'folder of the database, the models and the online key', './inlay-data')
     .option('--new-token', 'replace the admin token, for when it was lost')
+    .addOption(
+      new Option('--signer <where>', 'keep the online key in a process of its own, or in this one')
+        .choices(['process', 'inline'])
+        .default('process'),
+    )
     .option('--json', 'print one line of JSON once it listens')
     .action(async (flags: Flags) => {
-      const { host, port, data, newToken = false } = flags;
+      const { host, port, data, newToken = false, signer } = flags;
       const dataDir = resolve(terminal.cwd, data);
       const interrupted = terminal.interrupted();
-      const server = await startServer({ host, port, dataDir, newToken });
+      const server = await startServer({ host, port, dataDir, newToken, signer, env: terminal.env });
       const { url, token, onlineKey } = server;
       if (flags.json) {
         terminal.print(JSON.stringify({ url, ...(token !== undefined && { token }), onlineKey, dataDir }));

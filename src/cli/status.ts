@@ -14,7 +14,7 @@ export function addStatus(program: Command, terminal: Terminal): void {
         terminal.print(JSON.stringify(status));
         return;
       }
-      const { root, targets, expires, models, blobs, channels } = status;
+      const { root, targets, expires, expiresInS, warnings, models, blobs, channels } = status;
       terminal.print(
         `root ${root}, targets ${targets}, ${blobs.count} blobs (${formatBytes(blobs.sizeBytes)})`,
       );
@@ -32,7 +32,20 @@ export function addStatus(program: Command, terminal: Terminal): void {
       }
       const plans = rolloutTable(channels);
       if (plans !== undefined) terminal.print(`\n${plans}`);
-      if (root > 0) terminal.print(`\n${table(['metadata', 'expires'], Object.entries(expires))}`);
+      const roles = Object.entries(expires).map(([role, time]) => [
+        role,
+        time,
+        timeLeft(expiresInS[role] ?? 0),
+      ]);
+      if (root > 0) terminal.print(`\n${table(['metadata', 'expires', 'in'], roles)}`);
       else terminal.print('Nothing is installed yet; run `inlay keys init`.');
+      for (const { message } of warnings) terminal.print(`\nWarning: ${message}`);
     });
+}
+
+function timeLeft(seconds: number): string {
+  if (seconds <= 0) return 'expired';
+  return seconds >= 2 * 86_400
+    ? `${Math.floor(seconds / 86_400)} days`
+    : `${Math.floor(seconds / 3600)} hours`;
 }

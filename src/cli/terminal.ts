@@ -13,6 +13,8 @@ export interface Terminal {
   readonly cwd: string;
   /** Settles when the user asks a running command to stop. */
   interrupted(): Promise<void>;
+  /** Asks for something that must not be shown. Absent where nobody sits at a terminal. */
+  readonly askSecret?: (question: string) => Promise<string>;
 }
 
 /** Shows control characters, which could steer a terminal, as what they are; line ends and tabs stay. */

@@ -100,6 +100,11 @@ export interface Backend {
    */
   readonly elsewhere?: Readonly<Partial<Record<Placement, Backend>>>;
   /**
+   * The same library in a place of its own that a model may crash or hang without harm to others, and that gives up by
+   * itself on one that takes too long: for trying releases out. Absent where there is no such place.
+   */
+  readonly isolated?: Backend;
+  /**
    * Lists the execution providers, best first.
    * @throws {@link BackendError} `ERR_INLAY_BACKEND_MISSING` when the library is not installed,
    * `ERR_INLAY_BACKEND_UNAVAILABLE` when it is but does not load here.

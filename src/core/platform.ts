@@ -9,6 +9,13 @@ export interface FetchInit extends RequestInit {
   readonly onActivity?: (loadedBytes: number) => void;
 }
 
+/** A public key that was read from signed metadata. */
+export interface SignatureKey {
+  readonly scheme: 'ed25519' | 'ecdsa-sha2-nistp256' | 'rsassa-pss-sha256';
+  /** Ed25519: the 32 bytes of the point. Otherwise SubjectPublicKeyInfo in DER (RFC 5280 §4.1). */
+  readonly public: Uint8Array;
+}
+
 /** Everything that Inlay needs from where it runs. Entry points pass one in; tests pass a fake clock. */
 export interface Platform {
   /** Name of the runtime, for `info()`: `node`, `browser`, … */
@@ -17,6 +24,8 @@ export interface Platform {
   readonly hardware?: string;
   /** Cores that this process may use, as far as the runtime tells. */
   readonly cores?: number;
+  /** Memory that the app takes now, bytes. Absent where the runtime does not tell. */
+  readonly memoryBytes?: () => number;
   /** Wall clock, milliseconds since 1970. */
   now(): number;
   /** Monotonic clock, milliseconds, for durations. */
@@ -42,6 +51,17 @@ export interface Platform {
   readonly digest?: (bytes: Uint8Array) => Promise<Uint8Array>;
   /** Verifies an Ed25519 signature (RFC 8032) by a raw 32-byte public key. */
   verifyEd25519(publicKey: Uint8Array, signature: Uint8Array, message: Uint8Array): Promise<boolean>;
+  /**
+   * Verifies a signature of the other schemes of TUF 1.0 §4.2.1: ECDSA over P-256 in DER (RFC 3279 §2.2.3), or RSA-PSS with
+   * SHA-256 and 32 bytes of salt (RFC 8017 §8.1). Where it is absent, such signatures do not count.
+   */
+  readonly verifySignature?: (
+    key: SignatureKey,
+    signature: Uint8Array,
+    message: Uint8Array,
+  ) => Promise<boolean>;
+  /** SHA-512, for files of TUF repositories that give no SHA-256. Where it is absent, such files are refused. */
+  readonly createSha512?: () => Hasher;
   /**
    * This run of the app, and whether another run that shares the store still goes on: so that the work of a process that
    * was killed can be told from that of a neighbour. Absent where there is one process at most.
@@ -84,6 +104,8 @@ export interface FileAccess {
   size(path: string): Promise<number | undefined>;
   /** Changes when the file changes: its size and modification time. `undefined` if there is no such file. */
   stamp(path: string): Promise<string | undefined>;
+  /** Reads all of a file. */
+  read(path: string): Promise<Uint8Array<ArrayBuffer>>;
   /** SHA-256 of a file in lower-case hex. */
   sha256(path: string): Promise<string>;
 }

@@ -8,6 +8,12 @@ export interface Blob {
   readonly path?: string;
   /** Reads all of it. @returns a copy that the caller owns. */
   bytes(): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * Reads a part of it, without holding all of it in memory.
+   * @returns a copy that the caller owns, of exactly `length` bytes.
+   * @throws `RangeError` for what is not within it; {@link StoreError} `ERR_INLAY_STORE_MISSING` if it is gone.
+   */
+  read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /**

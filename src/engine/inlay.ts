@@ -8,7 +8,10 @@ import type { Store, StoreInfo } from '../core/store.ts';
 import type { Tracing } from '../core/tracing.ts';
 import type { PredictionsOptions, PredictionsStats } from '../schedule/predictions.ts';
 import type * as Remote from '../update/remote.ts';
-import type { Release, Sync, SyncInfo } from '../update/sync.ts';
+import type { UpdateEvent } from '../update/events.ts';
+import type { PlanEntry } from '../update/plan.ts';
+import type { SyncInfo } from '../update/sync.ts';
+import type { AppFacts, UpdateClient, UpdatePolicy, UpdatesState } from '../update/update-client.ts';
 import type { DevicePreference } from './candidates.ts';
 import type { ManagedModel, Model, ModelParts, RunOptions } from './model.ts';
 import { createLoadListener, type ProgressListener } from './progress.ts';
@@ -30,6 +33,10 @@ export interface SyncOptions {
   readonly channel?: string;
   /** Milliseconds between two polls, spread at random by the client. Default 3,600,000, at least 100. */
   readonly pollMs?: number;
+  /** When to download, and when a new release begins to answer. Default: at once. */
+  readonly policy?: UpdatePolicy;
+  /** What rollouts may ask about the app. */
+  readonly app?: AppFacts;
 }
 
 /** Options of `createInlay` that are the same on every platform. */
@@ -70,14 +77,30 @@ export interface VariantsReference extends VariantRules {
   readonly variants: Readonly<Record<string, FileReference>>;
 }
 
+/** A version that came with the app, as `inlay embed` writes it: the file, and what the publisher signed about it. */
+export interface EmbeddedRelease {
+  readonly file: FileReference;
+  /** The content of the file `*.inlay.json` beside it. */
+  readonly release: EmbeddedFacts;
+}
+
+/** What `inlay embed` writes about a release. */
+export interface EmbeddedFacts {
+  readonly release: PlanEntry;
+  /** The file that was embedded: the release's own, or one of its variants. */
+  readonly file: { readonly sha256: string; readonly length: number };
+  readonly variant?: string;
+}
+
 /** A model that the sync server knows. */
 export interface NamedReference {
   readonly name: string;
   /**
    * The version that came with the app: it answers from the first start on, also offline, until a release has come in.
-   * Without it, the first load waits for one; without a sync server, it is all there is.
+   * Without it, the first load waits for one; without a sync server, it is all there is. With what `inlay embed` wrote,
+   * it has its version, counts as that release in rollouts, and patches start from it.
    */
-  readonly embedded?: FileReference;
+  readonly embedded?: FileReference | EmbeddedRelease;
 }
 
 /** A model to load: a path, a URL, the bytes, a name that the sync server knows, or several variants. */
@@ -146,10 +169,35 @@ export interface Inlay extends AsyncDisposable {
   metrics(): string;
   /** Where models by name are kept: to see what is there, to pin or delete it, to ask the platform not to evict it. */
   readonly store: Store;
+  /** What updates are at, and how to steer them. */
+  readonly updates: Updates;
   /** Asks the sync server now instead of at the next poll. Rejects with the reason when the check fails. */
   checkForUpdates(): Promise<void>;
   /** Closes all models, then workers and stores that Inlay made itself. Safe to call twice. */
   close(): Promise<void>;
+}
+
+/** The updates of models that were loaded by name. Without a sync server there are none, and nothing happens. */
+export interface Updates {
+  /** What each model runs, tries and has rejected; what is being downloaded; when the server was asked last. */
+  state(): Promise<UpdatesState | undefined>;
+  /** Asks the sync server now. Rejects with the reason when the check fails. */
+  check(): Promise<void>;
+  /** Holds polls and downloads back until {@link Updates.resume}. What runs is not touched. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /**
+   * Lets the release of a model that waits begin now, whatever the policy says.
+   * @returns whether it answers calls now.
+   */
+  activate(model: string): Promise<boolean>;
+  /** What happened on this device, oldest first: the last 200 events, those of earlier starts included. */
+  history(): Promise<readonly UpdateEvent[]>;
+  /**
+   * Hears of events as they happen.
+   * @returns unsubscribes.
+   */
+  onEvent(listener: (event: UpdateEvent) => void): Promise<() => void>;
 }
 
 /** What an entry point puts together for {@link assembleInlay}. */
@@ -192,8 +240,8 @@ export function assembleInlay(parts: InlayParts): Inlay {
   const loads = new Set<Promise<unknown>>();
   let machine: Engine.Machine | undefined;
   let machineStarting: Promise<Engine.Machine> | undefined;
-  let starting: Promise<Sync> | undefined;
-  let sync: Sync | undefined;
+  let starting: Promise<UpdateClient> | undefined;
+  let client: UpdateClient | undefined;
   let closing: Promise<void> | undefined;
   const closes = new AbortController();
   /** Finds a file. What comes in over a network is not waited for when everything is being closed. */
@@ -202,10 +250,29 @@ export function assembleInlay(parts: InlayParts): Inlay {
     options: Pick<LoadOptions, 'signal' | 'onProgress'> = {},
   ): Promise<ModelSource> => orAbort(locate(parts, file, options), closes.signal);
 
-  const startSync = async (options: SyncOptions): Promise<Sync> => {
-    const { createSync } = await parts.remote();
-    sync = createSync({ ...options, platform, store, maxModelBytes });
-    return sync;
+  const startClient = async (options: SyncOptions): Promise<UpdateClient> => {
+    const [{ createUpdateClient }, { prove, providers }] = await Promise.all([parts.remote(), start()]);
+    client = createUpdateClient({
+      ...options,
+      platform,
+      store,
+      maxModelBytes,
+      prove,
+      providers,
+      onError: (error) => {
+        parts.logger?.warn({ err: error }, 'A listener for updates failed.');
+      },
+    });
+    return client;
+  };
+  /** The updates; `undefined` without a sync server. */
+  const updates = async (): Promise<UpdateClient | undefined> => {
+    if (closing !== undefined) throw closedError('This Inlay');
+    if (parts.sync === undefined) return undefined;
+    return (starting ??= startClient(parts.sync).catch((error: unknown) => {
+      starting = undefined;
+      throw error;
+    }));
   };
 
   const startMachine = async (): Promise<Engine.Machine> => {
@@ -281,32 +348,32 @@ export function assembleInlay(parts: InlayParts): Inlay {
     return (await manage(modelParts, serving)).model;
   };
 
-  const loadByName = async ({ name, embedded }: NamedReference, options: LoadOptions): Promise<Model> => {
-    if (parts.sync === undefined) {
-      if (embedded !== undefined) return openAs(name, embedded, options);
+  const loadByName = async (reference: NamedReference, options: LoadOptions): Promise<Model> => {
+    const { name, embedded } = reference;
+    const following = await updates();
+    if (following === undefined) {
+      if (embedded !== undefined) return openAs(name, isFile(embedded) ? embedded : embedded.file, options);
       throw new ModelError(
         'ERR_INLAY_MODEL_UNAVAILABLE',
         `Model "${name}" cannot be loaded by name: createInlay was given no sync server; it takes one as sync: { url, root }.`,
       );
     }
-    const { open, partsOf } = await start();
+    const { open, partsOf, readEmbedded } = await start();
+    const { createModel, followReleases } = await parts.engine();
     const modelParts = partsOf(name, options);
-    const openRelease = async (
-      { blob, version }: Release,
-      present: Serving | undefined,
-    ): Promise<Serving> => {
-      const source = blob.path === undefined ? { bytes: await blob.bytes() } : { path: blob.path };
-      return open(source, modelParts, { ...options, version, costs: present?.costs(), mustRun: true });
-    };
-    const { followReleases } = await parts.engine();
     const { onProgress } = options;
-    return followReleases(await (starting ??= startSync(parts.sync)), name, {
-      open: openRelease,
-      ...(embedded !== undefined && {
-        openEmbedded: async () =>
-          open(await find(embedded, options), modelParts, { ...options, mustRun: true }),
-      }),
-      manage: (serving) => manage(modelParts, serving),
+    return followReleases(following.updater(name), name, {
+      platform,
+      open: ({ source, version, variant }, present) =>
+        open(source, modelParts, { ...options, version, variant, costs: present?.costs(), mustRun: true }),
+      ...(embedded !== undefined && { embedded: () => readEmbedded(embedded, (file) => find(file, options)) }),
+      manage: (serving) => {
+        const managed = createModel(modelParts, serving);
+        models.add(managed);
+        void managed.closed.then(() => models.delete(managed));
+        if (closing !== undefined) void managed.model.close();
+        return managed;
+      },
       onDownload:
         onProgress &&
         ((loadedBytes, totalBytes) => {
@@ -332,20 +399,26 @@ export function assembleInlay(parts: InlayParts): Inlay {
       })),
       memory: { usedBytes: machine?.usedBytes() ?? 0, budgetBytes: parts.memoryBudgetBytes },
       predictions: machine?.predictions(),
-      sync: sync?.info(),
+      sync: client?.info(),
     }),
     store,
     metrics: () => machine?.metricsOf(models) ?? '',
-    checkForUpdates: async () => {
-      if (closing !== undefined) throw closedError('This Inlay');
-      if (parts.sync !== undefined) await (await (starting ??= startSync(parts.sync))).check();
+    updates: {
+      state: async () => (await updates())?.state(),
+      check: async () => (await updates())?.check(),
+      pause: async () => (await updates())?.pause(),
+      resume: async () => (await updates())?.resume(),
+      activate: async (model) => (await updates())?.updater(model).activate() ?? false,
+      history: async () => (await updates())?.history() ?? [],
+      onEvent: async (listener) => (await updates())?.onEvent(listener) ?? (() => {}),
     },
+    checkForUpdates: () => inlay.updates.check(),
     close: () => {
       closing ??= (async () => {
         // Calls are refused from now on; those that were accepted are answered.
         closes.abort();
         const closed = [...models].map(({ model }) => model.close());
-        await (await starting?.catch(() => undefined))?.stop();
+        await (await starting?.catch(() => undefined))?.close();
         await Promise.all(closed);
         await Promise.allSettled(loads);
         await Promise.all(parts.owned.map((part) => part.close()));
@@ -362,7 +435,7 @@ function assertReference(reference: unknown): asserts reference is ModelReferenc
   if (typeof reference === 'object' && reference !== null) {
     if ('name' in reference && typeof reference.name === 'string') {
       const embedded = 'embedded' in reference ? reference.embedded : undefined;
-      if (embedded === undefined || isFile(embedded)) return;
+      if (embedded === undefined || isFile(embedded) || isEmbeddedRelease(embedded)) return;
     }
     const variants = 'variants' in reference ? reference.variants : undefined;
     const files = typeof variants === 'object' && variants !== null ? Object.values(variants) : [];
@@ -375,6 +448,12 @@ function assertReference(reference: unknown): asserts reference is ModelReferenc
       reference === '' ? 'an empty text' : nameOf(reference)
     }${isReadable ? '; pass the bytes that its arrayBuffer() gives' : ''}.`,
   );
+}
+
+function isEmbeddedRelease(value: unknown): value is EmbeddedRelease {
+  if (typeof value !== 'object' || value === null || !('file' in value) || !isFile(value.file)) return false;
+  const facts = 'release' in value ? value.release : undefined;
+  return typeof facts === 'object' && facts !== null && 'release' in facts && 'file' in facts;
 }
 
 function isFile(reference: unknown): reference is FileReference {

@@ -1,16 +1,19 @@
 /** What is loaded with the first model: everything that opens models and plans their runs. */
-import type { ModelSource } from '../core/backend.ts';
+import type { ExecutionProvider, ModelSource } from '../core/backend.ts';
 import { silentLogger } from '../core/logger.ts';
 import type { Tracing } from '../core/tracing.ts';
 import { formatPrometheus } from '../schedule/metrics-text.ts';
 import { createMetrics } from '../schedule/metrics.ts';
 import { createPredictions, type Predictions, type PredictionsStats } from '../schedule/predictions.ts';
 import { createScheduler } from '../schedule/scheduler.ts';
-import type { FileReference, InlayParts, LoadOptions, VariantsReference } from './inlay.ts';
+import type { Embedded, Target } from '../update/updater.ts';
+import type { EmbeddedRelease, FileReference, InlayParts, LoadOptions, VariantsReference } from './inlay.ts';
 import { createDemotions } from './demotions.ts';
+import { readEmbedded } from './embedded.ts';
 import { createMemory } from './memory.ts';
 import { assertCall, type ManagedModel, type ModelParts } from './model.ts';
 import { assertScheduling } from './scheduling-options.ts';
+import { testIsolated } from './self-test.ts';
 import { openServing, type Serving, type ServingOptions } from './serving.ts';
 
 export { followReleases } from './follow.ts';
@@ -23,7 +26,7 @@ export interface Machine {
   open(
     source: ModelSource,
     model: ModelParts,
-    options: LoadOptions & Pick<ServingOptions, 'version' | 'costs' | 'mustRun'>,
+    options: LoadOptions & Pick<ServingOptions, 'version' | 'variant' | 'costs' | 'mustRun'>,
   ): Promise<Serving>;
   /** Opens the fastest of several variants that is right. */
   openVariants(
@@ -32,6 +35,15 @@ export interface Machine {
     model: ModelParts,
     options: LoadOptions,
   ): Promise<Serving>;
+  /** Reads what came with the app as the slots of its updater have it. */
+  readEmbedded(
+    embedded: FileReference | EmbeddedRelease,
+    locate: (reference: FileReference) => Promise<ModelSource>,
+  ): Promise<Embedded>;
+  /** Tries a release where it can do no harm. @throws when it does not work there. */
+  prove(target: Target): Promise<void>;
+  /** Lists what this device can run models on. */
+  providers(): Promise<readonly ExecutionProvider[]>;
   usedBytes(): number;
   /** Statistics of the cache of answers; `undefined` while no model uses it. */
   predictions(): PredictionsStats | undefined;
@@ -88,6 +100,12 @@ export function createMachine(parts: InlayParts, tracing: Tracing | undefined): 
         rules,
         servingOptions(model, options),
       );
+    },
+    readEmbedded: (embedded, locate) => readEmbedded(platform, embedded, locate),
+    prove: ({ source, golden }) => testIsolated({ backends: parts.backends, logger }, source, golden),
+    providers: async () => {
+      const listed = await Promise.allSettled(parts.backends.map((backend) => backend.providers()));
+      return listed.flatMap((outcome) => (outcome.status === 'fulfilled' ? outcome.value : []));
     },
     usedBytes: () => memory.usedBytes,
     predictions: () => predictions?.stats(),

@@ -104,6 +104,8 @@ export interface ServingOptions extends SchedulingOptions {
   readonly placement: Placement | 'auto';
   readonly intraOpThreads?: number | 'auto' | undefined;
   readonly version?: string | undefined;
+  /** Which variant of the release it is, where it has several. */
+  readonly variant?: string | undefined;
   /** What was learned about the version that is served now: where a new one starts. */
   readonly costs?: LanesRecord | undefined;
   readonly metrics: Metrics;
@@ -284,6 +286,7 @@ export async function openServing(
 
   return {
     version: options.version,
+    ...(options.variant !== undefined && { variant: options.variant }),
     signature,
     run: (feeds, call, onSettled) => {
       if (padding === undefined) return send(feeds, call, onSettled);
@@ -305,6 +308,7 @@ export async function openServing(
       const { session, backend, attempts } = opened;
       const { provider, placement, intraOpThreads } = session;
       return {
+        ...(options.variant !== undefined && { variant: options.variant }),
         backend,
         provider,
         placement,

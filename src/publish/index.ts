@@ -3,13 +3,27 @@
  * @module inlay/publish
  */
 export {
+  checkModel,
+  defaultTolerance,
+  type CheckedFile,
+  type CheckOptions,
+  type CheckResult,
+  type GoldenInputs,
+  type GoldenSource,
+} from './check-model.ts';
+export type { Gzip, PatchEncoder } from './patches.ts';
+export {
+  changeTargets,
   publishRelease,
   type PublishedRelease,
   type PublisherKeys,
   type PublishOptions,
+  type ReleaseContent,
   type ReleaseServer,
+  type ReleaseVariant,
   type Tip,
 } from './publisher.ts';
+export { raiseFloor, removeRelease, revokeRelease, type ReleaseChange } from './release-policy.ts';
 export {
   addRelease,
   createRolloutTargets,
@@ -18,10 +32,16 @@ export {
   createTargets,
   createTimestamp,
   expiresIn,
+  findRelease,
+  isWithdrawn,
   listReleases,
+  type ListedRelease,
+  type NewCompanion,
   type NewRelease,
   type RootOptions,
 } from './release.ts';
+export type { PatchFrom } from './released-files.ts';
 export { setRollout } from './rollout.ts';
 export { signMetadata } from './sign.ts';
 export { generateKeyPair, openSigner, toKeyFile, type KeyFile, type KeyPair, type Signer } from './signer.ts';
+export { readVerified, type VerifiedCopy, type VerifiedOptions } from './verified-copy.ts';

@@ -1,15 +1,22 @@
 /** How a release reaches a server: everything the server says is verified before the offline key signs upon it. */
 
-import { fromUtf8, toUtf8 } from '../core/bytes.ts';
-import { isInlayError, ServerError, TrustError } from '../core/errors.ts';
+import { isInlayError, ServerError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import { addRelease, expiresIn, type NewRelease } from './release.ts';
-import { signMetadata } from './sign.ts';
-import { createTrustedMetadata } from '../trust/client.ts';
 import { sha256Hex } from '../trust/keys.ts';
 import type { Targets } from '../trust/metadata.ts';
-import { parseEnvelope } from '../trust/parse.ts';
-import { verifySignatures } from '../trust/verify.ts';
+import type { GoldenTolerance, ReleaseFile } from '../update/manifest.ts';
+import { currentTargets } from './current.ts';
+import {
+  describeChunks,
+  writeManifest,
+  type PreparedFile,
+  type PreparedRelease,
+  type WrittenManifest,
+} from './manifest.ts';
+import { prepareWays, type BaseFile, type Gzip, type PatchEncoder } from './patches.ts';
+import { addRelease, assertNames, expiresIn, findRelease, isName, nextSeq, otherContent } from './release.ts';
+import { readBases, fetchManifest, type PatchFrom } from './released-files.ts';
+import { signMetadata } from './sign.ts';
 import type { Signer } from './signer.ts';
 
 /** A release that the server has. */
@@ -21,6 +28,15 @@ export interface PublishedRelease {
   readonly sizeBytes: number;
   /** Version of the targets that list it. */
   readonly targets: number;
+  /** Whether it was there before, and nothing was changed. */
+  readonly isUnchanged: boolean;
+  /** What a device may download instead of whole files, bytes. */
+  readonly ways: readonly {
+    readonly variant: string;
+    readonly kind: 'compressed' | 'patch';
+    readonly codec: string;
+    readonly sizeBytes: number;
+  }[];
 }
 
 /** The server that a release goes to, as calls of its wire protocol. */
@@ -46,18 +62,63 @@ export interface Tip {
 export interface PublisherKeys {
   /** Where that is, for messages. */
   readonly path: string;
-  signer(role: 'targets'): Promise<Signer>;
+  /** Opens as many keys as the threshold of the role asks for. */
+  signersOf(role: 'targets'): Promise<readonly Signer[]>;
   /** The root that is trusted in advance. */
   root(): Promise<Uint8Array>;
   read(name: 'verified.json'): Promise<Uint8Array | undefined>;
   write(name: 'targets.json' | 'verified.json', bytes: Uint8Array): Promise<void>;
 }
 
-/** What {@link publishRelease} works with. */
+/** What {@link publishRelease} and {@link changeTargets} work with. */
 export interface PublishOptions {
   readonly server: ReleaseServer;
   readonly keys: PublisherKeys;
   readonly platform: Platform;
+  /** Compresses files. Default: nothing is compressed. */
+  readonly gzip?: Gzip;
+  /** Formats of patches. Default: none. */
+  readonly encoders?: readonly PatchEncoder[];
+}
+
+/** Another precision of a model. */
+export interface ReleaseVariant {
+  /** `int8`, `fp16` … */
+  readonly variant: string;
+  /** Name of the file, without a folder. */
+  readonly file: string;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly requires?: ReleaseFile['requires'];
+}
+
+/** What is published. */
+export interface ReleaseContent {
+  readonly model: string;
+  /** Version that people see: printable ASCII without spaces. */
+  readonly version: string;
+  /** Name of the model's file, without a folder. */
+  readonly file: string;
+  /** What the model's file is called among the variants. Default `fp32`. */
+  readonly variant?: string;
+  /** Default: none. */
+  readonly variants?: readonly ReleaseVariant[];
+  /** A file of golden inputs and outputs. `isMadeUp`: another one like it is as good. Default: none. */
+  readonly golden?:
+    | {
+        readonly bytes: Uint8Array<ArrayBuffer>;
+        readonly tolerance: GoldenTolerance;
+        readonly isMadeUp?: boolean;
+      }
+    | undefined;
+  /** A file that says what the model sees and gives, for drift. Default: none. */
+  readonly profile?: Uint8Array<ArrayBuffer> | undefined;
+  /** Lowest version of Inlay that runs it, `major.minor.patch`. Default: any. */
+  readonly minSdk?: string | undefined;
+  /** SPDX expression. */
+  readonly licence?: string | undefined;
+  readonly notes?: string | undefined;
+  /** Releases that patches start from. Default: none. */
+  readonly patchFrom?: PatchFrom | undefined;
 }
 
 /** Days for which the offline roles' signatures hold. */
@@ -66,26 +127,22 @@ export const offlineDays = { root: 365, targets: 180 } as const;
 const maxAttempts = 10;
 
 /**
- * Uploads a file and adds it to the targets as a release. When somebody else published meanwhile, it starts again
- * from their targets. Publishing the same file under the same version again changes nothing.
+ * Signs the next targets. When somebody else was faster, it starts again from theirs.
+ * @param change makes the next targets from those in force; the same ones for no change. Called for each attempt.
+ * @returns the targets that are in force then.
  * @throws {@link TrustError} if the server's metadata does not verify against `root.json`, is older than what was
  * seen before, or {@link ServerError} if the server refuses.
  */
-export async function publishRelease(
+export async function changeTargets(
   { server, keys, platform }: PublishOptions,
-  bytes: Uint8Array<ArrayBuffer>,
-  release: Omit<NewRelease, 'length' | 'sha256' | 'expires'>,
-): Promise<PublishedRelease> {
-  const signer = await keys.signer('targets');
-  const sha256 = sha256Hex(platform, bytes);
-  const sizeBytes = bytes.length;
+  change: (present: Targets, expires: string) => Targets | Promise<Targets>,
+): Promise<Targets> {
+  const signers = await keys.signersOf('targets');
   for (let attempt = 1; ; attempt += 1) {
     const present = await currentTargets({ server, keys, platform });
-    const expires = expiresIn(platform.now(), offlineDays.targets);
-    const { targets, path, seq } = addRelease(present, { ...release, length: sizeBytes, sha256, expires });
-    if (targets === present) return { path, seq, sha256, sizeBytes, targets: targets.version };
-    if (!(await server.hasBlob(sha256))) await server.putBlob(sha256, bytes);
-    const signed = await signMetadata(targets, [signer]);
+    const targets = await change(present, expiresIn(platform.now(), offlineDays.targets));
+    if (targets === present) return present;
+    const signed = await signMetadata(targets, signers);
     try {
       await server.putTargets(signed);
     } catch (error) {
@@ -94,52 +151,154 @@ export async function publishRelease(
       throw error;
     }
     await keys.write('targets.json', signed);
-    return { path, seq, sha256, sizeBytes, targets: targets.version };
+    return targets;
   }
 }
 
 /**
- * Reads the targets in force and verifies them as a device would, from `root.json` on, except that they may have
- * expired: publishing is what renews them.
+ * Uploads the files of a release, writes its manifest and adds all of it to the targets. Publishing the same content
+ * under the same version again changes nothing; an upload that was interrupted goes on. Nobody runs the model here:
+ * see `checkModel`.
+ * @throws {@link TrustError} and {@link ServerError} as {@link changeTargets}; `ERR_INLAY_CONFLICT` if the version
+ * exists with other content, `ERR_INLAY_REFUSED` if a name is malformed or a file empty.
  */
-async function currentTargets({ server, keys, platform }: PublishOptions): Promise<Targets> {
-  const root = await keys.root();
-  const trusted = await createTrustedMetadata({ platform, root, stored: await seenBefore(keys) });
-  const tip = await server.tip(trusted.root.version);
-  for (const text of tip.roots) await trusted.updateRoot(toUtf8(text));
-  await trusted.updateTimestamp(toUtf8(tip.timestamp));
-  await trusted.updateSnapshot(toUtf8(tip.snapshot));
-  const pin = trusted.snapshot?.meta['targets.json'];
-  if (!pin) throw new TrustError('ERR_INLAY_METADATA_INVALID', 'The snapshot does not list targets.json.');
-  const bytes = await server.text(`/v1/metadata/${pin.version}.targets.json`);
-  if (sha256Hex(platform, bytes) !== pin.hashes?.['sha256']) {
-    throw new TrustError('ERR_INLAY_HASH', 'The targets are not those that the snapshot pins; try again.');
-  }
-  const envelope = parseEnvelope(bytes, 'targets');
-  // Whoever holds the online key could call an old file the newest one (TUF 1.0 §5.6.4).
-  if (envelope.signed.version !== pin.version) {
-    throw new TrustError(
-      'ERR_INLAY_ROLLBACK',
-      `The targets are of version ${envelope.signed.version} where the snapshot pins ${pin.version}; restore the server.`,
-    );
-  }
-  await verifySignatures(platform, envelope, 'targets', trusted.root.keys, trusted.root.roles.targets);
-  await keys.write('verified.json', toUtf8(JSON.stringify(trusted.export())));
-  return envelope.signed;
+export async function publishRelease(
+  options: PublishOptions,
+  bytes: Uint8Array<ArrayBuffer>,
+  release: ReleaseContent,
+): Promise<PublishedRelease> {
+  const { server, platform } = options;
+  const { model, version, file, variant = 'fp32', variants = [] } = release;
+  assertNames(model, version);
+  const files = [{ variant, file, bytes }, ...variants] as const;
+  assertFiles(files);
+  const hashes = files.map((one) => [one.variant, sha256Hex(platform, one.bytes)] as const);
+  const sha256 = hashes[0]?.[1] ?? '';
+  const result = { sha256, sizeBytes: bytes.length };
+  let published: Omit<PublishedRelease, 'targets'> | undefined;
+  let prepared: PreparedRelease | undefined;
+  const targets = await changeTargets(options, async (present, expires) => {
+    const found = findRelease(present, model, version);
+    if (found) {
+      await assertSame(options, present, found.path, release, hashes);
+      published = { ...result, path: found.path, seq: found.seq, isUnchanged: true, ways: [] };
+      return present;
+    }
+    prepared ??= await prepareRelease(options, present, release, files);
+    const written = writeManifest(platform, prepared, { model, version, seq: nextSeq(present, model) });
+    const added = addRelease(present, {
+      model,
+      version,
+      file,
+      length: bytes.length,
+      sha256,
+      custom: { ...describe(release), manifest: written.ref },
+      companions: written.companions,
+      expires,
+    });
+    await upload(server, [{ sha256, bytes }, ...written.companions]);
+    const { path, seq } = added;
+    published = { ...result, path, seq, isUnchanged: false, ways: waysOf(written) };
+    return added.targets;
+  });
+  // The change was called at least once, or an error was thrown.
+  return { ...(published as Omit<PublishedRelease, 'targets'>), targets: targets.version };
 }
 
-/** What was verified last time, so that a server cannot take the publisher back to an earlier state. */
-async function seenBefore(keys: PublisherKeys): Promise<Readonly<Record<string, string>>> {
-  const bytes = await keys.read('verified.json');
-  if (!bytes) return {};
-  try {
-    const texts: unknown = JSON.parse(fromUtf8(bytes));
-    if (typeof texts === 'object' && texts !== null) return texts as Record<string, string>;
-  } catch {
-    // Said below.
+async function prepareRelease(
+  { server, platform, gzip, encoders = [] }: PublishOptions,
+  present: Targets,
+  { model, golden, profile, patchFrom }: ReleaseContent,
+  [reference, ...others]: readonly [ReleaseVariant, ...ReleaseVariant[]],
+): Promise<PreparedRelease> {
+  const bases =
+    patchFrom !== undefined && encoders.length > 0
+      ? await readBases({ server, platform }, present, { model, from: patchFrom })
+      : new Map<string, readonly BaseFile[]>();
+  const prepare = async (one: ReleaseVariant): Promise<PreparedFile> => ({
+    ...one,
+    sha256: sha256Hex(platform, one.bytes),
+    chunks: describeChunks(platform, one.bytes),
+    ways: await prepareWays(
+      { platform, gzip, encoders, bases: bases.get(one.variant) ?? [] },
+      one.file,
+      one.bytes,
+    ),
+  });
+  const files: [PreparedFile, ...PreparedFile[]] = [await prepare(reference)];
+  for (const other of others) files.push(await prepare(other));
+  return { files, golden, profile };
+}
+
+/**
+ * Refuses files that devices would refuse, before anything is done for them.
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED`
+ */
+export function assertFiles(files: readonly ReleaseVariant[]): void {
+  const variants = new Set<string>();
+  for (const { variant, file, bytes } of files) {
+    const isTwice = variants.has(variant);
+    variants.add(variant);
+    if (isName(variant) && !isTwice && bytes.length > 0) continue;
+    const problem = isTwice
+      ? 'is there twice; name each variant once'
+      : bytes.length === 0
+        ? `is empty (${file}); export it anew`
+        : 'is malformed; use a-z, 0-9, dot, underscore and hyphen, first a letter or digit';
+    throw new ServerError('ERR_INLAY_REFUSED', `The variant ${JSON.stringify(variant)} ${problem}.`, {
+      details: { variant },
+    });
   }
-  throw new ServerError(
-    'ERR_INLAY_CONFLICT',
-    `The file verified.json in ${keys.path} is damaged; delete it to trust what the server has now.`,
+}
+
+/** Uploads what is not there yet. */
+async function upload(
+  server: ReleaseServer,
+  files: readonly { readonly sha256: string; readonly bytes: Uint8Array<ArrayBuffer> }[],
+): Promise<void> {
+  for (const { sha256, bytes } of new Map(files.map((file) => [file.sha256, file])).values()) {
+    if (!(await server.hasBlob(sha256))) await server.putBlob(sha256, bytes);
+  }
+}
+
+/** What is signed about a release beside its manifest. */
+function describe({ minSdk, licence, notes }: ReleaseContent): Readonly<Record<string, string>> {
+  return {
+    ...(minSdk !== undefined && { minSdk }),
+    ...(licence !== undefined && { licence }),
+    ...(notes !== undefined && { notes }),
+  };
+}
+
+/** Refuses to take what is there for what was to be published, unless it is the same for every device. */
+async function assertSame(
+  source: PublishOptions,
+  targets: Targets,
+  path: string,
+  release: ReleaseContent,
+  files: readonly (readonly [variant: string, sha256: string])[],
+): Promise<void> {
+  const { model, version, golden, profile } = release;
+  const target = targets.targets[path];
+  const wanted = describe(release);
+  const has = (bytes: Uint8Array | undefined, sha256: string | undefined): boolean =>
+    (bytes && sha256Hex(source.platform, bytes)) === sha256;
+  const manifest = await fetchManifest(source, targets, { path });
+  const present = manifest?.files.map(({ variant, sha256 }) => [variant, sha256]) ?? [
+    [files[0]?.[0], target?.hashes['sha256']],
+  ];
+  const isSame =
+    ['minSdk', 'licence', 'notes'].every((key) => target?.custom?.[key] === wanted[key]) &&
+    present.join() === files.join() &&
+    has(profile, manifest?.profile?.sha256) &&
+    (golden === undefined || golden.isMadeUp === true || has(golden.bytes, manifest?.golden?.sha256));
+  if (!isSame) throw otherContent(model, version);
+}
+
+function waysOf({ manifest }: WrittenManifest): PublishedRelease['ways'] {
+  return manifest.files.flatMap(({ variant, ways = [] }) =>
+    ways.flatMap(({ kind, length, ...way }) =>
+      kind === 'full' || !('codec' in way) ? [] : [{ variant, kind, codec: way.codec, sizeBytes: length }],
+    ),
   );
 }

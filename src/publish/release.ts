@@ -5,64 +5,31 @@ import type { Platform } from '../core/platform.ts';
 import { canonicalJson } from '../trust/canonical-json.ts';
 import { sha256Hex, type NamedKey } from '../trust/keys.ts';
 import type {
+  CompanionTarget,
   MetaFile,
+  ModelPolicy,
   ModelTarget,
-  PublicKey,
-  RoleKeys,
-  Root,
   Snapshot,
   TargetFile,
   Targets,
   Timestamp,
 } from '../trust/metadata.ts';
-import type { Plan, PlanEntry, RolloutPlans } from '../update/plan.ts';
+import type { PlanEntry, RolloutPlans, SignedPlan } from '../update/plan.ts';
+import { delegateRollout, specVersion } from './root.ts';
 
-const specVersion = '1.0.31';
+export { createRoot, type RootOptions } from './root.ts';
 
 /** Formats the time that lies `days` after `now` (milliseconds since 1970) as metadata writes it. */
 export function expiresIn(now: number, days: number): string {
   return `${new Date(now + days * 86_400_000).toISOString().slice(0, 19)}Z`;
 }
 
+/** Longest name of a model, a channel or a file, characters. */
+export const nameLength = 128;
+
 /** Tells whether a text can name a model, a channel or a model's file: `[a-z0-9][a-z0-9._-]*`, up to 128 characters. */
 export function isName(text: string): boolean {
   return /^[a-z0-9][a-z0-9._-]{0,127}$/.test(text);
-}
-
-/** What a root is made of. */
-export interface RootOptions {
-  readonly rootKeys: readonly NamedKey[];
-  readonly targetsKeys: readonly NamedKey[];
-  /** Signs `timestamp` and `snapshot`. */
-  readonly onlineKey: NamedKey;
-  readonly expires: string;
-  /** Default 1. The next root has the present one's version + 1. */
-  readonly version?: number;
-  /** How many of the root keys sign; default: more than half. */
-  readonly rootThreshold?: number;
-  /** How many of the targets keys sign; default 1. */
-  readonly targetsThreshold?: number;
-}
-
-/** Creates a root that trusts the given keys. @throws `RangeError` if a threshold cannot be met. */
-export function createRoot(options: RootOptions): Root {
-  const { rootKeys, targetsKeys, onlineKey, expires, version = 1 } = options;
-  const { rootThreshold = Math.floor(rootKeys.length / 2) + 1, targetsThreshold = 1 } = options;
-  const online = role([onlineKey], 1);
-  return {
-    _type: 'root',
-    spec_version: specVersion,
-    version,
-    expires,
-    consistent_snapshot: true,
-    keys: keysById([...rootKeys, ...targetsKeys, onlineKey]),
-    roles: {
-      root: role(rootKeys, rootThreshold),
-      timestamp: online,
-      snapshot: online,
-      targets: role(targetsKeys, targetsThreshold),
-    },
-  };
 }
 
 /** Creates the first `targets`: no releases yet, and the delegation of `rollout/*` to the online key. */
@@ -74,11 +41,19 @@ export function createTargets(options: { readonly onlineKey: NamedKey; readonly 
     version: 1,
     expires,
     targets: {},
-    delegations: {
-      keys: keysById([onlineKey]),
-      roles: [{ name: 'rollout', ...role([onlineKey], 1), paths: ['rollout/*'], terminating: true }],
-    },
+    delegations: delegateRollout(onlineKey),
   };
+}
+
+/** A file that belongs to a release beside its model. */
+export interface NewCompanion {
+  /** Name of the file, without a folder. */
+  readonly file: string;
+  readonly role: CompanionTarget['role'];
+  /** Bytes. */
+  readonly length: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
 }
 
 /** A file that becomes a release of a model. */
@@ -94,6 +69,8 @@ export interface NewRelease {
   readonly sha256: string;
   /** What else to sign about it. Cannot replace `model`, `version` and `seq`. */
   readonly custom?: Readonly<Record<string, unknown>>;
+  /** What else the release has. Default: nothing. */
+  readonly companions?: readonly NewCompanion[];
   /** Expiry of the new `targets`. */
   readonly expires: string;
 }
@@ -102,55 +79,110 @@ export interface NewRelease {
  * Adds a release with the next sequence number of its model. Naming the same version with the same content again
  * changes nothing.
  * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if the version exists with other content, `ERR_INLAY_REFUSED` if a
- * name is malformed; `RangeError` if length or hash is.
+ * name is malformed or two files have the same; `RangeError` if length or hash is malformed.
  */
 export function addRelease(
   targets: Targets,
   release: NewRelease,
 ): { readonly targets: Targets; readonly path: string; readonly seq: number } {
-  const { model, version, file, length, sha256 } = release;
-  if (!isName(model)) refuseName('model', model);
-  if (!isName(file)) refuseName('file', file);
-  if (!/^[!-~]{1,128}$/.test(version)) {
-    throw new ServerError(
-      'ERR_INLAY_REFUSED',
-      `The version ${JSON.stringify(version)} is not printable ASCII without spaces.`,
-    );
-  }
-  if (!/^[0-9a-f]{64}$/.test(sha256) || !Number.isSafeInteger(length) || length < 0) {
-    throw new RangeError('A release has a SHA-256 in lower-case hex and a length in bytes.');
-  }
-  const releases = listReleases(targets).filter((entry) => entry.model === model);
-  const same = releases.find((entry) => entry.version === version);
+  const { model, version, file, length, sha256, companions = [] } = release;
+  assertNames(model, version);
+  const same = findRelease(targets, model, version);
   if (same) {
     if (same.sha256 === sha256) return { targets, path: same.path, seq: same.seq };
-    throw new ServerError(
-      'ERR_INLAY_CONFLICT',
-      `Version ${version} of model ${model} exists with other content; publish this content as another version.`,
-      { details: { model, version } },
-    );
+    throw otherContent(model, version);
   }
-  const seq = Math.max(0, ...releases.map((entry) => entry.seq)) + 1;
-  const path = `models/${model}/${seq}/${file}`;
-  const target: TargetFile = {
-    length,
-    hashes: { sha256 },
-    custom: { ...release.custom, model, version, seq } satisfies ModelTarget,
+  const seq = nextSeq(targets, model);
+  const added: Record<string, TargetFile> = {};
+  const add = (named: Omit<NewCompanion, 'role'>, custom: ModelTarget | CompanionTarget): void => {
+    if (!isName(named.file)) refuseName('file', named.file);
+    if (!/^[0-9a-f]{64}$/.test(named.sha256) || !Number.isSafeInteger(named.length) || named.length < 0) {
+      throw new RangeError('A release has a SHA-256 in lower-case hex and a length in bytes.');
+    }
+    const path = releasePath(model, seq, named.file);
+    if (Object.hasOwn(added, path)) {
+      throw new ServerError(
+        'ERR_INLAY_REFUSED',
+        `Two files of the release are called ${named.file}; give one of them another name.`,
+      );
+    }
+    added[path] = { length: named.length, hashes: { sha256: named.sha256 }, custom: { ...custom } };
   };
+  add({ file, length, sha256 }, { ...release.custom, model, version, seq });
+  for (const { role, ...companion } of companions) add(companion, { model, seq, role });
   return {
     targets: {
       ...targets,
       version: targets.version + 1,
       expires: release.expires,
-      targets: { ...targets.targets, [path]: target },
+      targets: { ...targets.targets, ...added },
     },
-    path,
+    path: releasePath(model, seq, file),
     seq,
   };
 }
 
+/**
+ * Checks names before anything is done for them.
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED`
+ */
+export function assertNames(model: string, version: string): void {
+  if (!isName(model)) refuseName('model', model);
+  if (!/^[!-~]{1,128}$/.test(version)) {
+    throw new ServerError(
+      'ERR_INLAY_REFUSED',
+      `The version ${JSON.stringify(version.slice(0, 200))} is not printable ASCII without spaces, of up to 128 characters.`,
+    );
+  }
+}
+
+/** Path of a file of a release. */
+export function releasePath(model: string, seq: number, file: string): string {
+  return `models/${model}/${seq}/${file}`;
+}
+
+/** The refusal to give an existing version other content. */
+export function otherContent(model: string, version: string): ServerError {
+  return new ServerError(
+    'ERR_INLAY_CONFLICT',
+    `Version ${version} of model ${model} exists with other content; publish this content as another version.`,
+    { details: { model, version } },
+  );
+}
+
+/** Number of the next release of a model: above all that were ever given out, as far as `targets` tell. */
+export function nextSeq(targets: Targets, model: string): number {
+  const { floorSeq = 0, revoked = [] } = policyOf(targets, model);
+  let last = Math.max(floorSeq, ...revoked);
+  for (const { custom } of Object.values(targets.targets)) {
+    if (custom?.['model'] === model && typeof custom['seq'] === 'number')
+      last = Math.max(last, custom['seq']);
+  }
+  return last + 1;
+}
+
+/** What `targets` say about the withdrawn releases of a model. */
+export function policyOf({ custom }: Pick<Targets, 'custom'>, model: string): ModelPolicy {
+  const { models = {} } = custom ?? {};
+  return (Object.hasOwn(models, model) ? models[model] : undefined) ?? {};
+}
+
+/** Tells whether a release must not run any more. */
+export function isWithdrawn(targets: Pick<Targets, 'custom'>, model: string, seq: number): boolean {
+  const { floorSeq = 0, revoked = [] } = policyOf(targets, model);
+  return seq < floorSeq || revoked.includes(seq);
+}
+
+/** A release as plans name it, with its model. */
+export type ListedRelease = PlanEntry & { readonly model: string };
+
+/** Finds a release by its version. */
+export function findRelease(targets: Targets, model: string, version: string): ListedRelease | undefined {
+  return listReleases(targets).find((entry) => entry.model === model && entry.version === version);
+}
+
 /** Lists the releases in `targets` in the form in which plans name them. Other targets are left out. */
-export function listReleases(targets: Targets): readonly (PlanEntry & { readonly model: string })[] {
+export function listReleases(targets: Targets): readonly ListedRelease[] {
   return Object.entries(targets.targets).flatMap(([path, { length, hashes, custom }]) => {
     const { model, version, seq } = custom ?? {};
     const sha256 = hashes['sha256'];
@@ -182,7 +214,7 @@ export function createRolloutTargets(
   options: {
     readonly version: number;
     readonly expires: string;
-    readonly channels: Readonly<Record<string, readonly Plan[]>>;
+    readonly channels: Readonly<Record<string, readonly SignedPlan[]>>;
   },
 ): Targets {
   const { version, expires, channels } = options;
@@ -225,20 +257,6 @@ export function createTimestamp(options: {
     expires,
     meta: { 'snapshot.json': snapshot },
   };
-}
-
-function role(keys: readonly NamedKey[], threshold: number): RoleKeys {
-  const keyids = [...new Set(keys.map(({ keyid }) => keyid))];
-  if (!Number.isSafeInteger(threshold) || threshold < 1 || threshold > keyids.length) {
-    throw new RangeError(
-      `A threshold of ${threshold} cannot be met with ${keyids.length} keys; use 1 to that number.`,
-    );
-  }
-  return { keyids, threshold };
-}
-
-function keysById(keys: readonly NamedKey[]): Record<string, PublicKey> {
-  return Object.fromEntries(keys.map(({ keyid, key }) => [keyid, key]));
 }
 
 function refuseName(what: string, name: string): never {

@@ -1,54 +1,311 @@
+/** Pure steps from the plans of a channel to the next ones, as `inlay rollout` takes them. Nothing is signed here. */
+
 import { ServerError } from '../core/errors.ts';
-import type { Plan, PlanEntry } from '../update/plan.ts';
+import type {
+  NetworkRules,
+  Plan,
+  PlanEntry,
+  PlanState,
+  Rule,
+  SignedPlan,
+  TrialRules,
+} from '../update/plan.ts';
+import { readPlan } from '../update/plan.ts';
+import { unitHash } from '../update/unit.ts';
+
+/** What a rollout is told besides its share; what is absent stays as it is, or at its default in a new rollout. */
+export interface RolloutOptions {
+  /** Wall clock, milliseconds since 1970. Needed for `durationS`, and for raising a share while one still spreads. */
+  readonly now?: number;
+  /** Seconds over which the share is reached, one bucket after the other. Default 0: at once. */
+  readonly durationS?: number;
+  /** Share that is measured on the base, per cent in [0, 100], at most two decimals. */
+  readonly control?: number;
+  readonly rules?: readonly Rule[];
+  /** Install identifiers; they are signed as `unitHash` names them. */
+  readonly allow?: readonly string[];
+  /** As `allow`. */
+  readonly deny?: readonly string[];
+  /** Only for a new rollout, since it places devices in other buckets. */
+  readonly bucketBy?: string;
+  readonly trial?: Partial<TrialRules>;
+  readonly net?: Partial<NetworkRules>;
+  readonly pollS?: number;
+  readonly leaseS?: number;
+}
+
+/** What can be done to a rollout besides setting its share. */
+export type RolloutAction = 'pause' | 'resume' | 'halt' | 'rollback' | 'promote' | 'retry';
+
+/** Names of the actions. */
+export const rolloutActions: readonly RolloutAction[] = [
+  'pause',
+  'resume',
+  'halt',
+  'rollback',
+  'promote',
+  'retry',
+];
+
+/** States from which each action goes, and the state that it leads to; `retry` changes none. */
+const moves: Readonly<
+  Record<RolloutAction, { readonly from: readonly PlanState[]; readonly to?: PlanState }>
+> = {
+  pause: { from: ['ramp'], to: 'paused' },
+  resume: { from: ['paused', 'halted'], to: 'ramp' },
+  halt: { from: ['ramp', 'paused'], to: 'halted' },
+  rollback: { from: ['ramp', 'paused', 'halted', 'complete'], to: 'rolledback' },
+  promote: { from: ['ramp', 'paused'], to: 'complete' },
+  retry: { from: ['ramp', 'paused', 'complete'] },
+};
+
+/** Buckets of a rollout, one per basis point. */
+const whole = 10_000;
 
 /**
  * Starts, raises or completes the rollout of a release. Pure: the present plans are left alone.
  *
  * Within one rollout the share only rises, so that a device that has the candidate keeps it. Another candidate starts
- * a new rollout that supersedes an open one; naming an earlier release is how a fleet goes back. Devices outside the
- * share run the last release that was completed.
- * @param percent share in (0, 100], at most two decimals; 100 completes the rollout.
+ * a new rollout that supersedes an open one. Devices outside the share run the last release that was completed.
+ * @param percent share in (0, 100], at most two decimals; 100 without a duration completes the rollout.
  * @param newSalt gives 16 random hex digits; called once per new rollout.
- * @throws {@link ServerError} `ERR_INLAY_REFUSED` if the share falls or is none; `RangeError` if the salt is none.
+ * @returns plans as they are signed, without what is at its default.
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED` if the share falls or is none, or an option is out of range,
+ * `ERR_INLAY_CONFLICT` if the rollout is paused or halted; `RangeError` if the salt is none.
  */
 export function setRollout(
-  plans: readonly Plan[],
+  plans: readonly SignedPlan[],
   release: PlanEntry & { readonly model: string },
   percent: number,
   newSalt: () => string,
-): Plan[] {
-  const { model, path, sha256, length, seq, version } = release;
+  options: RolloutOptions = {},
+): SignedPlan[] {
+  const { model, version } = release;
   const bp = toBasisPoints(percent);
-  const share = { bp, state: bp === 10_000 ? 'complete' : 'ramp' } as const;
-  const present = plans.find((plan) => plan.model === model);
-  if (present?.cand.path === path && present.cand.sha256 === sha256) {
-    if (bp < present.bp) {
+  const { durationS = 0, now } = options;
+  if (durationS > 0 && now === undefined) throw new RangeError('A rollout over a duration needs the time.');
+  const signed = plans.find((plan) => plan.model === model);
+  const present = signed && readSigned(signed);
+  const stage = {
+    bp,
+    state: bp === whole && durationS === 0 ? 'complete' : 'ramp',
+    ...(durationS > 0 && now !== undefined && { startAt: toTime(now), durationS }),
+  } as const;
+
+  if (signed && present && sameContent(present.cand, release) && present.state !== 'rolledback') {
+    if (present.state === 'paused' || present.state === 'halted') {
+      throw new ServerError(
+        'ERR_INLAY_CONFLICT',
+        `The rollout of ${model} ${version} is ${present.state}; resume it before its share is set.`,
+        { details: { model, version } },
+      );
+    }
+    if (bp < present.bp || (present.state === 'complete' && stage.state !== 'complete')) {
       throw new ServerError(
         'ERR_INLAY_REFUSED',
         `The share of ${model} ${version} cannot fall from ${present.bp / 100} % to ${percent} %; ` +
-          'to go back, roll out the release before it.',
+          'to go back, roll it back.',
         { details: { model, version, percent } },
       );
     }
-    return plans.map((plan) => (plan === present ? { ...present, ...share } : plan));
+    const isSameStage = bp === present.bp && durationS === 0 && stage.state === present.state;
+    const next = isSameStage
+      ? signed
+      : { ...atOnce(signed), fromBp: durationS > 0 ? reachedBp(present, now) : bp, ...stage };
+    return replace(plans, signed, withOptions(next, options));
   }
+
   const salt = newSalt();
   if (!/^[0-9a-f]{16}$/.test(salt))
     throw new RangeError('The salt of a rollout is 16 lower-case hex digits.');
-  const started: Plan = {
+  const started: SignedPlan = {
     id: `r-${salt}`,
     model,
-    ...share,
     salt,
-    base: present === undefined ? null : present.state === 'complete' ? present.cand : present.base,
-    cand: { path, sha256, length, seq, version },
+    base: present ? baseAfter(present, now) : null,
+    cand: toEntry(release),
+    fromBp: durationS > 0 ? 0 : bp,
+    ...stage,
   };
-  return present ? plans.map((plan) => (plan === present ? started : plan)) : [...plans, started];
+  const next = withOptions(started, options);
+  return signed ? replace(plans, signed, next) : [...plans, next];
+}
+
+/**
+ * Takes one of the actions on the rollout of a model. Pure.
+ * @param now wall clock, milliseconds since 1970: a share that is being reached stops where it is when paused, and goes
+ * on from there when resumed.
+ * @throws {@link ServerError} `ERR_INLAY_NOT_FOUND` if the model has no rollout, `ERR_INLAY_CONFLICT` if its state
+ * does not allow the action.
+ */
+export function changeRollout(
+  plans: readonly SignedPlan[],
+  model: string,
+  action: RolloutAction,
+  now: number,
+): SignedPlan[] {
+  const signed = plans.find((plan) => plan.model === model);
+  if (!signed) {
+    throw new ServerError(
+      'ERR_INLAY_NOT_FOUND',
+      `Model ${model} has no rollout in this channel; start one with \`inlay rollout set\`.`,
+      { details: { model } },
+    );
+  }
+  const plan = readSigned(signed);
+  const { from, to } = moves[action];
+  if (!from.includes(plan.state)) {
+    if (plan.state === to) return [...plans];
+    throw new ServerError(
+      'ERR_INLAY_CONFLICT',
+      `The rollout of ${model} ${plan.cand.version} is ${plan.state} and takes no ${action}; ${adviceFor(plan.state)}.`,
+      { details: { model, state: plan.state, action } },
+    );
+  }
+  return replace(plans, signed, normal(act(signed, action, to ?? plan.state, now)));
+}
+
+function act(signed: SignedPlan, action: RolloutAction, state: PlanState, now: number): SignedPlan {
+  const plan = readSigned(signed);
+  const { durationS, startAt, bp } = plan;
+  if (action === 'retry') return { ...signed, retryNonce: plan.retryNonce + 1 };
+  if (action === 'promote') return { ...atOnce(signed), state, bp: whole };
+  if (durationS === 0 || startAt === undefined || state === 'rolledback') return { ...signed, state };
+  // While it stands still, `startAt` is when it stopped, and the rest of the time is still to come.
+  if (action === 'resume') return { ...signed, state, startAt: toTime(now) };
+  if (plan.state !== 'ramp') return { ...signed, state };
+  const fromBp = reachedBp(plan, now);
+  const leftS = Math.min(durationS, Math.ceil((Date.parse(startAt) + durationS * 1000 - now) / 1000));
+  return fromBp >= bp || leftS <= 0
+    ? { ...atOnce(signed), state }
+    : { ...signed, state, fromBp, startAt: toTime(now), durationS: leftS };
+}
+
+/** A plan whose share is reached at once. */
+function atOnce(plan: SignedPlan): SignedPlan {
+  const { startAt: _, durationS: __, fromBp: ___, ...rest } = plan;
+  return rest;
+}
+
+function adviceFor(state: PlanState): string {
+  if (state === 'rolledback') return 'it has ended: start a new one with `inlay rollout set`';
+  if (state === 'halted') return 'resume it, or roll it back';
+  if (state === 'complete') return 'roll it back, or roll another version out';
+  return '`inlay rollout show` says where it stands';
+}
+
+/**
+ * Takes every rollout back whose candidate does not count any more. Its base stays if that counts.
+ * @param counts tells whether a release may run.
+ */
+export function withdrawRollouts(
+  plans: readonly SignedPlan[],
+  counts: (entry: PlanEntry) => boolean,
+): SignedPlan[] {
+  return plans.map((plan) =>
+    counts(plan.cand) || plan.state === 'rolledback'
+      ? plan
+      : { ...plan, state: 'rolledback', base: plan.base && counts(plan.base) ? plan.base : null },
+  );
+}
+
+/** Leaves out of a plan what is at its default. */
+export function toSignedPlan(plan: Plan): SignedPlan {
+  const { id, model, state, salt, bp, base, cand, trial, net, ...rest } = plan;
+  const required = { id, model, state, salt, bp, base, cand };
+  const usual = readSigned(required);
+  const trialChanges = changesOf(trial, usual.trial);
+  const netChanges = changesOf(net, usual.net);
+  return {
+    ...required,
+    ...changesOf(rest, usual),
+    ...(Object.keys(trialChanges).length > 0 && { trial: trialChanges }),
+    ...(Object.keys(netChanges).length > 0 && { net: netChanges }),
+  };
+}
+
+/**
+ * Fills the defaults of a plan in.
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED` if it is malformed.
+ */
+export function readSigned(signed: SignedPlan): Plan {
+  const plan = readPlan(signed);
+  if (plan) return plan;
+  throw new ServerError(
+    'ERR_INLAY_REFUSED',
+    `The plan of model ${JSON.stringify(String(signed.model).slice(0, 80))} is malformed; an option is out of its range.`,
+  );
+}
+
+/** Share that devices have reached by now, basis points, rounded up so that whoever began stays in. */
+export function reachedBp({ fromBp, bp, startAt, durationS }: Plan, now: number | undefined): number {
+  if (durationS === 0 || startAt === undefined || now === undefined) return bp;
+  const passed = Math.min(1, Math.max(0, (now - Date.parse(startAt)) / (durationS * 1000)));
+  return Math.min(bp, Math.ceil(fromBp + (bp - fromBp) * passed));
+}
+
+/** What devices outside a new rollout run: the last release that everybody was to run. */
+function baseAfter(present: Plan, now: number | undefined): PlanEntry | null {
+  const { state, bp, cand, base } = present;
+  const isDone =
+    state === 'complete' || (state === 'ramp' && bp === whole && reachedBp(present, now) === whole);
+  return isDone ? cand : base;
+}
+
+function withOptions(plan: SignedPlan, options: RolloutOptions): SignedPlan {
+  const { control, rules, allow, deny, bucketBy, trial, net, pollS, leaseS } = options;
+  const hashed = (ids: readonly string[]): string[] => ids.map((id) => unitHash(plan.salt, id));
+  return normal({
+    ...plan,
+    ...(control !== undefined && { ctl: toControl(control) }),
+    ...(rules && { rules }),
+    ...(allow && { allow: hashed(allow) }),
+    ...(deny && { deny: hashed(deny) }),
+    ...(bucketBy !== undefined && { bucketBy }),
+    ...(trial && { trial: { ...plan.trial, ...trial } }),
+    ...(net && { net: { ...plan.net, ...net } }),
+    ...(pollS !== undefined && { pollS }),
+    ...(leaseS !== undefined && { leaseS }),
+  });
+}
+
+/** The one form of a plan: checked, and without what is at its default. */
+function normal(plan: SignedPlan): SignedPlan {
+  return toSignedPlan(readSigned(plan));
+}
+
+function changesOf<Fields extends object>(fields: Fields, usual: object): Partial<Fields> {
+  const defaults = new Map<string, unknown>(Object.entries(usual));
+  const changed = Object.entries(fields).filter(
+    ([name, value]) => value !== undefined && JSON.stringify(value) !== JSON.stringify(defaults.get(name)),
+  );
+  return Object.fromEntries(changed) as Partial<Fields>;
+}
+
+function replace(plans: readonly SignedPlan[], old: SignedPlan | undefined, next: SignedPlan): SignedPlan[] {
+  return plans.map((plan) => (plan === old ? next : plan));
+}
+
+function sameContent(a: PlanEntry, b: PlanEntry): boolean {
+  return a.path === b.path && a.sha256 === b.sha256;
+}
+
+function toEntry({ path, sha256, length, seq, version }: PlanEntry): PlanEntry {
+  return { path, sha256, length, seq, version };
+}
+
+/** Formats a time as metadata writes it. */
+function toTime(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
+}
+
+function toControl(percent: number): number {
+  return percent === 0 ? 0 : toBasisPoints(percent);
 }
 
 function toBasisPoints(percent: number): number {
   const bp = Math.round(percent * 100);
-  if (!(bp >= 1 && bp <= 10_000) || Math.abs(percent * 100 - bp) > 1e-6) {
+  if (!(bp >= 1 && bp <= whole) || Math.abs(percent * 100 - bp) > 1e-6) {
     throw new ServerError(
       'ERR_INLAY_REFUSED',
       `A share of ${percent} % cannot be rolled out; use 0.01 to 100 with at most two decimals.`,

@@ -5,7 +5,7 @@ import { isFields, type Fields } from '../trust/parse.ts';
 
 /** Something that holds a private key and signs with it: a key file, an HSM, a remote service. */
 export interface Signer extends NamedKey {
-  /** @returns the 64 bytes of an Ed25519 signature (RFC 8032). */
+  /** @returns a signature in the form of the key's scheme: for Ed25519 its 64 bytes (RFC 8032), for ECDSA DER. */
   sign(bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
 }
 

@@ -24,14 +24,11 @@ export function createSyncApp(options: SyncAppOptions): Hono {
 
 /** Creates the app over a catalog that others use as well. */
 export function createAppOf(catalog: Catalog, options: SyncAppOptions): Hono {
-  const { repository, blobs, signer, maxBlobBytes = 4 * 1024 ** 3, onError = logError } = options;
+  const { repository, blobs, platform, maxBlobBytes = 4 * 1024 ** 3, onError = logError } = options;
   const app = new Hono();
   app.get('/healthz', (c) => c.text('ok'));
-  app.route('/v1', createDeviceRoutes({ catalog, repository, blobs, signer, onError }));
-  app.route(
-    '/v1/admin',
-    createAdminRoutes({ catalog, repository, blobs, keyid: signer.keyid, maxBlobBytes }),
-  );
+  app.route('/v1', createDeviceRoutes({ catalog, repository, blobs, platform, onError }));
+  app.route('/v1/admin', createAdminRoutes({ catalog, repository, blobs, platform, maxBlobBytes }));
   app.notFound((c) => sendProblem(c, 404, 'ERR_INLAY_NOT_FOUND', 'There is nothing at this address.'));
   app.onError((error, c) => describeError(c, error, onError));
   return app;

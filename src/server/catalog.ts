@@ -1,58 +1,43 @@
-/** What is installed on the server: read in one piece, changed by one writer at a time, re-signed in time. */
+/** What is installed on the server: changed by one writer at a time, re-signed in time. */
 
-import { fromUtf8, toHex, toUtf8 } from '../core/bytes.ts';
+import { fromUtf8, toHex } from '../core/bytes.ts';
 import { ServerError, StoreError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import { describeFile, listReleases } from '../publish/release.ts';
-import { setRollout } from '../publish/rollout.ts';
+import {
+  changeRollout,
+  setRollout,
+  withdrawRollouts,
+  type RolloutAction,
+  type RolloutOptions,
+} from '../publish/rollout.ts';
 import type { Signer } from '../publish/signer.ts';
-import { createTrustedMetadata } from '../trust/client.ts';
-import type { Root, Targets } from '../trust/metadata.ts';
+import { canonicalJson } from '../trust/canonical-json.ts';
+import type { NamedKey } from '../trust/keys.ts';
+import type { Targets } from '../trust/metadata.ts';
 import { parseEnvelope } from '../trust/parse.ts';
 import { verifySignatures } from '../trust/verify.ts';
-import type { Plan, PlanEntry } from '../update/plan.ts';
-import { assertReleases, assertVersion, assertValid } from './admission.ts';
-import type { Heads, NewMetadata, Repository, Role } from './db/repository.ts';
-import {
-  assertOnlineDelegation,
-  assertOnlineRoot,
-  assertPlans,
-  channelsOf,
-  createOnlineSigning,
-  plansOf,
-  validity,
-  type Channels,
-  type OnlineRole,
-} from './signing.ts';
+import type { SignedPlan } from '../update/plan.ts';
+import { assertReleases, assertValid, assertVersion } from './admission.ts';
+import { createStateReader, type CatalogState, type Published, type Release } from './catalog-state.ts';
+import { plansOf, type Channels } from './channels.ts';
+import type { Heads, NewMetadata, Repository } from './db/repository.ts';
+import { assertPolicy, releasesOf } from './policy.ts';
+import { assertOnlineDelegation, assertOnlineRoot } from './signer/delegation.ts';
+import { assertPlans } from './signer/invariants.ts';
+import { createOnlineSigner } from './signer/online-signer.ts';
+import { validity, type OnlineRole, type OnlineSigner, type SignedSet } from './signer/port.ts';
 import type { BlobStorage } from './storage/blobs.ts';
 
-/** A release as plans name it, with its model. */
-export type Release = PlanEntry & { readonly model: string };
-
-/** Everything that belongs to the first installed targets. */
-export interface Published {
-  readonly texts: Readonly<Record<OnlineRole | 'targets', string>>;
-  readonly targets: Targets;
-  readonly rollout: Targets;
-  /** By target path. */
-  readonly releases: ReadonlyMap<string, Release>;
-  readonly channels: Channels;
-  /** Expiry by role, milliseconds since 1970. */
-  readonly expiresMs: Readonly<Record<OnlineRole, number>>;
-}
-
-/** One consistent view of the catalog. A new one stands for each change. */
-export interface CatalogState {
-  readonly heads: Heads;
-  /** Texts of all roots, oldest first. */
-  readonly roots: readonly string[];
-  /** The newest root. */
-  readonly root: Root | undefined;
-  readonly published: Published | undefined;
+/** Why something is done, and whether it is only to be shown. */
+export interface ChangeOptions {
+  /** For the audit log. */
+  readonly reason?: string;
+  /** Answers what would be signed, and signs nothing. Default false. */
+  readonly dryRun?: boolean;
 }
 
 /** What was asked to be rolled out. */
-export interface RolloutRequest {
+export interface RolloutRequest extends ChangeOptions, Omit<RolloutOptions, 'now'> {
   readonly channel: string;
   readonly model: string;
   readonly version: string;
@@ -60,8 +45,17 @@ export interface RolloutRequest {
   readonly percent: number;
 }
 
+/** What was asked to be done to a rollout. */
+export interface ActionRequest extends ChangeOptions {
+  readonly channel: string;
+  readonly model: string;
+  readonly action: RolloutAction;
+}
+
 /** The installed metadata and the ways to change it. */
 export interface Catalog {
+  /** The server's own key. */
+  readonly onlineKey: NamedKey;
   /** Reads the present state; cheap while nothing changes. */
   state(): Promise<CatalogState>;
   /**
@@ -76,7 +70,10 @@ export interface Catalog {
    * @throws {@link TrustError}, {@link ServerError} `ERR_INLAY_CONFLICT` or `ERR_INLAY_REFUSED`; nothing is changed then.
    */
   installRoot(bytes: Uint8Array, actor: string): Promise<number>;
-  /** Installs the next targets; otherwise as {@link Catalog.installRoot}. */
+  /**
+   * Installs the next targets; otherwise as {@link Catalog.installRoot}. Rollouts of releases that they withdraw are
+   * rolled back in the same step.
+   */
   installTargets(bytes: Uint8Array, actor: string): Promise<number>;
   /**
    * Starts, raises or completes a rollout.
@@ -84,158 +81,188 @@ export interface Catalog {
    * @throws {@link ServerError} `ERR_INLAY_NOT_FOUND` if there is no such release, `ERR_INLAY_CONFLICT` or
    * `ERR_INLAY_REFUSED`.
    */
-  setRollout(request: RolloutRequest, actor: string): Promise<Plan>;
+  setRollout(request: RolloutRequest, actor: string): Promise<SignedPlan>;
+  /** Pauses a rollout, takes it back and so on; otherwise as {@link Catalog.setRollout}. */
+  changeRollout(request: ActionRequest, actor: string): Promise<SignedPlan>;
 }
 
 /** Options of {@link createCatalog}. */
 export interface CatalogOptions {
   readonly repository: Repository;
   readonly blobs: BlobStorage;
-  /** The server's own key. */
-  readonly signer: Signer;
+  /** The server's own key, or the signer that holds it. A bare key is used in this process, and forgets what it signed. */
+  readonly signer: Signer | OnlineSigner;
   readonly platform: Platform;
 }
 
+type Texts = Readonly<Record<'targets' | 'rollout', string>>;
+
 /** Creates the catalog over a repository. */
 export function createCatalog(options: CatalogOptions): Catalog {
-  const { repository, blobs, signer, platform } = options;
-  const signing = createOnlineSigning({ signer, platform });
-  let known: CatalogState | undefined;
+  const { repository, blobs, platform } = options;
+  const signer =
+    'timestamp' in options.signer ? options.signer : createOnlineSigner({ signer: options.signer, platform });
+  const onlineKey: NamedKey = { keyid: signer.keyid, key: signer.key };
+  const state = createStateReader(repository);
+  /** What the signer has signed; unknown at first, and when something has failed. */
+  let signedVersions: Readonly<Record<OnlineRole, number>> | undefined;
+  /** Whether something may have been signed that the database lacks. */
+  let isSigning = false;
   let lastWrite: Promise<unknown> = Promise.resolve();
+  let renewal: Promise<CatalogState> | undefined;
 
-  /** Runs one writer after the other. */
-  const inTurn = <Result>(write: () => Promise<Result>): Promise<Result> => {
-    const turn = lastWrite.then(write);
+  /** Runs one writer after the other, each on what is in force. */
+  const inTurn = <Result>(write: (before: CatalogState) => Promise<Result>): Promise<Result> => {
+    const turn = lastWrite.then(async () => {
+      try {
+        if (!signedVersions) {
+          const facts = await signer.public();
+          if (facts.inForce) await recover(facts.inForce);
+          signedVersions = facts.versions;
+        }
+        isSigning = false;
+        return await write(await state());
+      } catch (error) {
+        if (isSigning) signedVersions = undefined;
+        throw error;
+      }
+    });
     lastWrite = turn.catch(() => undefined);
     return turn;
   };
 
-  const state = async (attempts = 5): Promise<CatalogState> => {
-    const heads = await repository.heads();
-    if (known && sameHeads(known.heads, heads)) return known;
-    const read = (role: Role): Promise<string | undefined> => repository.text(role, heads[role] ?? 0);
-    const [roots, targets, rollout, snapshot, timestamp] = await Promise.all([
-      repository.textsAfter('root', 0),
-      read('targets'),
-      read('rollout'),
-      read('snapshot'),
-      read('timestamp'),
-    ]);
-    const texts = { targets, rollout, snapshot, timestamp };
-    if (roots.length !== (heads.root ?? 0) || (heads.timestamp !== undefined && !isComplete(texts))) {
-      // A change between the queries; its timestamp replaced the one that was looked for.
-      if (attempts > 1) return state(attempts - 1);
-      throw new StoreError(
-        'ERR_INLAY_STORE_IO',
-        'The database lacks metadata that it had; restore it from a backup.',
-      );
+  /** Adds what was signed, and did not get into the database: devices may have it, so nothing may contradict it. */
+  const recover = async (inForce: SignedSet): Promise<void> => {
+    const { roots, targets, rollout, snapshot, timestamp } = inForce;
+    const { heads, published } = await state();
+    const texts = [
+      ...roots.map((text) => ['root', text] as const),
+      ...([
+        ['targets', targets],
+        ['rollout', rollout],
+        ['snapshot', snapshot],
+        ['timestamp', timestamp],
+      ] as const),
+    ];
+    const files = texts.flatMap(([role, text]): NewMetadata[] => {
+      const version = versionOf(text);
+      return version > (heads[role] ?? 0) ? [{ role, version, text }] : [];
+    });
+    if (!files.some(({ role }) => role === 'timestamp')) {
+      const isSigned = heads.timestamp !== versionOf(timestamp) || isSameSet(published, inForce);
+      if (!isSigned) throw tamperedWith();
+      return;
     }
-    known = {
-      heads,
-      roots,
-      root: roots.length === 0 ? undefined : parseEnvelope(toUtf8(roots.at(-1) ?? ''), 'root').signed,
-      published: isComplete(texts) ? parsePublished(texts) : undefined,
-    };
-    return known;
+    await repository.add(files, { actor: 'server', action: 'recover', details: versions(files) });
   };
 
-  const describe = (version: number, text: string): ReturnType<typeof describeFile> =>
-    describeFile(platform, version, toUtf8(text));
+  const sign = async (
+    role: OnlineRole,
+    heads: Heads,
+    ask: (version: number) => Promise<string>,
+  ): Promise<NewMetadata> => {
+    const signed = signedVersions ?? { timestamp: 0, snapshot: 0, rollout: 0 };
+    const version = Math.max(heads[role] ?? 0, signed[role]) + 1;
+    isSigning = true;
+    const text = await ask(version);
+    signedVersions = { ...signed, [role]: version };
+    return { role, version, text };
+  };
 
-  /** Signs the snapshot and timestamp over new or present metadata. */
+  const signRollout = (
+    heads: Heads,
+    roots: readonly string[],
+    targets: string,
+    channels: Channels,
+    before = '',
+  ): Promise<NewMetadata> =>
+    sign('rollout', heads, (version) => signer.rollout({ version, roots, targets, channels, before }));
+
+  /** Signs the snapshot and timestamp over texts. */
   const seal = async (
-    { heads, published }: CatalogState,
-    changed: readonly NewMetadata[],
+    heads: Heads,
+    roots: readonly string[],
+    texts: Texts,
   ): Promise<readonly NewMetadata[]> => {
-    const pin = (role: 'targets' | 'rollout'): ReturnType<typeof describe> => {
-      const file = changed.find((candidate) => candidate.role === role);
-      return file
-        ? describe(file.version, file.text)
-        : describe(heads[role] ?? 0, published?.texts[role] ?? '');
-    };
-    const snapshot = await signed('snapshot', heads, (version) =>
-      signing.snapshot(version, { 'targets.json': pin('targets'), 'rollout.json': pin('rollout') }),
+    const snapshot = await sign('snapshot', heads, (version) =>
+      signer.snapshot({ version, roots, ...texts }),
     );
-    return [...changed, snapshot, await stamp(heads, snapshot)];
+    return [snapshot, await stamp(heads, roots, { ...texts, snapshot: snapshot.text })];
   };
 
-  /** Goes the way of a device, so that nothing is installed that devices would refuse. */
-  const assertTrusted = async (
-    { roots, published }: CatalogState,
-    files: readonly NewMetadata[],
-  ): Promise<void> => {
-    const bytesOf = (role: OnlineRole | 'targets'): Uint8Array =>
-      toUtf8(files.find((file) => file.role === role)?.text ?? published?.texts[role] ?? '');
-    const trusted = await createTrustedMetadata({ platform, root: toUtf8(roots.at(-1) ?? '') });
-    await trusted.updateTimestamp(bytesOf('timestamp'));
-    await trusted.updateSnapshot(bytesOf('snapshot'));
-    await trusted.updateTargets(bytesOf('targets'));
-    await trusted.updateRollout(bytesOf('rollout'));
-  };
+  const stamp = (
+    heads: Heads,
+    roots: readonly string[],
+    { targets, rollout, snapshot }: Texts & { readonly snapshot: string },
+  ): Promise<NewMetadata> =>
+    sign('timestamp', heads, (version) => signer.timestamp({ version, roots, targets, rollout, snapshot }));
 
-  const stamp = (heads: Heads, snapshot: Omit<NewMetadata, 'role'>): Promise<NewMetadata> =>
-    signed('timestamp', heads, (version) =>
-      signing.timestamp(version, describe(snapshot.version, snapshot.text)),
-    );
-
-  const isDue = (role: OnlineRole, { expiresMs }: Published): boolean =>
-    expiresMs[role] - platform.now() < validity[role].renewBelowMs;
+  /** Near its expiry, or signed by a key that this server had before. */
+  const isDue = (role: OnlineRole, { expiresMs, keyids, targets }: Published): boolean =>
+    expiresMs[role] - platform.now() < validity[role].renewBelowMs ||
+    (!keyids[role].includes(signer.keyid) && (role !== 'rollout' || delegates(targets, signer.keyid)));
 
   const isAnyDue = (published: Published): boolean =>
     (['timestamp', 'snapshot', 'rollout'] as const).some((role) => isDue(role, published));
 
   const renew = async (): Promise<CatalogState> => {
     const present = await state();
-    if (!present.published || !isAnyDue(present.published)) return present;
-    return inTurn(async () => {
-      const before = await state();
-      const { heads, published } = before;
+    if (signedVersions && !(present.published && isAnyDue(present.published))) return present;
+    renewal ??= renewDue().finally(() => {
+      renewal = undefined;
+    });
+    return renewal;
+  };
+
+  const renewDue = (): Promise<CatalogState> =>
+    inTurn(async (before) => {
+      const { heads, roots, published } = before;
       if (!published || !isAnyDue(published)) return before;
-      const { channels, targets, texts } = published;
+      const { channels, texts } = published;
       let files: readonly NewMetadata[];
       if (isDue('rollout', published)) {
-        const rollout = await signed('rollout', heads, (version) =>
-          signing.rollout(version, channels, channels, targets),
-        );
-        files = await seal(before, [rollout]);
+        const rollout = await signRollout(heads, roots, texts.targets, channels, texts.rollout);
+        files = [rollout, ...(await seal(heads, roots, { ...texts, rollout: rollout.text }))];
       } else if (isDue('snapshot', published)) {
-        files = await seal(before, []);
+        files = await seal(heads, roots, texts);
       } else {
-        files = [await stamp(heads, { version: heads.snapshot ?? 0, text: texts.snapshot })];
+        files = [await stamp(heads, roots, texts)];
       }
       await repository.add(files, { actor: 'server', action: 'renew', details: versions(files) });
       return state();
     });
-  };
 
   const installRoot = (bytes: Uint8Array, actor: string): Promise<number> =>
-    inTurn(async () => {
+    inTurn(async ({ heads, roots: present, root: before, published }) => {
       const envelope = parseEnvelope(bytes, 'root');
       const root = envelope.signed;
       const text = fromUtf8(bytes);
-      const { heads, roots, root: present, published } = await state();
-      if (text === roots.at(-1)) return root.version;
+      if (text === present.at(-1)) return root.version;
       assertVersion('root', root.version, heads.root);
-      if (present) await verifySignatures(platform, envelope, 'root', present.keys, present.roles.root);
+      if (before) await verifySignatures(platform, envelope, 'root', before.keys, before.roles.root);
       await verifySignatures(platform, envelope, 'root', root.keys, root.roles.root);
       assertValid('root', root.expires, platform.now());
-      assertOnlineRoot(root, signer);
+      assertOnlineRoot(root, onlineKey);
       const files: NewMetadata[] = [{ role: 'root', version: root.version, text }];
+      const roots = [...present, text];
       // Every change makes a new timestamp, so that two writers on one database cannot both win.
       if (published) {
-        files.push(await stamp(heads, { version: heads.snapshot ?? 0, text: published.texts.snapshot }));
+        const { texts, keyids } = published;
+        files.push(
+          ...(keyids.snapshot.includes(signer.keyid)
+            ? [await stamp(heads, roots, texts)]
+            : await seal(heads, roots, texts)),
+        );
       }
       await repository.add(files, { actor, action: 'root', details: versions(files) });
       return root.version;
     });
 
   const installTargets = (bytes: Uint8Array, actor: string): Promise<number> =>
-    inTurn(async () => {
+    inTurn(async ({ heads, roots, root, published }) => {
       const envelope = parseEnvelope(bytes, 'targets');
       const targets = envelope.signed;
       const text = fromUtf8(bytes);
-      const before = await state();
-      const { heads, root, published } = before;
       if (!root) {
         throw new ServerError(
           'ERR_INLAY_CONFLICT',
@@ -246,88 +273,158 @@ export function createCatalog(options: CatalogOptions): Catalog {
       assertVersion('targets', targets.version, heads.targets);
       await verifySignatures(platform, envelope, 'targets', root.keys, root.roles.targets);
       assertValid('targets', targets.expires, platform.now());
-      assertOnlineDelegation(targets, signer);
+      assertOnlineDelegation(targets, onlineKey);
+      assertPolicy(targets, published?.targets);
       await assertReleases(targets, blobs);
-      const changed: NewMetadata[] = [{ role: 'targets', version: targets.version, text }];
       const channels = published?.channels ?? { stable: [] };
-      assertPlans(channels, channels, targets);
-      if (!published || isDue('rollout', published)) {
-        const rollout = await signed('rollout', heads, (version) =>
-          signing.rollout(version, channels, channels, targets),
-        );
-        changed.push(rollout);
+      const next = withdrawn(channels, targets);
+      assertPlans(channels, next, targets);
+
+      const files: NewMetadata[] = [{ role: 'targets', version: targets.version, text }];
+      let rollout = published?.texts.rollout;
+      const takenBack = changesBetween(channels, next);
+      const isForeign = published && !published.keyids.rollout.includes(signer.keyid);
+      if (
+        !published ||
+        rollout === undefined ||
+        takenBack.length > 0 ||
+        isForeign ||
+        isDue('rollout', published)
+      ) {
+        const signed = await signRollout(heads, roots, text, next, rollout);
+        files.push(signed);
+        rollout = signed.text;
       }
-      const files = await seal(before, changed);
-      await assertTrusted(before, files);
-      await repository.add(files, { actor, action: 'targets', details: versions(files) });
+      files.push(...(await seal(heads, roots, { targets: text, rollout })));
+      const details = { ...versions(files), ...(takenBack.length > 0 && { rolledback: takenBack }) };
+      await repository.add(files, { actor, action: 'targets', details });
       return targets.version;
     });
 
-  const changeRollout = (request: RolloutRequest, actor: string): Promise<Plan> =>
-    inTurn(async () => {
-      const { channel, model, version, percent } = request;
-      const before = await state();
-      const { heads, published } = before;
-      const releases = [...(published?.releases.values() ?? [])].filter((release) => release.model === model);
-      const release = releases.find((candidate) => candidate.version === version);
-      if (!published || !release) throw noSuchRelease(model, version, releases);
-      const { channels, targets } = published;
+  /** Signs the plans of a channel anew, unless they stay as they are. */
+  const changePlans = (
+    { channel, model, reason, dryRun = false }: ChangeOptions & { channel: string; model: string },
+    actor: string,
+    action: string,
+    change: (current: readonly SignedPlan[], published: Published) => readonly SignedPlan[],
+  ): Promise<SignedPlan> =>
+    inTurn(async ({ heads, roots, published }) => {
+      if (!published) throw nothingInstalled();
+      const { channels, targets, texts } = published;
       const current = plansOf(channels, channel);
-      const plans = setRollout(current, release, percent, () => toHex(platform.randomBytes(8)));
-      const plan = plans.find((candidate) => candidate.model === model) as Plan;
-      const present = current.find((candidate) => candidate.model === model);
-      if (present?.id === plan.id && present.bp === plan.bp) return present;
+      const before = current.find((candidate) => candidate.model === model);
+      const plans = change(current, published);
+      const plan = plans.find((candidate) => candidate.model === model) as SignedPlan;
+      if (before && isSame(plan, before)) return before;
       const after = { ...channels, [channel]: plans };
-      const rollout = await signed('rollout', heads, (next) =>
-        signing.rollout(next, channels, after, targets),
-      );
-      const files = await seal(before, [rollout]);
-      const details = { channel, model, version, percent, rollout: plan.id };
-      await repository.add(files, { actor, action: 'rollout', details });
+      assertPlans(channels, after, targets);
+      if (dryRun) return plan;
+      const rollout = await signRollout(heads, roots, texts.targets, after, texts.rollout);
+      const sealed = await seal(heads, roots, { targets: texts.targets, rollout: rollout.text });
+      const details = {
+        channel,
+        model,
+        version: plan.cand.version,
+        percent: plan.bp / 100,
+        rollout: plan.id,
+        state: plan.state,
+        ...(before && { before: { rollout: before.id, version: before.cand.version, state: before.state } }),
+        ...(reason !== undefined && { reason }),
+      };
+      await repository.add([rollout, ...sealed], { actor, action, details });
       return plan;
     });
 
-  return { state: () => state(), renew, installRoot, installTargets, setRollout: changeRollout };
-}
-
-async function signed(
-  role: Role,
-  heads: Heads,
-  sign: (version: number) => Promise<Uint8Array>,
-): Promise<NewMetadata> {
-  const version = (heads[role] ?? 0) + 1;
-  return { role, version, text: fromUtf8(await sign(version)) };
-}
-
-function isComplete(
-  texts: Readonly<Record<keyof Published['texts'], string | undefined>>,
-): texts is Published['texts'] {
-  return Object.values(texts).every((text) => text !== undefined);
-}
-
-function parsePublished(texts: Published['texts']): Published {
-  const targets = parseEnvelope(toUtf8(texts.targets), 'targets').signed;
-  const rollout = parseEnvelope(toUtf8(texts.rollout), 'targets').signed;
   return {
-    texts,
-    targets,
-    rollout,
-    releases: new Map(listReleases(targets).map((release) => [release.path, release])),
-    channels: channelsOf(rollout),
-    expiresMs: {
-      rollout: Date.parse(rollout.expires),
-      snapshot: Date.parse(parseEnvelope(toUtf8(texts.snapshot), 'snapshot').signed.expires),
-      timestamp: Date.parse(parseEnvelope(toUtf8(texts.timestamp), 'timestamp').signed.expires),
+    onlineKey,
+    state,
+    renew,
+    installRoot,
+    installTargets,
+    setRollout: (request, actor) => {
+      const { model, version, percent } = request;
+      return changePlans(request, actor, 'rollout', (current, { releases: all, targets }) => {
+        const releases = [...all.values()].filter((release) => release.model === model);
+        const release = releases.find((candidate) => candidate.version === version);
+        if (!release) throw noSuchRelease(model, version, releases);
+        const newSalt = (): string => toHex(platform.randomBytes(8));
+        const plans = setRollout(current, release, percent, newSalt, {
+          ...request,
+          now: platform.now(),
+        });
+        return plans.map((plan) =>
+          current.some(({ id }) => id === plan.id) ? plan : withSoundBase(plan, targets),
+        );
+      });
+    },
+    changeRollout: (request, actor) => {
+      const { model, action } = request;
+      return changePlans(request, actor, action, (current) =>
+        changeRollout(current, model, action, platform.now()),
+      );
     },
   };
 }
 
-function sameHeads(a: Heads, b: Heads): boolean {
-  return a.root === b.root && a.targets === b.targets && a.timestamp === b.timestamp;
+/** Plans of which those are rolled back whose candidate the targets withdraw. */
+function withdrawn(channels: Channels, targets: Targets): Channels {
+  const releases = releasesOf(targets);
+  return Object.fromEntries(
+    Object.entries(channels).map(([channel, plans]) => [
+      channel,
+      plans.flatMap((plan) => withdrawRollouts([plan], (entry) => !releases.isWithdrawn(plan.model, entry))),
+    ]),
+  );
+}
+
+/** What a new rollout leaves the other devices on has to count itself. */
+function withSoundBase(plan: SignedPlan, targets: Targets): SignedPlan {
+  const { isListed, isWithdrawn } = releasesOf(targets);
+  const { base, model } = plan;
+  return base && (!isListed(model, base) || isWithdrawn(model, base)) ? { ...plan, base: null } : plan;
+}
+
+function isSame(a: SignedPlan, b: SignedPlan): boolean {
+  return fromUtf8(canonicalJson(a)) === fromUtf8(canonicalJson(b));
+}
+
+/** Rollouts whose state is another one now, for the audit log. */
+function changesBetween(before: Channels, after: Channels): readonly Record<string, string>[] {
+  return Object.entries(after).flatMap(([channel, plans]) =>
+    plans
+      .filter((plan) =>
+        plansOf(before, channel).every((old) => old.id !== plan.id || old.state !== plan.state),
+      )
+      .map(({ id, model, cand }) => ({ channel, model, version: cand.version, rollout: id })),
+  );
+}
+
+function delegates({ delegations }: Targets, keyid: string): boolean {
+  return delegations?.roles.some(({ name, keyids }) => name === 'rollout' && keyids.includes(keyid)) === true;
 }
 
 function versions(files: readonly NewMetadata[]): Readonly<Record<string, number>> {
   return Object.fromEntries(files.map(({ role, version }) => [role, version]));
+}
+
+function versionOf(text: string): number {
+  return (JSON.parse(text) as { signed: { version: number } }).signed.version;
+}
+
+function isSameSet(published: Published | undefined, inForce: SignedSet): boolean {
+  const roles = ['targets', 'rollout', 'snapshot', 'timestamp'] as const;
+  return roles.every((role) => published?.texts[role] === inForce[role]);
+}
+
+function tamperedWith(): StoreError {
+  return new StoreError(
+    'ERR_INLAY_STORE_IO',
+    'The database has other metadata than was signed; restore it from a backup.',
+  );
+}
+
+function nothingInstalled(): ServerError {
+  return new ServerError('ERR_INLAY_NOT_FOUND', 'Nothing is installed yet; run `inlay keys init`.');
 }
 
 function noSuchRelease(model: string, version: string, releases: readonly Release[]): ServerError {

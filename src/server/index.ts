@@ -4,7 +4,7 @@
  */
 
 export { createSyncApp, type SyncAppOptions } from './app.ts';
-export type { CatalogOptions } from './catalog.ts';
+export type { ActionRequest, CatalogOptions, ChangeOptions, RolloutRequest } from './catalog.ts';
 export { openSqlite } from './db/sqlite.ts';
 export {
   createRepository,
@@ -17,6 +17,16 @@ export {
 } from './db/repository.ts';
 export type { Schema } from './db/schema.ts';
 export { startServer, type RunningServer, type StartServerOptions } from './node.ts';
-export type { ServerStatus } from './status.ts';
+export { createOnlineSigner, type OnlineSignerOptions } from './signer/online-signer.ts';
+export type {
+  OnlineSigner,
+  RolloutSignRequest,
+  SignedSet,
+  SignerFacts,
+  SignerMemory,
+  SnapshotSignRequest,
+  TimestampSignRequest,
+} from './signer/port.ts';
+export type { ExpiryWarning, ServerStatus } from './status.ts';
 export type { BlobStorage } from './storage/blobs.ts';
 export { openDiskStorage, type DiskFiles, type DiskStorageOptions } from './storage/disk.ts';

@@ -46,6 +46,8 @@ export async function listen(app: Hono, options: ListenOptions): Promise<Listeni
 
   const server = createServer({ requestTimeout: requestTimeoutMs }, (request, response) => {
     const { socket } = request;
+    // HTTP/1.1 keeps connections without being told (RFC 9112 §9.3), and a poll is small enough for that to count.
+    response.removeHeader('connection');
     busy.add(socket);
     response.once('close', () => {
       busy.delete(socket);

@@ -10,7 +10,9 @@ import { openSqlite } from './db/sqlite.ts';
 import { makeFolder } from './folder.ts';
 import { listen } from './listen.ts';
 import { lockDirectory } from './lock.ts';
-import { openOnlineKey } from './online-key.ts';
+import { openInlineSigner } from './signer/open.ts';
+import { spawnSigner } from './signer/spawn.ts';
+import { expiryWarnings } from './status.ts';
 import { openDiskStorage } from './storage/disk.ts';
 
 /** Options of {@link startServer}. */
@@ -25,10 +27,19 @@ export interface StartServerOptions {
   readonly newToken?: boolean;
   /** Largest file that is taken in, bytes. Default 4 GiB. */
   readonly maxBlobBytes?: number;
-  /** Default: Node's. */
+  /**
+   * Where the online key is kept: in a process of its own, which checks what it signs, or `inline`, where no process may
+   * be started. Default `process`.
+   */
+  readonly signer?: 'process' | 'inline';
+  /** Environment of the signer, with its passphrase or its command. Default: that of this process. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Default: Node's. A signer in a process of its own has Node's in any case. */
   readonly platform?: Platform;
   /** Gets errors of the server itself. Default: they go to standard error. */
   readonly onError?: (error: unknown) => void;
+  /** Gets what an administrator should see to, such as metadata that expires soon; once a day. Default: as `onError`. */
+  readonly onWarning?: (message: string) => void;
 }
 
 /** A sync server that listens. */
@@ -39,12 +50,15 @@ export interface RunningServer {
   readonly token?: string;
   /** The server's public key, which root and targets name. */
   readonly onlineKey: NamedKey;
+  /** Process that holds the online key; `undefined` where that is this one, or while it is started again. */
+  readonly signerPid: number | undefined;
   /** Answers requests in flight, for up to 5 s, then stops. Safe to call twice. */
   close(): Promise<void>;
 }
 
 /** Online metadata is looked at this often; the first device after an expiry would have to wait for it otherwise. */
 const renewEveryMs = 15 * 60_000;
+const warnEveryMs = 24 * 3_600_000;
 
 /**
  * Starts a sync server on a data directory. The directory is used by one server at a time.
@@ -52,7 +66,8 @@ const renewEveryMs = 15 * 60_000;
  */
 export async function startServer(options: StartServerOptions = {}): Promise<RunningServer> {
   const { host = '127.0.0.1', port = 8787, newToken = false, maxBlobBytes } = options;
-  const { platform = nodePlatform(), onError = logError } = options;
+  const { platform = nodePlatform(), onError = logError, onWarning = logWarning } = options;
+  const { env = process.env, signer: place = 'process' } = options;
   const directory = resolve(options.dataDir ?? 'inlay-data');
   const undo: (() => unknown)[] = [];
   /** Takes everything down again, last first. */
@@ -62,8 +77,11 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
 
   try {
     await makeFolder(directory);
-    undo.push(lockDirectory(directory));
-    const signer = await openOnlineKey(directory, platform);
+    undo.push(await lockDirectory(directory));
+    const spawned =
+      place === 'process' ? await spawnSigner({ directory, platform, onError, env }) : undefined;
+    const signer = spawned ?? (await openInlineSigner(directory, platform, env));
+    undo.push(() => signer.close());
     const db = await openSqlite(join(directory, 'inlay.db'));
     const repository = createRepository(db, () => platform.now());
     undo.push(() => repository.close());
@@ -82,8 +100,18 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
     let stopped = false;
     let cancelTimer = (): void => undefined;
     let renewal = Promise.resolve();
+    let warnedAt = Number.NEGATIVE_INFINITY;
     const renew = async (): Promise<void> => {
       await catalog.renew().catch(onError);
+      const now = platform.now();
+      if (now - warnedAt >= warnEveryMs) {
+        const warnings = await catalog.state().then(
+          (state) => expiryWarnings(state, now),
+          () => [],
+        );
+        for (const { message } of warnings) onWarning(message);
+        if (warnings.length > 0) warnedAt = now;
+      }
       if (!stopped) cancelTimer = platform.setTimer(schedule, renewEveryMs);
     };
     const schedule = (): void => {
@@ -111,13 +139,20 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
     return {
       url: listening.url,
       ...(token !== undefined && { token }),
-      onlineKey: { keyid: signer.keyid, key: signer.key },
+      onlineKey: catalog.onlineKey,
+      get signerPid() {
+        return spawned?.pid;
+      },
       close: () => (closing ??= release()),
     };
   } catch (error) {
     await release();
     throw error;
   }
+}
+
+function logWarning(message: string): void {
+  console.warn(message);
 }
 
 function logError(error: unknown): void {

@@ -1,10 +1,12 @@
 import { closedError } from '../core/errors.ts';
 import type { Blob, Store } from '../core/store.ts';
-import { openLedger, type BlobFile, type LedgerParts } from './ledger.ts';
+import { openLedger, type BlobFile, type LedgerParts, type PartFile } from './ledger.ts';
+import { createLiveParts, createParts, type LiveParts, type PartsHost } from './parts.ts';
 import { assertBlobName, assertBlobNames, assertRecordName, isIterable, skip } from './rules.ts';
 
 /** What a store does in its own way; see {@link Store} and {@link LedgerParts}. */
-export interface StoreParts<File extends BlobFile> extends LedgerParts, Pick<Store, 'info' | 'persist'> {
+export interface StoreParts<File extends BlobFile>
+  extends LedgerParts, PartsHost, Pick<Store, 'info' | 'persist'> {
   /** What the error of a closed store calls it: `The store in /cache`. */
   readonly what: string;
   find(sha256: string): Promise<File | undefined>;
@@ -20,13 +22,19 @@ export interface StoreParts<File extends BlobFile> extends LedgerParts, Pick<Sto
   ): Promise<Blob>;
   /** Makes sure that a blob stays that was found instead of written. Default: it does. */
   keep?(): Promise<void>;
+  /** Where stores over the same files in one process tell each other which parts they have open. Default: they do not. */
+  readonly live?: LiveParts;
   /** Frees what is held, when nothing is written any more. */
   close(): void | Promise<void>;
 }
 
 /** Puts a store together: names are checked, a closed store is of no use, and the ledger hears of every blob. */
 export function assembleStore<File extends BlobFile>(parts: StoreParts<File>): Store {
-  const ledger = openLedger(parts);
+  const live = parts.live ?? createLiveParts();
+  const listParts = async (): Promise<readonly PartFile[]> =>
+    (await parts.listParts()).map((part) => (live.open.has(part.sha256) ? { ...part, isOpen: true } : part));
+  const ledger = openLedger({ ...parts, listParts });
+  const partials = createParts(parts, ledger, live);
   const writing = new Set<Promise<unknown>>();
   let isClosed = false;
   const assertOpen = (): void => {
@@ -58,6 +66,11 @@ export function assembleStore<File extends BlobFile>(parts: StoreParts<File>): S
       writing.add(settled);
       void settled.then(() => writing.delete(settled));
       return task;
+    },
+
+    openPartial: async (sha256, sizeBytes) => {
+      assertOpen();
+      return partials.open(sha256, sizeBytes);
     },
 
     deleteBlob: async (sha256) => {
@@ -101,7 +114,7 @@ export function assembleStore<File extends BlobFile>(parts: StoreParts<File>): S
 
     close: async () => {
       isClosed = true;
-      await Promise.all([...writing, ledger.settled()]);
+      await Promise.all([...writing, ledger.settled(), partials.close(closedError(parts.what))]);
       await parts.close();
     },
   };

@@ -1,9 +1,10 @@
 import { isInlayError, type StoreError } from '../core/errors.ts';
 import type { Hasher } from '../core/hash.ts';
 import type { Logger } from '../core/logger.ts';
-import type { Store } from '../core/store.ts';
+import type { PartialBlob, Store } from '../core/store.ts';
 import { isFull } from './ledger.ts';
 import { createMemoryStore } from './memory.ts';
+import { isTakenOver } from './parts.ts';
 import { isIterable } from './rules.ts';
 
 /** Options of {@link withMemoryFallback}. */
@@ -48,6 +49,22 @@ export function withMemoryFallback(
   const blobsAfter = (error: unknown): Store => {
     if (!mayDegrade(error)) throw error;
     return (memoryOfBlobs ??= openMemory('Models are', error));
+  };
+
+  /** A part that fails on the disk begins anew in memory when it is opened again. */
+  const watch = (part: PartialBlob): PartialBlob => {
+    const orFallBack = <Result>(step: Promise<Result>): Promise<Result> =>
+      step.catch((error: unknown) => {
+        if (!isTakenOver(error)) blobsAfter(error);
+        throw error;
+      });
+    return {
+      ...part,
+      write: (offset, bytes) => orFallBack(part.write(offset, bytes)),
+      read: (offset, length) => orFallBack(part.read(offset, length)),
+      save: (note) => orFallBack(part.save(note)),
+      finish: (digest) => orFallBack(part.finish(digest)),
+    };
   };
 
   /** Failures pass: browsers close a connection, a network drive is away for a moment. */
@@ -106,6 +123,16 @@ export function withMemoryFallback(
         if (isTaken) throw error;
         return instead.putBlob(sha256, content);
       }
+    },
+
+    openPartial: async (sha256, sizeBytes) => {
+      let store = memoryOfBlobs;
+      try {
+        if (store === undefined) return watch(await disk.openPartial(sha256, sizeBytes));
+      } catch (error) {
+        store = blobsAfter(error);
+      }
+      return store.openPartial(sha256, sizeBytes);
     },
 
     deleteBlob: async (sha256) => {

@@ -6,7 +6,7 @@ import type { FsHost } from './fs-host.ts';
 /** The part of `node:fs/promises` that the file store uses. */
 export interface FileSystem {
   mkdir(path: string): Promise<unknown>;
-  open(path: string, flags: 'wx' | 'r'): Promise<FileHandle>;
+  open(path: string, flags: 'wx' | 'r' | 'r+'): Promise<FileHandle>;
   readFile(path: string): Promise<Uint8Array>;
   readdir(path: string): Promise<readonly string[]>;
   rename(from: string, to: string): Promise<void>;
@@ -20,6 +20,21 @@ export interface FileSystem {
 export interface FileHandle {
   /** Appends all of `bytes`. */
   writeFile(bytes: Uint8Array): Promise<void>;
+  /** Fills `buffer` from `offset` on with up to `length` bytes of the file. */
+  read(
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+  ): Promise<{ readonly bytesRead: number }>;
+  /** Writes up to `length` bytes of `buffer`. */
+  write(
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+  ): Promise<{ readonly bytesWritten: number }>;
+  truncate(sizeBytes: number): Promise<void>;
   sync(): Promise<void>;
   close(): Promise<void>;
 }
@@ -28,6 +43,19 @@ export interface FileHandle {
 export interface FileStats {
   readonly size: number;
   readonly mtimeMs: number;
+  /** Units of 512 bytes that it takes on the disk, where that is known. */
+  readonly blocks?: number;
+}
+
+/** A file that is open for reading, or for both. */
+export interface DiskFile {
+  /** Reads from a position on: fewer bytes than `length` only where the file ends. */
+  read(at: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Writes all of `bytes` at a position. */
+  write(at: number, bytes: Uint8Array): Promise<void>;
+  truncate(sizeBytes: number): Promise<void>;
+  sync(): Promise<void>;
+  close(): Promise<void>;
 }
 
 /** A directory with whole-file steps that a crash cannot split. Failures are `StoreError`s that keep the errno. */
@@ -37,6 +65,12 @@ export interface Disk {
   /** Reads a file; `undefined` when absent. */
   read(path: string): Promise<Uint8Array<ArrayBuffer> | undefined>;
   stat(path: string): Promise<FileStats | undefined>;
+  /** Opens a file; `undefined` when absent. */
+  open(path: string, flags: 'r' | 'r+'): Promise<DiskFile | undefined>;
+  /** Renames a file; `false` if it is absent. */
+  rename(from: string, to: string): Promise<boolean>;
+  /** Makes a folder and those above it; present is fine. */
+  makeFolder(path: string): Promise<unknown>;
   /** Names in a folder; none when absent. */
   list(folder: string): Promise<readonly string[]>;
   /** Removes a file; absent is fine. */
@@ -81,10 +115,13 @@ export function openDisk(fs: FileSystem, directory: string, host: FsHost, folder
     }
   };
 
-  const open = async (path: string, flags: 'wx' | 'r'): Promise<FileHandle> => {
+  const open = async (path: string, flags: 'wx' | 'r' | 'r+'): Promise<FileHandle> => {
     const file = await guard('open', () => fs.open(path, flags));
     return {
       writeFile: (bytes) => guard('write', () => file.writeFile(bytes)),
+      read: (...range) => guard('read', () => file.read(...range)),
+      write: (...range) => guard('write', () => file.write(...range)),
+      truncate: (sizeBytes) => guard('truncate', () => file.truncate(sizeBytes)),
       sync: () => guard('fsync', () => file.sync()),
       close: () => guard('close', () => file.close()),
     };
@@ -157,7 +194,18 @@ export function openDisk(fs: FileSystem, directory: string, host: FsHost, folder
     list,
     remove,
     syncFolder,
+    makeFolder,
     freeBytes: () => freeBytes(),
+
+    open: async (path, flags) => {
+      const file = await open(path, flags).catch(unlessAbsent(undefined));
+      return file && toDiskFile(file);
+    },
+
+    rename: (from, to) =>
+      guard('rename', () => fs.rename(from, to))
+        .then(() => true)
+        .catch(unlessAbsent(false)),
 
     prepare: async () => {
       for (const folder of [aside, ...folders]) {
@@ -203,6 +251,28 @@ export function openDisk(fs: FileSystem, directory: string, host: FsHost, folder
       await syncFolder(dirname(path));
       return placed;
     },
+  };
+}
+
+function toDiskFile(file: FileHandle): DiskFile {
+  return {
+    read: async (at, length) => {
+      const bytes = new Uint8Array(length);
+      for (let filled = 0; filled < length;) {
+        const { bytesRead } = await file.read(bytes, filled, length - filled, at + filled);
+        if (bytesRead === 0) return bytes.slice(0, filled);
+        filled += bytesRead;
+      }
+      return bytes;
+    },
+    write: async (at, bytes) => {
+      for (let done = 0; done < bytes.length;) {
+        done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
+      }
+    },
+    truncate: (sizeBytes) => file.truncate(sizeBytes),
+    sync: () => file.sync(),
+    close: () => file.close(),
   };
 }
 

@@ -11,7 +11,8 @@ export interface Generation {
 // File: magic (8 bytes), generation (u64, big-endian), content length (u64), SHA-256 of all else (32), content.
 const magic = /* @__PURE__ */ toUtf8('inlayrec');
 const checkedBytes = 24;
-const headerBytes = 56;
+/** Bytes of a file before its content. */
+export const headerBytes: number = 56;
 
 /** Writes a generation as the bytes of its file. */
 export function toRecordFile({ number, content }: Generation): Uint8Array<ArrayBuffer> {
@@ -23,6 +24,13 @@ export function toRecordFile({ number, content }: Generation): Uint8Array<ArrayB
   file.set(content, headerBytes);
   file.set(digest(file), checkedBytes);
   return file;
+}
+
+/** Size of a file by its first {@link headerBytes}; `undefined` where they are of something else. */
+export function recordFileBytes(header: Uint8Array): number | undefined {
+  if (header.length < headerBytes || !equalBytes(header.subarray(0, 8), magic)) return undefined;
+  const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
+  return headerBytes + Number(view.getBigUint64(16));
 }
 
 /** Reads a generation from the bytes of its file; `undefined` unless every bit is as it was written. */

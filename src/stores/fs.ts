@@ -5,15 +5,15 @@
 import { createHash } from 'node:crypto';
 import * as nodeFs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { StoreError } from '../core/errors.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { assembleStore } from './assemble.ts';
 import { openDisk, type FileSystem } from './fs-disk.ts';
 import { cacheDirectory, nodeHost, type FsHost } from './fs-host.ts';
 import { acquireLock } from './fs-lock.ts';
+import { createFsParts } from './fs-part.ts';
 import { fromRecordFile, toRecordFile, type Generation } from './fs-record.ts';
 import type { BlobFile } from './ledger.ts';
-import { assertSameHash, forEachPiece, isBlobName, isIterable } from './rules.ts';
+import { assertRange, assertSameHash, forEachPiece, isBlobName, isIterable, missing } from './rules.ts';
 
 export type { FileHandle, FileStats, FileSystem } from './fs-disk.ts';
 export { cacheDirectory, type FsHost } from './fs-host.ts';
@@ -35,7 +35,7 @@ const pieceBytes = 1 << 20;
 
 /**
  * Opens a store of files; nothing is touched before its first use. Blobs are whole files that appear by rename after
- * a flush. Records keep two generations, of which the newest intact one counts, and change under a lock file.
+ * a flush; partial blobs go with whoever has opened them last. Records keep two generations, of which the newest intact one counts, and change under a lock file.
  * Several processes may share the directory, also over a network. `change` of `updateRecord` runs again if another
  * process broke the lock in the meantime, which it does 10 seconds after the last sign of life.
  */
@@ -45,6 +45,7 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
   const blobs = join(directory, 'blobs');
   const records = join(directory, 'records');
   const disk = openDisk(options.fs ?? nodeFs, directory, host, [blobs, records]);
+  const parts = join(directory, 'parts');
   const queues = new Map<string, Promise<unknown>>();
 
   const blobOf = ({ sha256, sizeBytes }: Pick<BlobFile, 'sha256' | 'sizeBytes'>): Blob => {
@@ -56,10 +57,18 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
       bytes: async () => {
         const bytes = await disk.read(path);
         if (bytes) return bytes;
-        throw new StoreError(
-          'ERR_INLAY_STORE_MISSING',
-          `Blob ${sha256} is no longer in ${blobs}; fetch it again.`,
-        );
+        throw missing(sha256, blobs);
+      },
+      read: async (offset, length) => {
+        assertRange(offset, length, sizeBytes);
+        const file = await disk.open(path, 'r');
+        try {
+          const bytes = await file?.read(offset, length);
+          if (bytes?.length === length) return bytes;
+          throw missing(sha256, blobs);
+        } finally {
+          await file?.close();
+        }
       },
     };
   };
@@ -142,6 +151,7 @@ export function openFsStore(options: FsStoreOptions = {}): Store {
     // Another process may have put it in place a moment ago and not have flushed the folder yet.
     keep: () => disk.syncFolder(blobs),
     remove: (sha256) => disk.remove(join(blobs, sha256)),
+    ...createFsParts({ disk, host, directory, parts, blobs, blobOf }),
     persist: async () => true,
     readRecord: async (name) => (await readNewest(name))?.content,
     updateRecord: update,

@@ -5,12 +5,13 @@
 import { sha256 as createSha256 } from '@noble/hashes/sha2.js';
 import { promisifyRequest } from 'idb-keyval';
 import { toHex } from '../core/bytes.ts';
-import { StoreError } from '../core/errors.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { assembleStore } from './assemble.ts';
+import { all, chunkBytes, placeBlob, type Manifest } from './indexeddb-blobs.ts';
+import { createDatabaseParts, uploadsOfParts } from './indexeddb-part.ts';
 import { createRecords, openDatabase, placeOf } from './indexeddb-records.ts';
-import { assertSameHash, forEachPiece } from './rules.ts';
-import { freeBytes, guard, holdLock, ifUnlocked, persist, webLocks } from './web-storage.ts';
+import { assertRange, assertSameHash, forEachPiece, missing } from './rules.ts';
+import { freeBytes, guard, holdLock, ifUnlocked, nextTurn, persist, webLocks } from './web-storage.ts';
 
 /** Options of {@link openIndexedDbStore}. */
 export interface IndexedDbStoreOptions {
@@ -22,16 +23,6 @@ export interface IndexedDbStoreOptions {
   readonly now?: () => number;
 }
 
-/** Written last: what has no manifest is no blob. Its chunks have the keys `['chunk', upload, 0]` and so on. */
-interface Manifest {
-  readonly sha256: string;
-  readonly sizeBytes: number;
-  readonly chunks: number;
-  readonly upload: string;
-  readonly writtenAt: number;
-}
-
-const chunkBytes = 1 << 22;
 // Hashed at a stretch: some 2 ms, so that a page stays smooth.
 const sliceBytes = 1 << 18;
 /** Without locks, an upload that began longer ago than this has no writer any more. */
@@ -62,21 +53,28 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
     );
   };
 
+  const newUpload = (): string => `${now().toString(36)}-${toHex(crypto.getRandomValues(new Uint8Array(8)))}`;
+
   const dropUpload = (upload: string): Promise<unknown> =>
     use('readwrite', (store) => {
       store.delete(all('chunk', upload));
       return promisifyRequest(store.transaction);
     });
 
+  /** Uploads that somebody needs. A part becomes a blob in one step, so that one of the two looks sees it. */
+  const kept = async (): Promise<readonly string[]> => [
+    ...(await use('readonly', uploadsOfParts)),
+    ...(await manifests()).map(({ upload }) => upload),
+  ];
+
   const sweep = async (): Promise<void> => {
     const keys = await use('readonly', (store) => promisifyRequest(store.getAllKeys(all('chunk'))));
     const uploads = new Set(keys.map((key) => (key as IDBValidKey[])[1] as string));
-    for (const { upload } of await manifests()) uploads.delete(upload);
+    for (const upload of await kept()) uploads.delete(upload);
     for (const upload of uploads) {
       const dropIfLeft = async (): Promise<void> => {
         // Its writer may have ended well since the keys were read.
-        const isKept = (await manifests()).some((manifest) => manifest.upload === upload);
-        if (!isKept) await dropUpload(upload);
+        if (!(await kept()).includes(upload)) await dropUpload(upload);
       };
       const beganAt = Number.parseInt(upload, 36);
       if (webLocks()) await ifUnlocked(lockOf(name, upload), dropIfLeft);
@@ -100,43 +98,38 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
   const blobOf = ({ sha256, sizeBytes }: Manifest): Blob => ({
     sha256,
     sizeBytes,
-    bytes: async () => {
-      const whole = new Uint8Array(sizeBytes);
-      // Looked up again: the blob may have been deleted and written anew.
-      const { chunks = 0, upload = '', ...present } = (await find(sha256)) ?? {};
-      let at = 0;
-      for (let i = 0; i < chunks; i += 1) {
-        const chunk = await guard(place, 'read', () =>
-          use('readonly', (store) =>
-            promisifyRequest<Uint8Array | undefined>(store.get(['chunk', upload, i])),
-          ),
-        );
-        if (chunk === undefined || at + chunk.length > sizeBytes) break;
-        whole.set(chunk, at);
-        at += chunk.length;
-      }
-      if (!('sha256' in present) || at < sizeBytes) {
-        throw new StoreError(
-          'ERR_INLAY_STORE_MISSING',
-          `Blob ${sha256} is no longer in ${place}; fetch it again.`,
-        );
-      }
-      return whole;
+    bytes: () => read(sha256, 0, sizeBytes),
+    read: async (offset, length) => {
+      assertRange(offset, length, sizeBytes);
+      return read(sha256, offset, length);
     },
   });
 
-  /** Writes the manifest, unless another tab was faster. */
+  const read = async (sha256: string, offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> => {
+    const out = new Uint8Array(length);
+    // Looked up again: the blob may have been deleted and written anew.
+    const manifest = await find(sha256);
+    let filled = 0;
+    for (let i = Math.floor(offset / chunkBytes); manifest && filled < length; i += 1) {
+      const chunk = await guard(place, 'read', () =>
+        use('readonly', (store) =>
+          promisifyRequest<Uint8Array | undefined>(store.get(['chunk', manifest.upload, i])),
+        ),
+      );
+      const from = offset + filled - i * chunkBytes;
+      const bytes = chunk?.subarray(from, from + length - filled) ?? new Uint8Array();
+      if (bytes.length === 0) break;
+      out.set(bytes, filled);
+      filled += bytes.length;
+    }
+    if (manifest === undefined || filled < length) throw missing(sha256, place);
+    return out;
+  };
+
   const commit = (manifest: Manifest): Promise<unknown> =>
     guard(place, 'place', () =>
       use('readwrite', (store) => {
-        const key = ['blob', manifest.sha256];
-        const request = store.get(key) as IDBRequest<Manifest | undefined>;
-        request.onsuccess = () => {
-          const other = request.result;
-          const isThere = other?.sizeBytes === manifest.sizeBytes;
-          if (!isThere) store.put(manifest, key);
-          if (other !== undefined) store.delete(all('chunk', (isThere ? manifest : other).upload));
-        };
+        placeBlob(store, manifest);
         return promisifyRequest(store.transaction);
       }),
     );
@@ -147,7 +140,7 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
     onWritten: (sizeBytes: number) => void,
   ): Promise<Blob> => {
     await sweeping;
-    const upload = `${now().toString(36)}-${toHex(crypto.getRandomValues(new Uint8Array(8)))}`;
+    const upload = newUpload();
     const release = await holdLock(lockOf(name, upload));
     const hash = createSha256.create();
     const chunk = new Uint8Array(chunkBytes);
@@ -174,7 +167,7 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
         sizeBytes += part.length;
         at += part.length;
         if (filled === chunkBytes) await flush();
-        else if (part.length === sliceBytes) await turn();
+        else if (part.length === sliceBytes) await nextTurn();
       }
     };
     try {
@@ -200,6 +193,7 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
     blobOf,
     write,
     remove: async (sha256) => void (await remove(sha256)),
+    ...createDatabaseParts({ database, now, newUpload, blobOf }),
     persist,
     readRecord,
     updateRecord,
@@ -214,25 +208,8 @@ export function openIndexedDbStore(options: IndexedDbStoreOptions = {}): Store {
   });
 }
 
-/** All keys that begin with these parts: arrays sort by their elements, and an array after any text or number. */
-function all(...parts: readonly string[]): IDBKeyRange {
-  return IDBKeyRange.bound(parts, [...parts, []]);
-}
-
 function lockOf(database: string, upload: string): string {
   return `inlay:${database}/${upload}`;
-}
-
-/** Lets the page paint and answer before the next stretch of work. Timers would be slow in tabs in the background. */
-function turn(): Promise<void> {
-  const { port1, port2 } = new MessageChannel();
-  return new Promise((resolve) => {
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(0);
-  });
 }
 
 /** Chromium gives the room of what was deleted back a little later, in milliseconds. */

@@ -27,6 +27,7 @@ export function openLazily(kind: string, open: () => Promise<Store>): Store {
     info: () => store?.info() ?? { kind },
     blob: async (sha256) => (await opened()).blob(sha256),
     putBlob: async (sha256, content) => (await opened()).putBlob(sha256, content),
+    openPartial: async (sha256, sizeBytes) => (await opened()).openPartial(sha256, sizeBytes),
     deleteBlob: async (sha256) => (await opened()).deleteBlob(sha256),
     describeBlobs: async () => (await opened()).describeBlobs(),
     pin: async (owner, blobs) => (await opened()).pin(owner, blobs),

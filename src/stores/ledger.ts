@@ -13,13 +13,29 @@ export interface BlobFile {
   readonly writtenAt: number;
 }
 
+/** A part of a blob as a store finds it; see {@link Store.openPartial}. */
+export interface PartFile {
+  readonly sha256: string;
+  /** Size of the whole blob: so much room it will need. */
+  readonly sizeBytes: number;
+  /** Bytes that it takes on the platform by now, as far as that tells. */
+  readonly storedBytes: number;
+  /** Milliseconds since 1970. */
+  readonly openedAt: number;
+  /** Whether somebody works on it, as far as can be told. */
+  readonly isOpen: boolean;
+}
+
 /** What a ledger needs of its store. None of these may call the ledger; records have names that hosts cannot use. */
 export interface LedgerParts extends Pick<Store, 'readRecord' | 'updateRecord'> {
   list(): Promise<readonly BlobFile[]>;
   remove(sha256: string): Promise<void>;
+  listParts(): Promise<readonly PartFile[]>;
+  /** Forgets a part; absent is fine. */
+  removePart(sha256: string): Promise<void>;
   /** Bytes that the platform would still take; `Infinity` where it does not tell. */
   freeBytes(): Promise<number>;
-  /** Most bytes of blobs. Default: as many as the platform takes. */
+  /** Most bytes of blobs and parts. Default: as many as the platform takes. */
   readonly quotaBytes?: number | undefined;
   /** Waits until the room of what was removed is really free, where that takes time. */
   readonly untilFree?: (() => Promise<void>) | undefined;
@@ -40,6 +56,13 @@ export interface Ledger extends Pick<Store, 'describeBlobs' | 'pin' | 'reserve'>
     content: Uint8Array | AsyncIterable<Uint8Array>,
     write: (onWritten: (sizeBytes: number) => void) => Promise<Result>,
   ): Promise<Result>;
+  /** Takes a step that can be repeated and that needs this much room: makes room where there is none and tries again. */
+  insist<Result>(
+    sizeBytes: number,
+    step: (onWritten: (sizeBytes: number) => void) => Promise<Result>,
+  ): Promise<Result>;
+  /** Removes the parts that nobody opened for 30 days. */
+  forgetOldParts(): Promise<void>;
   /** Resolves when nothing is written any more. */
   settled(): Promise<void>;
 }
@@ -50,6 +73,9 @@ const record = '$blobs';
 const grainMs = 6 * 3_600_000;
 /** A device that has not followed a channel for so long does not need its models any more. */
 const pinsLastMs = 90 * 86_400_000;
+
+/** Who has not come back for so long will not go on with what was begun. */
+const partsLastMs = 30 * 86_400_000;
 
 /** A file takes more than its content. */
 const believedRatio = 0.9;
@@ -96,19 +122,60 @@ export function openLedger(parts: LedgerParts): Ledger {
     const platformFree = wentIn === undefined ? await parts.freeBytes() : wentIn * believedRatio;
     wentIn = undefined;
     if (quotaBytes === Infinity && platformFree >= sizeBytes) return;
-    const blobs = await describe();
-    const held = blobs.reduce((sum, blob) => sum + blob.sizeBytes, 0);
-    let missing = sizeBytes - Math.min(platformFree, quotaBytes - held);
-    if (missing <= 0) return;
-    const evicted: BlobFacts[] = [];
-    for (const blob of blobs.filter(({ pins }) => pins.length === 0).sort((a, b) => a.usedAt - b.usedAt)) {
-      if (missing <= 0) break;
-      evicted.push(blob);
-      missing -= blob.sizeBytes;
+    const [blobs, waiting] = await Promise.all([describe(), parts.listParts()]);
+    const held = [...blobs, ...waiting].reduce((sum, each) => sum + each.sizeBytes, 0);
+    let overQuota = sizeBytes - (quotaBytes - held);
+    let overFree = sizeBytes - platformFree;
+    const evicted: (() => Promise<void>)[] = [];
+    const evict = (wanted: number, stored: number, remove: () => Promise<void>): void => {
+      if (overQuota <= 0 && overFree <= 0) return;
+      overQuota -= wanted;
+      overFree -= stored;
+      evicted.push(remove);
+    };
+    for (const part of waiting.filter(({ isOpen }) => !isOpen).sort((a, b) => a.openedAt - b.openedAt)) {
+      evict(part.sizeBytes, part.storedBytes, () => parts.removePart(part.sha256));
     }
+    for (const blob of blobs.filter(({ pins }) => pins.length === 0).sort((a, b) => a.usedAt - b.usedAt)) {
+      evict(blob.sizeBytes, blob.sizeBytes, () => parts.remove(blob.sha256));
+    }
+    const missing = Math.max(overQuota, overFree);
     if (missing > 0) throw noRoom(sizeBytes, missing);
-    for (const { sha256 } of evicted) await parts.remove(sha256);
-    await parts.untilFree?.();
+    for (const remove of evicted) await remove();
+    if (evicted.length > 0) await parts.untilFree?.();
+  };
+
+  /** Writes once, and keeps in mind how far it went where there was no room. */
+  const attempt: Ledger['insist'] = async (_, step) => {
+    let written = 0;
+    try {
+      return await step((more) => {
+        written += more;
+      });
+    } catch (error) {
+      if (isFull(error)) wentIn = written;
+      throw error;
+    }
+  };
+
+  const insist: Ledger['insist'] = async (sizeBytes, step) => {
+    try {
+      return await attempt(sizeBytes, step);
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      if (parts.untilFree !== undefined) {
+        await parts.untilFree();
+        try {
+          return await attempt(sizeBytes, step);
+        } catch (still) {
+          if (!isFull(still)) throw still;
+        }
+      }
+      await reserve(sizeBytes).catch(() => {
+        throw error;
+      });
+      return step(() => {});
+    }
   };
 
   return {
@@ -155,31 +222,16 @@ export function openLedger(parts: LedgerParts): Ledger {
     },
 
     put: async (content, write) => {
-      if (quotaBytes < Infinity && !isIterable(content)) await reserve(content.length);
-      let written = 0;
-      const onWritten = (sizeBytes: number): void => {
-        written += sizeBytes;
-      };
-      try {
-        return await write(onWritten);
-      } catch (error) {
-        if (!isFull(error)) throw error;
-        wentIn = written;
-        if (isIterable(content)) throw error;
-        if (parts.untilFree !== undefined) {
-          await parts.untilFree();
-          written = 0;
-          try {
-            return await write(onWritten);
-          } catch (still) {
-            if (!isFull(still)) throw still;
-            wentIn = written;
-          }
-        }
-        await reserve(content.length).catch(() => {
-          throw error;
-        });
-        return write(onWritten);
+      if (isIterable(content)) return attempt(0, write);
+      if (quotaBytes < Infinity) await reserve(content.length);
+      return insist(content.length, write);
+    },
+
+    insist,
+
+    forgetOldParts: async () => {
+      for (const { sha256, openedAt } of await parts.listParts()) {
+        if (now() - openedAt > partsLastMs) await parts.removePart(sha256);
       }
     },
 

@@ -2,12 +2,14 @@
  * A store that lives as long as the process.
  * @module inlay/stores/memory
  */
-import { concatBytes, toHex } from '../core/bytes.ts';
+import { toHex } from '../core/bytes.ts';
+import { StoreError } from '../core/errors.ts';
 import { createSha256 as createPortableSha256, type Hasher } from '../core/hash.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { assembleStore } from './assemble.ts';
 import type { BlobFile } from './ledger.ts';
-import { assertSameHash, isIterable } from './rules.ts';
+import { hashInTurns, type OpenPart } from './parts.ts';
+import { assertRange, assertSameHash, isIterable } from './rules.ts';
 
 /** Options of {@link createMemoryStore}. */
 export interface MemoryStoreOptions {
@@ -26,6 +28,14 @@ interface Kept extends BlobFile {
   readonly pieces: readonly Uint8Array[];
 }
 
+/** A part and when it was opened last. */
+interface KeptPart {
+  readonly sha256: string;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly openedAt: number;
+  readonly note: Uint8Array<ArrayBuffer> | undefined;
+}
+
 /** Creates a store that lives and ends with the process: for tests, and where nothing can be kept. */
 export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
   const {
@@ -35,13 +45,47 @@ export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
     now = () => Date.now(),
   } = options;
   const blobs = new Map<string, Kept>();
+  const parts = new Map<string, KeptPart>();
   const records = new Map<string, Uint8Array<ArrayBuffer>>();
 
   const blobOf = ({ sha256, pieces, sizeBytes }: Kept): Blob => ({
     sha256,
     sizeBytes,
-    bytes: async () => concatBytes(pieces),
+    bytes: async () => cut(pieces, 0, sizeBytes),
+    read: async (offset, length) => {
+      assertRange(offset, length, sizeBytes);
+      return cut(pieces, offset, length);
+    },
   });
+
+  const openPart = async (sha256: string, sizeBytes: number): Promise<OpenPart> => {
+    const present = parts.get(sha256);
+    const { bytes, note } = present?.note ? present : { bytes: allocate(sizeBytes), note: undefined };
+    let kept: KeptPart = { sha256, bytes, note, openedAt: now() };
+    parts.set(sha256, kept);
+    const drop = async (): Promise<void> => {
+      if (parts.get(sha256) === kept) parts.delete(sha256);
+    };
+    return {
+      note: note && new Uint8Array(note),
+      write: async (offset, piece) => bytes.set(piece, offset),
+      read: async (offset, length) => bytes.slice(offset, offset + length),
+      save: async (next) => {
+        kept = { ...kept, note: next };
+        parts.set(sha256, kept);
+      },
+      hash: () =>
+        hashInTurns(createSha256(), bytes.length, async (at, length) => bytes.subarray(at, at + length)),
+      place: async () => {
+        const blob = { sha256, pieces: [bytes], sizeBytes, writtenAt: now() };
+        blobs.set(sha256, blob);
+        await drop();
+        return blobOf(blob);
+      },
+      drop,
+      close: async () => {},
+    };
+  };
 
   const recordOf = (name: string): Uint8Array<ArrayBuffer> | undefined => {
     const present = records.get(name);
@@ -72,6 +116,16 @@ export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
       return blobOf(kept);
     },
     remove: async (sha256) => void blobs.delete(sha256),
+    listParts: async () =>
+      [...parts.values()].map(({ sha256, bytes, openedAt }) => ({
+        sha256,
+        sizeBytes: bytes.length,
+        storedBytes: bytes.length,
+        openedAt,
+        isOpen: false,
+      })),
+    removePart: async (sha256) => void parts.delete(sha256),
+    openPart,
     persist: async () => false,
     readRecord: async (name) => recordOf(name),
     updateRecord: async (name, change) => {
@@ -84,4 +138,28 @@ export function createMemoryStore(options: MemoryStoreOptions = {}): Store {
     now,
     close: () => {},
   });
+}
+
+/** Bytes of what is in pieces. */
+function cut(pieces: readonly Uint8Array[], offset: number, length: number): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(length);
+  let at = 0;
+  for (const piece of pieces) {
+    const [from, to] = [Math.max(0, offset - at), Math.min(piece.length, offset + length - at)];
+    if (from < to) out.set(piece.subarray(from, to), at + from - offset);
+    at += piece.length;
+  }
+  return out;
+}
+
+function allocate(sizeBytes: number): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(sizeBytes);
+  } catch (cause) {
+    throw new StoreError(
+      'ERR_INLAY_STORE_FULL',
+      `There is no memory for ${sizeBytes} bytes; free some, or keep models on a disk.`,
+      { details: { sizeBytes }, cause },
+    );
+  }
 }

@@ -28,7 +28,7 @@ interface Sink {
 }
 
 /** What TypeScript does not know of handles yet. */
-type FileHandle = FileSystemFileHandle & { move(name: string): Promise<void> };
+export type MovableFile = FileSystemFileHandle & { move(name: string): Promise<void> };
 
 /** A change of a name takes milliseconds. */
 const patienceMs = 5_000;
@@ -76,7 +76,7 @@ export async function beginBlob(directory: string, sha256: string): Promise<Blob
   };
 
   const { file, into } = await orAbandon('create', async () => {
-    const handle = (await folder.getFileHandle(name, { create: true })) as FileHandle;
+    const handle = (await folder.getFileHandle(name, { create: true })) as MovableFile;
     return { file: handle, into: (sink = await openSink(handle, place)) };
   });
   return {
@@ -88,17 +88,28 @@ export async function beginBlob(directory: string, sha256: string): Promise<Blob
     place: () =>
       orAbandon('place', async () => {
         assertSameHash(sha256, await into.finish(), sizeBytes);
-        await alone(directory, sha256, async () => {
-          const present = await sizeOf(folder, sha256);
-          // What is there is the same; replacing it would break whoever reads it.
-          if (present === sizeBytes) await folder.removeEntry(name);
-          else await file.move(sha256);
-        });
+        await placeFile(directory, folder, file, sha256, sizeBytes);
         release();
         return sizeBytes;
       }),
     abandon,
   };
+}
+
+/** Gives a file that is closed the name of its blob; where there is one already, the file is removed. */
+export function placeFile(
+  directory: string,
+  folder: FileSystemDirectoryHandle,
+  file: MovableFile,
+  sha256: string,
+  sizeBytes: number,
+): Promise<void> {
+  return alone(directory, sha256, async () => {
+    const present = await sizeOf(folder, sha256);
+    // What is there is the same; replacing it would break whoever reads it.
+    if (present === sizeBytes) await folder.removeEntry(file.name);
+    else await file.move(sha256);
+  });
 }
 
 /** Removes a blob; absent is fine. */
@@ -115,13 +126,22 @@ export async function removeBlob(directory: string, sha256: string): Promise<voi
   );
 }
 
-/** Removes what writers left behind that are gone. Those of other tabs hold the lock of their file. */
-export async function sweep(directory: string): Promise<void> {
+/**
+ * Removes what writers left behind that are gone. Those of other tabs hold the lock of their file.
+ * @param partFiles - lists the files of parts that are waiting, which stay.
+ */
+export async function sweep(directory: string, partFiles: () => Promise<readonly string[]>): Promise<void> {
   const folder = await openFolder(directory);
+  const found: (readonly [name: string, own: string])[] = [];
   for await (const name of folder.keys()) {
     // Chromium's `createWritable` writes to `<name>.crswap`.
-    const [own] = /^[0-9a-f]{64}\.[0-9a-f]+\.tmp/.exec(name) ?? [];
-    if (own === undefined) continue;
+    const [own] = /^[0-9a-f]{64}\.[0-9a-f]+\.(tmp|part)/.exec(name) ?? [];
+    if (own !== undefined) found.push([name, own]);
+  }
+  // Afterwards, for a part's file is there only while somebody has it open or says that it is waiting.
+  const waiting = found.length > 0 ? await partFiles() : [];
+  for (const [name, own] of found) {
+    if (waiting.includes(name)) continue;
     await ifUnlocked(lockOf(directory, own), () => folder.removeEntry(name).catch(ignore));
   }
 }

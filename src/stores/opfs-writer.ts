@@ -4,5 +4,6 @@
  */
 import { beginBlob } from './opfs-file.ts';
 import { serveWriters } from './opfs-link.ts';
+import { openPartFile } from './opfs-part-file.ts';
 
-serveWriters(globalThis, beginBlob);
+serveWriters(globalThis, beginBlob, openPartFile);

@@ -2,14 +2,15 @@
  * A store in the origin private file system of a browser, shared by all tabs and workers of an origin.
  * @module inlay/stores/opfs
  */
-import { StoreError } from '../core/errors.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { assembleStore } from './assemble.ts';
 import { createRecords, openDatabase } from './indexeddb-records.ts';
 import type { BlobFile } from './ledger.ts';
 import { beginBlob, isMissing, listFolder, openFolder, placeOf, removeBlob, sweep } from './opfs-file.ts';
 import { createWriterWorker, type WorkerLike } from './opfs-link.ts';
-import { forEachPiece } from './rules.ts';
+import { openPartFile } from './opfs-part-file.ts';
+import { createOpfsParts } from './opfs-part.ts';
+import { assertRange, forEachPiece, missing } from './rules.ts';
 import { freeBytes, guard, persist } from './web-storage.ts';
 
 export type { WorkerLike } from './opfs-link.ts';
@@ -57,7 +58,7 @@ export function openOpfsStore(options: OpfsStoreOptions = {}): Store {
     });
     const opened = await folder;
     // Leftovers cost space only, so failing to remove them must not fail anything else.
-    sweeping ??= sweep(directory).catch(() => {});
+    sweeping ??= sweep(directory, parts.files).catch(() => {});
     return opened;
   };
 
@@ -81,22 +82,40 @@ export function openOpfsStore(options: OpfsStoreOptions = {}): Store {
   const blobOf = ({ sha256, sizeBytes }: Pick<BlobFile, 'sha256' | 'sizeBytes'>): Blob => ({
     sha256,
     sizeBytes,
-    bytes: async () => {
-      // A file that is replaced between the two steps cannot be read; the one that replaced it can.
-      for (let tries = 2; ; tries -= 1) {
-        const file = await open(sha256);
-        if (file === undefined) {
-          throw new StoreError(
-            'ERR_INLAY_STORE_MISSING',
-            `Blob ${sha256} is no longer in ${place}; fetch it again.`,
-          );
-        }
-        try {
-          return new Uint8Array(await guard(place, 'read', () => file.arrayBuffer()));
-        } catch (error) {
-          if (tries <= 1) throw error;
-        }
+    bytes: () => read(sha256, (file) => file),
+    read: async (offset, length) => {
+      assertRange(offset, length, sizeBytes);
+      const bytes = await read(sha256, (file) => file.slice(offset, offset + length));
+      if (bytes.length === length) return bytes;
+      throw missing(sha256, place);
+    },
+  });
+
+  const read = async (
+    sha256: string,
+    pick: (file: File) => globalThis.Blob,
+  ): Promise<Uint8Array<ArrayBuffer>> => {
+    // A file that is replaced between the two steps cannot be read; the one that replaced it can.
+    for (let tries = 2; ; tries -= 1) {
+      const file = await open(sha256);
+      if (file === undefined) throw missing(sha256, place);
+      try {
+        return new Uint8Array(await guard(place, 'read', () => pick(file).arrayBuffer()));
+      } catch (error) {
+        if (tries <= 1) throw error;
       }
+    }
+  };
+
+  const parts = createOpfsParts({
+    directory,
+    database,
+    now,
+    blobOf,
+    openFile: async (request) => {
+      await blobs();
+      await sweeping;
+      return (await writers?.openPart(request)) ?? openPartFile(request);
     },
   });
 
@@ -129,6 +148,9 @@ export function openOpfsStore(options: OpfsStoreOptions = {}): Store {
     blobOf,
     write,
     remove: (sha256) => removeBlob(directory, sha256),
+    openPart: parts.openPart,
+    listParts: parts.listParts,
+    removePart: parts.removePart,
     persist,
     readRecord,
     updateRecord,

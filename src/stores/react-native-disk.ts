@@ -1,5 +1,6 @@
 /** Whole-file steps over the files of an app, with failures that say what to do. */
 import { isInlayError, StoreError } from '../core/errors.ts';
+import { createLiveParts, type LiveParts } from './parts.ts';
 import type { AppFiles, FileFacts, FileWriter } from './react-native-files.ts';
 
 /** Folders of a store. */
@@ -14,8 +15,24 @@ export interface AppFolders {
 export interface AppDisk {
   stat(path: string): Promise<FileFacts | undefined>;
   list(folder: string): Promise<readonly string[]>;
-  /** Reads a file of known size; `undefined` if it is gone or has another. */
-  read(path: string, sizeBytes: number): Promise<Uint8Array<ArrayBuffer> | undefined>;
+  /** Reads of a file of known size; `undefined` if it is gone or is shorter. */
+  read(
+    path: string,
+    sizeBytes: number,
+    offset?: number,
+    length?: number,
+  ): Promise<Uint8Array<ArrayBuffer> | undefined>;
+  /** Makes the folders, and removes what was left half written. */
+  prepare(): Promise<void>;
+  makeFolder(path: string): Promise<void>;
+  /** Creates an empty file, or empties it. */
+  create(path: string): Promise<void>;
+  /** Writes at a position within a file, or at its end. */
+  writeAt(path: string, at: number, bytes: Uint8Array): Promise<void>;
+  /** Renames a file if `mayPlace` agrees when it is its turn, as {@link AppDisk.replace} does. */
+  place(from: string, path: string, mayPlace: () => Promise<boolean>): Promise<void>;
+  /** Parts that are open in this app, of all stores over the same folder. */
+  readonly live: LiveParts;
   remove(path: string): Promise<void>;
   freeBytes(): Promise<number>;
   /**
@@ -36,6 +53,8 @@ interface Shared {
   readonly turns: Map<string, Promise<unknown>>;
   /** Files that are being written. */
   readonly open: Set<string>;
+  /** Partial blobs that are open, by the folder of the store. */
+  readonly live: Map<string, LiveParts>;
   written: number;
 }
 
@@ -43,8 +62,15 @@ const sharedBy = /* @__PURE__ */ new WeakMap<object, Shared>();
 
 /** Opens folders of an app; nothing is touched before the first write. */
 export function openAppDisk(files: AppFiles, folders: AppFolders, pause: () => Promise<void>): AppDisk {
-  const shared = sharedBy.get(files.identity) ?? { turns: new Map(), open: new Set(), written: 0 };
+  const shared: Shared = sharedBy.get(files.identity) ?? {
+    turns: new Map(),
+    open: new Set(),
+    live: new Map(),
+    written: 0,
+  };
   sharedBy.set(files.identity, shared);
+  const live = shared.live.get(folders.blobs) ?? createLiveParts();
+  shared.live.set(folders.blobs, live);
   let preparing: Promise<void> | undefined;
 
   const guard = async <Result>(step: string, task: () => Promise<Result>): Promise<Result> => {
@@ -67,8 +93,7 @@ export function openAppDisk(files: AppFiles, folders: AppFolders, pause: () => P
     return turn;
   };
 
-  /** Makes the folders, and removes what an app that was killed left half written. */
-  const prepare = async (): Promise<void> => {
+  const makeFolders = async (): Promise<void> => {
     for (const folder of Object.values(folders)) await guard('mkdir', () => files.makeFolder(folder));
     for (const name of await list(folders.aside)) {
       const path = `${folders.aside}/${name}`;
@@ -77,35 +102,51 @@ export function openAppDisk(files: AppFiles, folders: AppFolders, pause: () => P
     }
   };
 
+  const prepare = (): Promise<void> =>
+    (preparing ??= makeFolders().catch((error: unknown) => {
+      preparing = undefined;
+      throw error;
+    }));
+
+  const place: AppDisk['place'] = (from, path, mayPlace) =>
+    inTurn(path, async () => {
+      if (!(await mayPlace())) return;
+      await remove(path);
+      await guard('rename', () => files.move(from, path));
+    });
+
   return {
     stat,
     list,
     remove,
     inTurn,
+    prepare,
+    place,
+    live,
+    makeFolder: (path) => guard('mkdir', () => files.makeFolder(path)),
+    create: (path) => guard('create', async () => (await files.create(path)).close()),
+    writeAt: (path, at, bytes) => guard('write', () => files.writeAt(path, at, bytes)),
     freeBytes: () => guard('free space', () => files.freeBytes()),
 
-    read: async (path, sizeBytes) => {
-      const whole = new Uint8Array(sizeBytes);
-      for (let at = 0; at < sizeBytes; at += files.pieceBytes) {
+    read: async (path, sizeBytes, offset = 0, length = sizeBytes) => {
+      const out = new Uint8Array(length);
+      for (let at = 0; at < length; at += files.pieceBytes) {
         if (at > 0) await pause();
-        const piece = await guard('read', () =>
-          files.read(path, at, Math.min(files.pieceBytes, sizeBytes - at)),
-        ).catch(async (error: unknown) => {
-          if ((await stat(path))?.sizeBytes === sizeBytes) throw error;
-          return undefined;
-        });
-        if (piece?.length !== Math.min(files.pieceBytes, sizeBytes - at)) return undefined;
-        whole.set(piece, at);
+        const wanted = Math.min(files.pieceBytes, length - at);
+        const piece = await guard('read', () => files.read(path, offset + at, wanted)).catch(
+          async (error: unknown) => {
+            if ((await stat(path))?.sizeBytes === sizeBytes) throw error;
+            return undefined;
+          },
+        );
+        if (piece?.length !== wanted) return undefined;
+        out.set(piece, at);
       }
-      return sizeBytes > 0 || (await stat(path)) ? whole : undefined;
+      return length > 0 || (await stat(path)) ? out : undefined;
     },
 
     replace: async (path, write, mayPlace = async () => true) => {
-      preparing ??= prepare().catch((error: unknown) => {
-        preparing = undefined;
-        throw error;
-      });
-      await preparing;
+      await prepare();
       const beside = `${folders.aside}/${(shared.written += 1)}-${path.slice(path.lastIndexOf('/') + 1)}`;
       shared.open.add(beside);
       try {
@@ -116,11 +157,7 @@ export function openAppDisk(files: AppFiles, folders: AppFolders, pause: () => P
         } finally {
           await closed();
         }
-        await inTurn(path, async () => {
-          if (!(await mayPlace())) return;
-          await remove(path);
-          await guard('rename', () => files.move(beside, path));
-        });
+        await place(beside, path, mayPlace);
       } finally {
         await remove(beside).catch(ignore);
         shared.open.delete(beside);

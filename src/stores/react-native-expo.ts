@@ -80,14 +80,20 @@ export function expoFiles({ File, Directory, Paths }: ExpoFileSystem): AppFiles 
       file.create({ overwrite: true });
       const handle = file.open();
       return {
-        write: async (bytes) => {
-          // It may pass on the whole buffer of a view.
-          handle.writeBytes(bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice());
-        },
+        write: async (bytes) => handle.writeBytes(alone(bytes)),
         close: async () => {
           handle.close();
         },
       };
+    },
+    writeAt: async (path, at, bytes) => {
+      const handle = fileAt(path).open();
+      try {
+        handle.offset = at;
+        handle.writeBytes(alone(bytes));
+      } finally {
+        handle.close();
+      }
     },
     move: async (from, to) => {
       // It may be asynchronous in later versions.
@@ -99,6 +105,11 @@ export function expoFiles({ File, Directory, Paths }: ExpoFileSystem): AppFiles 
     },
     freeBytes: async () => Paths.availableDiskSpace ?? Infinity,
   };
+}
+
+/** The library may pass on the whole buffer of a view. */
+function alone(bytes: Uint8Array): Uint8Array {
+  return bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice();
 }
 
 function toUri(path: string): string {

@@ -36,6 +36,8 @@ export interface AppFiles {
   read(path: string, at: number, length: number): Promise<Uint8Array>;
   /** Creates a file, or empties it. */
   create(path: string): Promise<FileWriter>;
+  /** Writes all of `bytes` at a position within a file that is there, or at its end. */
+  writeAt(path: string, at: number, bytes: Uint8Array): Promise<void>;
   /** Renames a file to a name that nobody has. */
   move(from: string, to: string): Promise<void>;
   /** Removes a file; absent is fine. */

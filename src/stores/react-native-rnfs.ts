@@ -12,6 +12,7 @@ export interface ReactNativeFs {
   read(path: string, length: number, position: number, encoding: 'base64'): Promise<string>;
   writeFile(path: string, contents: string, encoding: 'base64'): Promise<unknown>;
   appendFile(path: string, contents: string, encoding: 'base64'): Promise<unknown>;
+  write(path: string, contents: string, position: number, encoding: 'base64'): Promise<unknown>;
   moveFile(from: string, to: string): Promise<unknown>;
   unlink(path: string): Promise<unknown>;
   hash?(path: string, algorithm: 'sha256'): Promise<string>;
@@ -50,6 +51,9 @@ export function rnfsFiles(rnfs: ReactNativeFs): AppFiles {
         },
         close: async () => {},
       };
+    },
+    writeAt: async (path, at, bytes) => {
+      await rnfs.write(path, toBase64(bytes), at, 'base64');
     },
     move: async (from, to) => {
       await rnfs.moveFile(from, to);

@@ -2,17 +2,18 @@
  * A store in the files of a React Native app.
  * @module inlay/stores/react-native
  */
-import { concatBytes, equalBytes, toHex } from '../core/bytes.ts';
+import { toHex } from '../core/bytes.ts';
 import { createPace, updateInTurns } from '../core/digest.ts';
-import { StoreError } from '../core/errors.ts';
 import { createSha256 as createPortableSha256, type Hasher } from '../core/hash.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { assembleStore } from './assemble.ts';
 import type { BlobFile } from './ledger.ts';
 import { openAppDisk } from './react-native-disk.ts';
 import { toAppFiles, type FileLibrary, type FileWriter } from './react-native-files.ts';
+import { createAppParts } from './react-native-part.ts';
 import { toPath } from './react-native-path.ts';
-import { assertSameHash, isBlobName, isIterable } from './rules.ts';
+import { readNewest, writeNext } from './react-native-record.ts';
+import { assertRange, assertSameHash, isBlobName, isIterable, missing } from './rules.ts';
 
 export type { ExpoDirectory, ExpoFile, ExpoFileHandle, ExpoFileSystem } from './react-native-expo.ts';
 export type { FileLibrary } from './react-native-files.ts';
@@ -74,10 +75,13 @@ export function openReactNativeStore(options: ReactNativeStoreOptions): Store {
       bytes: async () => {
         const bytes = await disk.read(path, sizeBytes);
         if (bytes) return bytes;
-        throw new StoreError(
-          'ERR_INLAY_STORE_MISSING',
-          `Blob ${sha256} is no longer in ${blobs}; fetch it again.`,
-        );
+        throw missing(sha256, blobs);
+      },
+      read: async (offset, length) => {
+        assertRange(offset, length, sizeBytes);
+        const bytes = await disk.read(path, sizeBytes, offset, length);
+        if (bytes) return bytes;
+        throw missing(sha256, blobs);
       },
     };
   };
@@ -121,28 +125,15 @@ export function openReactNativeStore(options: ReactNativeStoreOptions): Store {
     return blobOf({ sha256, sizeBytes });
   };
 
-  const readNewest = async (name: string): Promise<Generation | undefined> => {
-    let newest: Generation | undefined;
-    for (const half of [0, 1]) {
-      const path = `${records}/${name}.${half}`;
-      const facts = await disk.stat(path);
-      const file = facts && (await disk.read(path, facts.sizeBytes));
-      const generation = file && fromRecordFile(file);
-      if (generation && generation.number > (newest?.number ?? 0)) newest = generation;
-    }
-    return newest;
-  };
-
-  const updateRecord: Store['updateRecord'] = (name, change) =>
-    disk.inTurn(`update ${records}/${name}`, async () => {
-      const present = await readNewest(name);
+  const updateRecord: Store['updateRecord'] = (name, change) => {
+    const path = `${records}/${name}`;
+    return disk.inTurn(`update ${path}`, async () => {
+      const present = await readNewest(disk, path);
       const changed = change(present && new Uint8Array(present.content));
       if (changed === undefined) return present?.content;
-      const next: Generation = { number: (present?.number ?? 0) + 1, content: new Uint8Array(changed) };
-      const file = toRecordFile(next);
-      await disk.replace(`${records}/${name}.${next.number % 2}`, (writer) => writer.write(file));
-      return next.content;
+      return (await writeNext(disk, path, present, changed)).content;
     });
+  };
 
   const find = async (sha256: string): Promise<BlobFile | undefined> => {
     const facts = await disk.stat(`${blobs}/${sha256}`);
@@ -164,9 +155,11 @@ export function openReactNativeStore(options: ReactNativeStoreOptions): Store {
     blobOf,
     write,
     remove: (sha256) => disk.remove(`${blobs}/${sha256}`),
+    live: disk.live,
+    ...createAppParts({ files, disk, parts: `${caches}/parts`, blobs, blobOf, createSha256, now, pause }),
     // Only folders that backups take along are safe from the system.
     persist: async () => own?.startsWith(files.documents) ?? false,
-    readRecord: async (name) => (await readNewest(name))?.content,
+    readRecord: async (name) => (await readNewest(disk, `${records}/${name}`))?.content,
     updateRecord,
     freeBytes: () => disk.freeBytes(),
     quotaBytes,
@@ -204,35 +197,4 @@ async function open(content: AsyncIterable<Uint8Array>): Promise<OpenContent> {
       return piece;
     },
   };
-}
-
-/** One generation of a record. */
-interface Generation {
-  /** Counts the updates of the record, from 1. */
-  readonly number: number;
-  readonly content: Uint8Array<ArrayBuffer>;
-}
-
-// File: generation (float64, big-endian), SHA-256 of all else (32 bytes), content.
-const headerBytes = 40;
-
-function toRecordFile({ number, content }: Generation): Uint8Array<ArrayBuffer> {
-  const count = new Uint8Array(8);
-  new DataView(count.buffer).setFloat64(0, number);
-  return concatBytes([count, hashOf(count, content), content]);
-}
-
-function fromRecordFile(file: Uint8Array): Generation | undefined {
-  if (file.length < headerBytes) return undefined;
-  const [count, content] = [file.subarray(0, 8), file.slice(headerBytes)];
-  if (!equalBytes(file.subarray(8, headerBytes), hashOf(count, content))) return undefined;
-  const number = new DataView(file.buffer, file.byteOffset, 8).getFloat64(0);
-  return { number, content: new Uint8Array(content) };
-}
-
-function hashOf(count: Uint8Array, content: Uint8Array): Uint8Array {
-  const hash = createPortableSha256();
-  hash.update(count);
-  hash.update(content);
-  return hash.digest();
 }

@@ -38,6 +38,22 @@ export function assertSameHash(sha256: string, actual: string, sizeBytes: number
   );
 }
 
+/** Throws a `RangeError` unless `sizeBytes` is a number of bytes. */
+export function assertSize(sizeBytes: number): void {
+  if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0) {
+    throw new RangeError(`A size is a whole number of bytes, not ${sizeBytes}.`);
+  }
+}
+
+/** Throws a `RangeError` unless these are bytes of something that has `sizeBytes` of them. */
+export function assertRange(offset: number, length: number, sizeBytes: number): void {
+  assertSize(offset);
+  assertSize(length);
+  if (offset + length > sizeBytes) {
+    throw new RangeError(`Bytes ${offset} to ${offset + length} are not within ${sizeBytes}.`);
+  }
+}
+
 /** Tells whether content comes in pieces. */
 export function isIterable(
   content: Uint8Array | AsyncIterable<Uint8Array>,
@@ -71,4 +87,12 @@ export async function forEachPiece(
   for (let at = 0; at < content.length; at += pieceBytes) {
     await take(new Uint8Array(content.subarray(at, at + pieceBytes)));
   }
+}
+
+/** The error of a blob that is gone by the time it is read. */
+export function missing(sha256: string, place: string): StoreError {
+  return new StoreError(
+    'ERR_INLAY_STORE_MISSING',
+    `Blob ${sha256} is no longer in ${place}; fetch it again.`,
+  );
 }

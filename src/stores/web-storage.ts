@@ -53,6 +53,24 @@ export async function ifUnlocked(name: string, task: () => Promise<void>): Promi
   });
 }
 
+/** Lets the page paint and answer before the next stretch of work. Timers would be slow in tabs in the background. */
+export function nextTurn(): Promise<void> {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(0);
+  });
+}
+
+/** Names of the Web Locks that somebody holds; none where that cannot be told. */
+export async function heldLocks(): Promise<ReadonlySet<string>> {
+  const { held = [] } = (await webLocks()?.query()) ?? {};
+  return new Set(held.map(({ name = '' }) => name));
+}
+
 /** `navigator.locks`, which pages without TLS do not have. */
 export function webLocks(): LockManager | undefined {
   return (globalThis.navigator as { locks?: LockManager } | undefined)?.locks;

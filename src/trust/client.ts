@@ -2,80 +2,46 @@
 
 import { fromUtf8, toUtf8 } from '../core/bytes.ts';
 import { TrustError, isInlayError } from '../core/errors.ts';
-import type { Platform } from '../core/platform.ts';
 import {
   assertBytesPinned,
   assertFresh,
   assertNotLower,
   assertPinned,
   invalid,
-  matches,
+  isFresh,
   read,
+  receive,
+  show,
   type Held,
-  type TrustedRole,
 } from './checks.ts';
-import type {
-  MetaFile,
-  PublicKey,
-  RoleKeys,
-  Root,
-  Snapshot,
-  Targets,
-  Timestamp,
-  TopRole,
-} from './metadata.ts';
+import { covers, delegationTo } from './delegations.ts';
+import { identityOf } from './keys.ts';
+import type { MetaFile, PublicKey, RoleKeys, Root, TopRole } from './metadata.ts';
+import { isTime } from './parse.ts';
+import type { TrustedMetadata, TrustedMetadataOptions } from './trusted-metadata.ts';
 import { verifySignatures } from './verify.ts';
 
 export { metadataCaps } from './checks.ts';
+export type { TrustedMetadata, TrustedMetadataOptions } from './trusted-metadata.ts';
 
-/** What a trusted set is made of. */
-export interface TrustedMetadataOptions {
-  readonly platform: Pick<Platform, 'now' | 'createSha256' | 'verifyEd25519'>;
-  /** The root that came with the app; everything else is trusted because of it. */
-  readonly root: Uint8Array;
-  /** What {@link TrustedMetadata.export} gave earlier. What no longer verifies is dropped. */
-  readonly stored?: Readonly<Record<string, string>>;
+/** The key under which {@link TrustedMetadata.export} gives the metadata of a delegated role. */
+export function keyOfDelegated(role: string): string {
+  return role === 'rollout' ? role : `${delegatedPrefix}${role}`;
 }
 
-/**
- * Metadata that was verified. A failing update throws and leaves the set as it was. All expiries of one set are
- * measured against the time at which it was created (TUF 1.0 §5.1), so a set serves one update cycle.
- */
-export interface TrustedMetadata {
-  readonly root: Root;
-  readonly timestamp: Timestamp | undefined;
-  /** May be older than what `timestamp` pins, between the two updates. */
-  readonly snapshot: Snapshot | undefined;
-  /** Present only while it is the one that `snapshot` pins. */
-  readonly targets: Targets | undefined;
-  /** Present only while it is the one that `snapshot` pins and `targets` delegates to its signers. */
-  readonly rollout: Targets | undefined;
-  /** Takes the next root: signed by the present threshold and by its own, version exactly one higher. */
-  updateRoot(bytes: Uint8Array): Promise<void>;
-  /** Takes a timestamp. @returns whether it is newer; the same version again changes nothing. */
-  updateTimestamp(bytes: Uint8Array): Promise<boolean>;
-  /** Takes the snapshot that `timestamp` pins. */
-  updateSnapshot(bytes: Uint8Array): Promise<void>;
-  /** Takes the targets that `snapshot` pins. */
-  updateTargets(bytes: Uint8Array): Promise<void>;
-  /** Takes the `rollout` role's metadata that `snapshot` pins; it may only list `rollout/*`. */
-  updateRollout(bytes: Uint8Array): Promise<void>;
-  /**
-   * Checks that root, timestamp, snapshot, targets and, if the snapshot lists it, rollout are present, belong together
-   * and have not expired.
-   * @param atMs milliseconds since 1970; default: the set's own time.
-   * @throws {@link TrustError} `ERR_INLAY_EXPIRED` or `ERR_INLAY_METADATA_INVALID`
-   */
-  assertCurrent(atMs?: number): void;
-  /** Texts as they were received, to be stored and passed as `stored` later. */
-  export(): Record<string, string>;
+const delegatedPrefix = 'delegated/';
+
+/** One file per role, as the snapshot pins one, and whose delegations it was verified by. */
+interface HeldRole {
+  readonly held: Held<'targets'>;
+  readonly delegators: ReadonlySet<string>;
 }
 
 interface HeldSet {
-  timestamp?: Held<'timestamp'> | undefined;
-  snapshot?: Held<'snapshot'> | undefined;
-  targets?: Held<'targets'> | undefined;
-  rollout?: Held<'targets'> | undefined;
+  readonly timestamp?: Held<'timestamp'> | undefined;
+  readonly snapshot?: Held<'snapshot'> | undefined;
+  readonly targets?: Held<'targets'> | undefined;
+  readonly delegated: ReadonlyMap<string, HeldRole>;
 }
 
 /**
@@ -85,49 +51,73 @@ interface HeldSet {
 export async function createTrustedMetadata(options: TrustedMetadataOptions): Promise<TrustedMetadata> {
   const { platform, stored = {} } = options;
   const startMs = platform.now();
+  /** What was verified by which delegator, both as they are held, so that nothing is verified twice. */
+  const verified = new WeakMap<object, WeakSet<object>>();
   const verify = async <Type extends TopRole>(
-    { bytes, envelope }: Held<Type>,
+    held: Held<Type>,
     roleName: string,
+    delegator: Held<TopRole>,
     keys: Readonly<Record<string, PublicKey>>,
     role: RoleKeys,
   ): Promise<Held<Type>> => {
-    await verifySignatures(platform, envelope, roleName, keys, role);
-    return { bytes, envelope };
+    const by = verified.get(held) ?? new WeakSet();
+    if (by.has(delegator)) return held;
+    await verifySignatures(platform, held.envelope, roleName, keys, role);
+    verified.set(held, by.add(delegator));
+    return held;
   };
+  const readRoot = (bytes: Uint8Array): Held<'root'> => read('root', 'root', receive(platform, bytes));
+  const verifyRoot = (next: Held<'root'>, { envelope }: Held<'root'>): Promise<void> =>
+    verifySignatures(platform, next.envelope, 'root', envelope.signed.keys, envelope.signed.roles.root);
 
-  let root = read('root', 'root', options.root);
-  root = await verify(root, 'root', root.envelope.signed.keys, root.envelope.signed.roles.root);
+  let root = readRoot(options.root);
+  await verifyRoot(root, root);
   const laterRoots: Held<'root'>[] = [];
-  let held: HeldSet = {};
+  let held: HeldSet = { delegated: new Map() };
+
+  /** The time that expiries are measured against. */
+  const timeOf = (timestamp: Held<'timestamp'> | undefined, atMs: number): number => {
+    const { issued } = timestamp?.envelope.signed ?? {};
+    // Other repositories may mean something else by it.
+    return isTime(issued) ? Math.max(atMs, Date.parse(issued)) : atMs;
+  };
+  const now = (): number => timeOf(held.timestamp, startMs);
 
   const byRoot = <Type extends Exclude<TopRole, 'root'>>(
     type: Type,
-    bytes: Uint8Array,
+    next: Held<Type>,
   ): Promise<Held<Type>> => {
     const { keys, roles } = root.envelope.signed;
-    return verify(read(type, type, bytes), type, keys, roles[type]);
+    return verify(next, type, root, keys, roles[type]);
   };
 
-  const byTargets = async (targets: Held<'targets'>, bytes: Uint8Array): Promise<Held<'targets'>> => {
-    const { delegations } = targets.envelope.signed;
-    const role = delegations?.roles.find(({ name }) => name === 'rollout');
-    if (!delegations || !role) throw invalid('targets does not delegate to the role rollout');
-    const rollout = await verify(read('rollout', 'targets', bytes), 'rollout', delegations.keys, role);
-    const stray = Object.keys(rollout.envelope.signed.targets).find(
-      (path) => !/^rollout\/[^/]+$/.test(path) || !role.paths.some((pattern) => matches(pattern, path)),
-    );
-    if (stray !== undefined) {
-      throw invalid(
-        `the role rollout lists ${JSON.stringify(stray.slice(0, 80))}, which is not delegated to it`,
+  const byDelegator = async (
+    delegator: string,
+    delegating: Held<'targets'>,
+    name: string,
+    next: Held<'targets'>,
+  ): Promise<Held<'targets'>> => {
+    const delegation = delegationTo(delegating.envelope.signed, name);
+    if (!delegation) throw invalid(`${show(delegator)} does not delegate to the role ${show(name)}`);
+    const { keys, role } = delegation;
+    await verify(next, name, delegating, keys, role);
+    if (delegator === 'targets' && name === 'rollout') {
+      const stray = Object.keys(next.envelope.signed.targets).find(
+        (path) => !/^rollout\/[^/]+$/.test(path) || !covers(platform, role, path),
       );
+      if (stray !== undefined) {
+        throw invalid(
+          `the role rollout lists ${JSON.stringify(stray.slice(0, 80))}, which is not delegated to it`,
+        );
+      }
     }
-    return rollout;
+    return next;
   };
 
   const acceptRoot = async (bytes: Uint8Array): Promise<void> => {
-    const next = read('root', 'root', bytes);
+    const next = readRoot(bytes);
     const present = root.envelope.signed;
-    const { version, keys, roles } = next.envelope.signed;
+    const { version } = next.envelope.signed;
     if (version !== present.version + 1) {
       throw new TrustError(
         'ERR_INLAY_ROLLBACK',
@@ -136,38 +126,40 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
       );
     }
     // TUF 1.0 §5.3.4: the old threshold and the new one.
-    await verify(next, 'root', present.keys, present.roles.root);
-    root = await verify(next, 'root', keys, roles.root);
+    await verifyRoot(next, root);
+    await verifyRoot(next, next);
+    root = next;
     laterRoots.push(root);
     // TUF 1.0 §5.3.11: rotated online keys end a fast-forward attack, since their versions may start again.
-    if (rotated(present, root.envelope.signed)) held = { ...held, timestamp: undefined, snapshot: undefined };
+    if (rotated(present, next.envelope.signed)) held = { ...held, timestamp: undefined, snapshot: undefined };
   };
 
-  /** Proves everything below root again from raw bytes; expiry is checked when it is used. */
-  const prove = async (raw: Partial<Record<TrustedRole, Uint8Array>>): Promise<HeldSet> => {
-    const timestamp = await orDropped(raw.timestamp, (bytes) => byRoot('timestamp', bytes));
-    const snapshot = await orDropped(raw.snapshot, (bytes) => byRoot('snapshot', bytes));
-    const targets = await orDropped(raw.targets, async (bytes) => {
-      const found = await byRoot('targets', bytes);
-      assertPinned(platform, 'targets', found, pinOf(snapshot, 'targets'));
-      return found;
+  /** Keeps of a set what the root and what it holds itself still vouch for; expiry is checked when it is used. */
+  const prove = async (from: HeldSet): Promise<HeldSet> => {
+    const timestamp = await orDropped(from.timestamp, (one) => byRoot('timestamp', one));
+    const snapshot = await orDropped(from.snapshot, (one) => byRoot('snapshot', one));
+    const targets = await orDropped(from.targets, (one) => {
+      assertPinned('targets', one, pinOf(snapshot, 'targets'));
+      return byRoot('targets', one);
     });
-    const rollout = await orDropped(raw.rollout, async (bytes) => {
-      if (!targets) throw invalid('rollout is stored without targets');
-      const found = await byTargets(targets, bytes);
-      assertPinned(platform, 'rollout', found, pinOf(snapshot, 'rollout'));
-      return found;
-    });
-    return { timestamp, snapshot, targets, rollout };
-  };
-
-  const proveAgain = async (from: HeldSet): Promise<void> => {
-    held = await prove({
-      ...(from.timestamp && { timestamp: from.timestamp.bytes }),
-      ...(from.snapshot && { snapshot: from.snapshot.bytes }),
-      ...(from.targets && { targets: from.targets.bytes }),
-      ...(from.rollout && { rollout: from.rollout.bytes }),
-    });
+    const delegated = new Map<string, { held: Held<'targets'>; delegators: Set<string> }>();
+    const reached = targets ? [{ delegator: 'targets', delegating: targets }] : [];
+    for (const { delegator, delegating } of reached) {
+      for (const [name, { held: one }] of from.delegated) {
+        if (!delegationTo(delegating.envelope.signed, name)) continue;
+        const found = await orDropped(one, () => {
+          assertPinned(name, one, pinOf(snapshot, name));
+          return byDelegator(delegator, delegating, name, one);
+        });
+        const known = delegated.get(name);
+        if (found && known) known.delegators.add(delegator);
+        else if (found) {
+          delegated.set(name, { held: found, delegators: new Set([delegator]) });
+          reached.push({ delegator: name, delegating: found });
+        }
+      }
+    }
+    return { timestamp, snapshot, targets, delegated };
   };
 
   const currentSnapshot = (atMs: number): Held<'snapshot'> => {
@@ -175,7 +167,7 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
     if (!timestamp || !snapshot) throw invalid('there is no timestamp or no snapshot yet');
     assertFresh('root', root, atMs);
     assertFresh('timestamp', timestamp, atMs);
-    assertPinned(platform, 'snapshot', snapshot, timestamp.envelope.signed.meta['snapshot.json']);
+    assertPinned('snapshot', snapshot, timestamp.envelope.signed.meta['snapshot.json']);
     assertFresh('snapshot', snapshot, atMs);
     return snapshot;
   };
@@ -187,22 +179,61 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
     return held.targets;
   };
 
+  const roleOf = (delegator: string, name: string): Held<'targets'> | undefined => {
+    const role = held.delegated.get(name);
+    return role?.delegators.has(delegator) ? role.held : undefined;
+  };
+
+  const updateDelegated = async (delegator: string, name: string, bytes: Uint8Array): Promise<void> => {
+    const targets = currentTargets(now());
+    const delegating = delegator === 'targets' ? targets : held.delegated.get(delegator)?.held;
+    if (!delegating)
+      throw invalid(`there is no metadata of ${show(delegator)}, which delegates to ${show(name)}`);
+    assertFresh(delegator, delegating, now());
+    const pin = pinOf(held.snapshot, name);
+    const received = receive(platform, bytes);
+    assertBytesPinned(name, received, pin);
+    const present = held.delegated.get(name);
+    const isSame = present?.held.hash('sha256') === received.hash('sha256');
+    const next = isSame && present ? present.held : read(name, 'targets', received);
+    await byDelegator(delegator, delegating, name, next);
+    assertPinned(name, next, pin);
+    assertFresh(name, next, now());
+    const delegators = new Set(isSame ? present?.delegators : []).add(delegator);
+    const delegated = new Map(held.delegated).set(name, { held: next, delegators });
+    held = { ...held, delegated };
+    // What was verified by the file that this one replaces has to be verified by this one.
+    if (present && !isSame) held = await prove(held);
+  };
+
   for (let version = root.envelope.signed.version + 1; ; version += 1) {
-    const text = stored[`root.${version}`];
-    const accepted = await orDropped(text, async (next) => {
-      await acceptRoot(toUtf8(next));
+    const accepted = await orDropped(stored[`root.${version}`], async (text) => {
+      await acceptRoot(toUtf8(text));
       return true;
     });
     if (!accepted) break;
   }
-  held = await prove(
-    Object.fromEntries(
-      (['timestamp', 'snapshot', 'targets', 'rollout'] as const).flatMap((role) => {
-        const text = stored[role];
-        return text === undefined ? [] : [[role, toUtf8(text)]];
-      }),
-    ),
-  );
+  const readStored = <Type extends TopRole>(
+    key: string,
+    role: string,
+    type: Type,
+  ): Promise<Held<Type> | undefined> =>
+    orDropped(Object.hasOwn(stored, key) ? stored[key] : undefined, async (text) =>
+      read(role, type, receive(platform, toUtf8(text))),
+    );
+  const storedRoles = new Map<string, HeldRole>();
+  for (const key of Object.keys(stored)) {
+    if (key !== 'rollout' && !key.startsWith(delegatedPrefix)) continue;
+    const name = key === 'rollout' ? key : key.slice(delegatedPrefix.length);
+    const one = await readStored(key, name, 'targets');
+    if (one) storedRoles.set(name, { held: one, delegators: new Set() });
+  }
+  held = await prove({
+    timestamp: await readStored('timestamp', 'timestamp', 'timestamp'),
+    snapshot: await readStored('snapshot', 'snapshot', 'snapshot'),
+    targets: await readStored('targets', 'targets', 'targets'),
+    delegated: storedRoles,
+  });
 
   return {
     get root() {
@@ -218,17 +249,31 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
       return held.targets?.envelope.signed;
     },
     get rollout() {
-      return held.rollout?.envelope.signed;
+      return roleOf('targets', 'rollout')?.envelope.signed;
+    },
+
+    delegated: (delegator, name) => {
+      const role = roleOf(delegator, name);
+      return role && isFresh(role, now()) ? role.envelope.signed : undefined;
+    },
+
+    isCurrent: (role) => {
+      try {
+        (role === 'snapshot' ? currentSnapshot : currentTargets)(now());
+        return true;
+      } catch {
+        return false;
+      }
     },
 
     updateRoot: async (bytes) => {
       await acceptRoot(bytes);
-      await proveAgain(held);
+      held = await prove(held);
     },
 
     updateTimestamp: async (bytes) => {
-      assertFresh('root', root, startMs);
-      const next = await byRoot('timestamp', bytes);
+      assertFresh('root', root, now());
+      const next = await byRoot('timestamp', read('timestamp', 'timestamp', receive(platform, bytes)));
       const present = held.timestamp;
       if (present) {
         const before = present.envelope.signed;
@@ -236,11 +281,11 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
         assertNotLower('timestamp', after.version, before.version);
         assertNotLower('snapshot', after.meta['snapshot.json'].version, before.meta['snapshot.json'].version);
         if (after.version === before.version) {
-          assertFresh('timestamp', present, startMs);
+          assertFresh('timestamp', present, now());
           return false;
         }
       }
-      assertFresh('timestamp', next, startMs);
+      assertFresh('timestamp', next, timeOf(next, now()));
       held = { ...held, timestamp: next };
       return true;
     },
@@ -248,41 +293,39 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
     updateSnapshot: async (bytes) => {
       const { timestamp } = held;
       if (!timestamp) throw invalid('there is no timestamp to check the snapshot by');
-      assertFresh('timestamp', timestamp, startMs);
-      assertBytesPinned(platform, 'snapshot', bytes, timestamp.envelope.signed.meta['snapshot.json']);
-      const next = await byRoot('snapshot', bytes);
-      assertPinned(platform, 'snapshot', next, timestamp.envelope.signed.meta['snapshot.json']);
+      assertFresh('timestamp', timestamp, now());
+      const pin = timestamp.envelope.signed.meta['snapshot.json'];
+      const received = receive(platform, bytes);
+      assertBytesPinned('snapshot', received, pin);
+      const next = await byRoot('snapshot', read('snapshot', 'snapshot', received));
+      assertPinned('snapshot', next, pin);
       const after = next.envelope.signed.meta;
       for (const [name, { version }] of Object.entries(held.snapshot?.envelope.signed.meta ?? {})) {
-        assertNotLower(name, after[name]?.version ?? 0, version);
+        assertNotLower(name, Object.hasOwn(after, name) ? (after[name]?.version ?? 0) : 0, version);
       }
-      assertFresh('snapshot', next, startMs);
-      await proveAgain({ ...held, snapshot: next });
+      assertFresh('snapshot', next, now());
+      held = await prove({ ...held, snapshot: next });
     },
 
     updateTargets: async (bytes) => {
-      const pin = pinOf(currentSnapshot(startMs), 'targets');
-      assertBytesPinned(platform, 'targets', bytes, pin);
-      const next = await byRoot('targets', bytes);
-      assertPinned(platform, 'targets', next, pin);
-      assertFresh('targets', next, startMs);
-      // Whoever signs `rollout` may have changed.
-      held = { ...held, targets: next, rollout: undefined };
+      const pin = pinOf(currentSnapshot(now()), 'targets');
+      const received = receive(platform, bytes);
+      assertBytesPinned('targets', received, pin);
+      const next = await byRoot('targets', read('targets', 'targets', received));
+      assertPinned('targets', next, pin);
+      assertFresh('targets', next, now());
+      // Whoever signs delegated roles may have changed.
+      held = await prove({ ...held, targets: next });
     },
 
-    updateRollout: async (bytes) => {
-      const targets = currentTargets(startMs);
-      const pin = pinOf(held.snapshot, 'rollout');
-      assertBytesPinned(platform, 'rollout', bytes, pin);
-      const next = await byTargets(targets, bytes);
-      assertPinned(platform, 'rollout', next, pin);
-      assertFresh('rollout', next, startMs);
-      held = { ...held, rollout: next };
-    },
+    updateDelegated,
+    updateRollout: (bytes) => updateDelegated('targets', 'rollout', bytes),
 
     assertCurrent: (atMs = startMs) => {
-      currentTargets(atMs);
-      if (held.rollout) assertFresh('rollout', held.rollout, atMs);
+      const time = timeOf(held.timestamp, atMs);
+      currentTargets(time);
+      const rollout = roleOf('targets', 'rollout');
+      if (rollout) assertFresh('rollout', rollout, time);
       else if (held.snapshot?.envelope.signed.meta['rollout.json']) throw invalid('rollout is missing');
     },
 
@@ -290,10 +333,11 @@ export async function createTrustedMetadata(options: TrustedMetadataOptions): Pr
       const texts: Record<string, string> = {};
       for (const { bytes, envelope } of laterRoots)
         texts[`root.${envelope.signed.version}`] = fromUtf8(bytes);
-      for (const role of ['timestamp', 'snapshot', 'targets', 'rollout'] as const) {
+      for (const role of ['timestamp', 'snapshot', 'targets'] as const) {
         const one = held[role];
         if (one) texts[role] = fromUtf8(one.bytes);
       }
+      for (const [name, role] of held.delegated) texts[keyOfDelegated(name)] = fromUtf8(role.held.bytes);
       return texts;
     },
   };
@@ -312,9 +356,11 @@ async function orDropped<Raw, Result>(
   }
 }
 
-function pinOf(snapshot: Held<'snapshot'> | undefined, role: 'targets' | 'rollout'): MetaFile {
-  const pin = snapshot?.envelope.signed.meta[`${role}.json`];
-  if (!pin) throw invalid(`the snapshot does not list ${role}.json`);
+function pinOf(snapshot: Held<'snapshot'> | undefined, role: string): MetaFile {
+  const file = `${role}.json`;
+  const { meta = {} } = snapshot?.envelope.signed ?? {};
+  const pin = Object.hasOwn(meta, file) ? meta[file] : undefined;
+  if (!pin) throw invalid(`the snapshot does not list ${show(file)}`);
   return pin;
 }
 
@@ -326,6 +372,9 @@ function rotated(before: Root, after: Root): boolean {
 
 /** By public key, since a keyid can be given to another key. */
 function signersOf({ keys, roles }: Root, role: TopRole): string {
-  const publicKeys = roles[role].keyids.map((keyid) => keys[keyid]?.keyval.public.toLowerCase());
-  return publicKeys.sort((a = '', b = '') => (a < b ? -1 : 1)).join(' ');
+  const publicKeys = roles[role].keyids.map((keyid) => {
+    const key = Object.hasOwn(keys, keyid) ? keys[keyid] : undefined;
+    return (key && identityOf(key)) ?? '';
+  });
+  return publicKeys.sort().join(' ');
 }

@@ -1,6 +1,7 @@
-import { toHex } from '../core/bytes.ts';
-import type { Platform } from '../core/platform.ts';
+import { fromHex, toHex } from '../core/bytes.ts';
+import type { Platform, SignatureKey } from '../core/platform.ts';
 import { canonicalJson } from './canonical-json.ts';
+import { fromPem, readP256, readRsa } from './der.ts';
 import type { PublicKey } from './metadata.ts';
 
 /** A public key with its identifier, as roles and signatures name it. */
@@ -21,7 +22,35 @@ export function sha256Hex(platform: Pick<Platform, 'createSha256'>, bytes: Uint8
   return toHex(hash.digest());
 }
 
-/** Tells whether a key is an Ed25519 key of the right form; other kinds are skipped in verification. */
-export function isEd25519Key(key: PublicKey): boolean {
-  return key.keytype === 'ed25519' && key.scheme === 'ed25519' && /^[0-9a-f]{64}$/i.test(key.keyval.public);
+/** How the public part of a key is read, by type and scheme (TUF 1.0 §4.2). */
+const readers: Readonly<Record<string, (text: string) => Uint8Array<ArrayBuffer> | undefined>> = {
+  'ed25519 ed25519': (text) => (/^[0-9a-f]{64}$/i.test(text) ? fromHex(text) : undefined),
+  'ecdsa ecdsa-sha2-nistp256': readPem(readP256),
+  // As repositories wrote it before TUF 1.0.
+  'ecdsa-sha2-nistp256 ecdsa-sha2-nistp256': readPem(readP256),
+  'rsa rsassa-pss-sha256': readPem(readRsa),
+};
+
+function readPem(read: (spki: Uint8Array) => unknown): (text: string) => Uint8Array<ArrayBuffer> | undefined {
+  return (text) => {
+    const spki = fromPem(text);
+    return spki !== undefined && read(spki) !== undefined ? spki : undefined;
+  };
+}
+
+/**
+ * Reads a key for verification.
+ * @returns the same bytes for the same key, however it is written; `undefined` for kinds that do not count, and for
+ * anything malformed.
+ */
+export function toSignatureKey({ keytype, scheme, keyval }: PublicKey): SignatureKey | undefined {
+  const kind = `${keytype} ${scheme}`;
+  const bytes = Object.hasOwn(readers, kind) ? readers[kind]?.(keyval.public) : undefined;
+  return bytes && { scheme: scheme as SignatureKey['scheme'], public: bytes };
+}
+
+/** Names a key by its content: the same text for the same key, however it is written. */
+export function identityOf(key: PublicKey): string | undefined {
+  const read = toSignatureKey(key);
+  return read && `${read.scheme} ${toHex(read.public)}`;
 }

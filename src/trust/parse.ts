@@ -61,18 +61,20 @@ const checks: Readonly<Record<TopRole, (signed: Fields) => void>> = {
     const meta = fieldsOf(signed['meta'], 'meta');
     demand('targets.json' in meta, 'meta', 'does not list targets.json');
     for (const [name, file] of Object.entries(meta)) {
-      demand(name.endsWith('.json'), `meta.${show(name)}`, 'is not named like role.json');
-      checkMetaFile(file, `meta.${show(name)}`);
+      const where = (): string => `meta.${show(name)}`;
+      demand(name.endsWith('.json'), where, 'is not named like role.json');
+      checkMetaFile(file, where);
     }
   },
   targets: (signed) => {
     for (const [path, item] of Object.entries(fieldsOf(signed['targets'], 'targets'))) {
-      const where = `targets.${show(path)}`;
+      // There may be thousands.
+      const where = (field = ''): string => `targets.${show(path)}${field}`;
       const file = fieldsOf(item, where);
       demand(path !== '' && !path.startsWith('/'), where, 'is not a relative path');
-      demand(isSize(file['length']), `${where}.length`, 'is not a number of bytes');
+      demand(isSize(file['length']), () => where('.length'), 'is not a number of bytes');
       checkHashes(file['hashes'], where);
-      if (file['custom'] !== undefined) fieldsOf(file['custom'], `${where}.custom`);
+      if (file['custom'] !== undefined) fieldsOf(file['custom'], () => where('.custom'));
     }
     if (signed['delegations'] !== undefined) checkDelegations(fieldsOf(signed['delegations'], 'delegations'));
   },
@@ -80,6 +82,11 @@ const checks: Readonly<Record<TopRole, (signed: Fields) => void>> = {
 
 function checkDelegations(delegations: Fields): void {
   checkKeys(delegations['keys'], 'delegations.keys');
+  if (delegations['succinct_roles'] !== undefined) {
+    demand(delegations['roles'] === undefined, 'delegations', 'has roles and succinct_roles');
+    checkSuccinctRoles(fieldsOf(delegations['succinct_roles'], 'delegations.succinct_roles'));
+    return;
+  }
   const names = new Set<string>(topRoles);
   for (const [i, item] of listOf(delegations['roles'], 'delegations.roles').entries()) {
     const where = `delegations.roles[${i}]`;
@@ -88,9 +95,26 @@ function checkDelegations(delegations: Fields): void {
     demand(!names.has(name), `${where}.name`, `${show(name)} is used twice or is a top-level role`);
     names.add(name);
     checkRole(role, where);
-    for (const path of listOf(role['paths'], `${where}.paths`)) textOf(path, `${where}.paths`);
+    if (role['path_hash_prefixes'] === undefined) {
+      for (const path of listOf(role['paths'], `${where}.paths`)) textOf(path, `${where}.paths`);
+    } else {
+      demand(role['paths'] === undefined, where, 'has paths and path_hash_prefixes');
+      for (const prefix of listOf(role['path_hash_prefixes'], `${where}.path_hash_prefixes`)) {
+        const isPrefix = /^[0-9a-f]{1,64}$/i.test(textOf(prefix, `${where}.path_hash_prefixes`));
+        demand(isPrefix, `${where}.path_hash_prefixes`, 'is not hex');
+      }
+    }
     demand(typeof role['terminating'] === 'boolean', `${where}.terminating`, 'is not a boolean');
   }
+}
+
+/** TAP 15. */
+function checkSuccinctRoles(succinct: Fields): void {
+  const where = 'delegations.succinct_roles';
+  checkRole(succinct, where);
+  textOf(succinct['name_prefix'], `${where}.name_prefix`);
+  const bits = succinct['bit_length'];
+  demand(isSize(bits) && bits >= 1 && bits <= 32, `${where}.bit_length`, 'is not from 1 to 32');
 }
 
 function checkKeys(value: unknown, where: string): void {
@@ -111,24 +135,32 @@ function checkRole(role: Fields, where: string): void {
   countOf(role['threshold'], `${where}.threshold`);
 }
 
-function checkMetaFile(value: unknown, where: string): void {
+function checkMetaFile(value: unknown, where: Where): void {
   const file = fieldsOf(value, where);
-  countOf(file['version'], `${where}.version`);
+  countOf(file['version'], () => `${placeOf(where)}.version`);
   if (file['length'] !== undefined)
-    demand(isSize(file['length']), `${where}.length`, 'is not a number of bytes');
+    demand(isSize(file['length']), () => `${placeOf(where)}.length`, 'is not a number of bytes');
   if (file['hashes'] !== undefined) checkHashes(file['hashes'], where);
 }
 
-function checkHashes(value: unknown, where: string): void {
-  const hashes = Object.entries(fieldsOf(value, `${where}.hashes`));
-  demand(hashes.length > 0, `${where}.hashes`, 'is empty');
+function checkHashes(value: unknown, where: Where): void {
+  const place = (): string => `${placeOf(where)}.hashes`;
+  const hashes = Object.entries(fieldsOf(value, place));
+  demand(hashes.length > 0, place, 'is empty');
   for (const [algorithm, hash] of hashes) {
     const fits = isHex(hash) && hash !== '' && (algorithm !== 'sha256' || hash.length === 64);
-    demand(fits, `${where}.hashes.${show(algorithm)}`, 'is not a hash in hex');
+    demand(fits, () => `${place()}.${show(algorithm)}`, 'is not a hash in hex');
   }
 }
 
-function fieldsOf(value: unknown, where: string): Fields {
+/** A place in the metadata, for messages; what has many places names them only when it has to. */
+type Where = string | (() => string);
+
+function placeOf(where: Where): string {
+  return typeof where === 'string' ? where : where();
+}
+
+function fieldsOf(value: unknown, where: Where): Fields {
   return isFields(value) ? value : invalid(where, 'is not an object');
 }
 
@@ -140,7 +172,7 @@ function textOf(value: unknown, where: string): string {
   return typeof value === 'string' && value !== '' ? value : invalid(where, 'is not a non-empty string');
 }
 
-function countOf(value: unknown, where: string): void {
+function countOf(value: unknown, where: Where): void {
   demand(isSize(value) && value >= 1, where, 'is not an integer of at least 1');
 }
 
@@ -158,7 +190,8 @@ function isHex(value: unknown): value is string {
   return typeof value === 'string' && value.length % 2 === 0 && /^[0-9a-f]*$/i.test(value);
 }
 
-function isTime(value: unknown): boolean {
+/** Tells whether a value is a time as metadata writes it, `YYYY-MM-DDTHH:MM:SSZ`. */
+export function isTime(value: unknown): value is string {
   if (typeof value !== 'string' || !/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(value)) return false;
   const ms = Date.parse(value);
   // Some engines take 30 February for 1 March.
@@ -170,14 +203,15 @@ function show(name: string): string {
   return JSON.stringify(name.slice(0, 80));
 }
 
-function demand(ok: boolean, where: string, problem: string): void {
+function demand(ok: boolean, where: Where, problem: string): void {
   if (!ok) invalid(where, problem);
 }
 
-function invalid(where: string, problem: string): never {
+function invalid(where: Where, problem: string): never {
+  const field = placeOf(where);
   throw new TrustError(
     'ERR_INLAY_METADATA_INVALID',
-    `Metadata is invalid: ${where} ${problem}; have it published anew.`,
-    { details: { field: where } },
+    `Metadata is invalid: ${field} ${problem}; have it published anew.`,
+    { details: { field } },
   );
 }

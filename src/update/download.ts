@@ -1,57 +1,82 @@
-import type { DigestPlatform } from '../core/digest.ts';
-import { TrustError, isInlayError } from '../core/errors.ts';
-import type { Platform } from '../core/platform.ts';
+import { isInlayError } from '../core/errors.ts';
+import { fullJitter } from '../core/retry.ts';
 import type { Blob, Store } from '../core/store.ts';
+import { downloadChunks } from './download-chunks.ts';
+import { targetUrl, usualAttempts, wrongHash, wrongLength, type DownloadOptions } from './download-file.ts';
 import { openStream } from './fetch.ts';
 import { intactBlob } from './intact.ts';
-import type { PlanEntry } from './plan.ts';
+import type { FileRef } from './manifest.ts';
+import { waitFor } from './transfer-wait.ts';
 
-/** What {@link downloadTarget} needs. */
-export interface DownloadOptions {
-  readonly platform: DigestPlatform & Pick<Platform, 'fetch' | 'now'>;
-  readonly store: Store;
-  /** Base URL of the sync server, without a slash at its end. */
-  readonly url: string;
-  readonly target: Pick<PlanEntry, 'path' | 'sha256' | 'length'>;
-  /** Longest silence of the server, milliseconds. */
-  readonly timeoutMs?: number;
-  readonly signal?: AbortSignal | undefined;
-  /** Told when the file is asked for, again if the store had no room for it. */
-  readonly onStart?: () => void;
-  /** Told of every piece that arrives. */
-  readonly onBytes?: (count: number) => void;
-}
+export { targetUrl } from './download-file.ts';
 
 /** How often a file is asked for again that the store had no room for, or broke at: it makes some, or goes elsewhere. */
 const roomRetries = 2;
 
 /**
  * Brings a signed file into the store, unless it is there and intact. It is counted and hashed while it streams; what does not
- * have the signed length and hash is not kept, and no byte beyond the signed length is read on.
+ * have the signed length and hash is not kept, and no byte beyond the signed length is read on. In pieces, it survives
+ * drops, pauses and restarts; without, whoever calls tries again.
  * @throws {@link TrustError} `ERR_INLAY_LENGTH` or `ERR_INLAY_HASH`, {@link NetworkError}, {@link StoreError}.
  */
 export async function downloadTarget(options: DownloadOptions): Promise<Blob> {
-  const { platform, store, target } = options;
+  const {
+    platform,
+    store,
+    target,
+    chunks,
+    signal,
+    attempts: { attempts, baseMs, capMs } = usualAttempts,
+  } = options;
   const present = await intactBlob(platform, store, target);
   if (present) return present;
-  for (let retries = roomRetries; ; retries -= 1) {
-    // A store that has just failed for want of room makes some now, or says that it cannot.
-    await store.reserve(target.length);
+  let retries = roomRetries;
+  for (let losses = 0; ;) {
     const { degraded } = store.info();
     try {
-      return await receive(options);
+      return await (chunks === undefined ? receive(options) : downloadChunks({ ...options, chunks }));
     } catch (error) {
       const code = isInlayError(error) ? error.code : undefined;
       // Its disk broke, and from now on it serves from memory.
       const moved = code === 'ERR_INLAY_STORE_IO' && store.info().degraded !== degraded;
-      if ((code !== 'ERR_INLAY_STORE_FULL' && !moved) || retries === 0) throw error;
+      if ((code === 'ERR_INLAY_STORE_FULL' || moved) && retries > 0) {
+        retries -= 1;
+      } else if (isTakenOver(error) && losses < attempts - 1) {
+        // Another process downloads it, too, and may be done soon.
+        await waitFor(platform, {
+          delayMs: 4 * baseMs + fullJitter(platform, losses + 3, baseMs, capMs),
+          signal,
+          keepAlive: true,
+        });
+        losses += 1;
+        const theirs = await intactBlob(platform, store, target);
+        if (theirs) return theirs;
+      } else {
+        if (code === 'ERR_INLAY_STORE_FULL' && chunks !== undefined) await discardPart(store, target);
+        throw error;
+      }
     }
   }
 }
 
+function isTakenOver(error: unknown): boolean {
+  return isInlayError(error) && error.details['reason'] === 'taken over';
+}
+
+/** Forgets what is there of a file; failures cost nothing but room. */
+export async function discardPart(store: Store, { sha256, length }: FileRef): Promise<void> {
+  try {
+    await (await store.openPartial(sha256, length)).discard();
+  } catch {
+    // Stores forget such parts by themselves, later.
+  }
+}
+
 async function receive(options: DownloadOptions): Promise<Blob> {
-  const { platform, store, target, onBytes } = options;
-  const { path, sha256, length } = target;
+  const { platform, store, target } = options;
+  const { sha256, length } = target;
+  // A store that has just failed for want of room makes some now, or says that it cannot.
+  await store.reserve(length);
   options.onStart?.();
   const stream = await openStream(platform, targetUrl(options.url, target), { ...options, capBytes: length });
   let received = 0;
@@ -60,9 +85,10 @@ async function receive(options: DownloadOptions): Promise<Blob> {
     try {
       const piece = await stream.read();
       received += piece?.length ?? 0;
-      if (received > length || (!piece && received < length)) throw wrongLength(path, received, length);
+      if (received > length || (!piece && received < length)) throw wrongLength(target, received);
       if (!piece) return { done: true, value: undefined };
-      onBytes?.(piece.length);
+      options.onBytes?.(piece.length);
+      options.onLoaded?.(received);
       return { done: false, value: piece };
     } catch (error) {
       failure = error;
@@ -75,30 +101,10 @@ async function receive(options: DownloadOptions): Promise<Blob> {
     // A store may wrap what the stream threw; the stream's own words are better.
     if (failure !== undefined) throw failure;
     if (isInlayError(error) && error.code === 'ERR_INLAY_STORE_MISMATCH') {
-      throw new TrustError(
-        'ERR_INLAY_HASH',
-        `The file ${path} does not have its signed SHA-256; it was thrown away. Check what the server has there.`,
-        { details: { path, sha256 }, cause: error },
-      );
+      throw wrongHash(target, undefined, error);
     }
     throw error;
   } finally {
     stream.close();
   }
-}
-
-/** URL of a target: TUF's consistent names put the hash before the file name (TUF 1.0 §6.2.2). */
-export function targetUrl(base: string, { path, sha256 }: Pick<PlanEntry, 'path' | 'sha256'>): string {
-  const segments = path.split('/').map(encodeURIComponent);
-  const file = segments.pop() ?? '';
-  return [base, 'v1', 'targets', ...segments, `${sha256}.${file}`].join('/');
-}
-
-function wrongLength(path: string, received: number, length: number): TrustError {
-  return new TrustError(
-    'ERR_INLAY_LENGTH',
-    `The file ${path} ${received > length ? 'is longer than' : `ends after ${received} of`} its signed ${length} bytes; ` +
-      'it was thrown away. Check what the server has there.',
-    { details: { path, length, received } },
-  );
 }

@@ -2,8 +2,26 @@
  * Follow a sync server yourself: signed metadata, the rollout decision, verified downloads.
  * @module inlay/update
  */
-export { bucketOf, decide } from './decide.ts';
-export type { Plan, PlanEntry, RolloutPlans } from './plan.ts';
-export { createSync, type Release, type Sync, type SyncInfo, type SyncParts } from './sync.ts';
+export {
+  bucketOf,
+  decide,
+  unitHash,
+  type Arm,
+  type Decision,
+  type Reason,
+  type Refuge,
+  type SlotsView,
+} from './decide.ts';
+export {
+  readPlan,
+  type Install,
+  type Plan,
+  type PlanEntry,
+  type RolloutPlans,
+  type SignedPlan,
+} from './plan.ts';
+export { policyOf, resolvePlan, type ResolvedPlan } from './resolve.ts';
+export type { Rejected, RejectReason, SeenPlan, Slot, SlotName, SlotsState, Trial } from './slot.ts';
+export { createSync, type Sync, type SyncInfo, type SyncParts } from './sync.ts';
 export { createTrustedMetadata, type TrustedMetadata } from '../trust/client.ts';
 export type * from '../trust/metadata.ts';

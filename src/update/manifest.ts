@@ -3,6 +3,10 @@
  * (`models/<model>/<seq>/release.json`), so path, length and hash of everything here are signed offline.
  */
 
+import { TrustError } from '../core/errors.ts';
+import { parseStrictJson } from '../trust/canonical-json.ts';
+import { isFields, isSize, type Fields } from '../trust/parse.ts';
+
 /** A file on the server that is named by content: a target of the release. */
 export interface FileRef {
   /** Target path. */
@@ -60,4 +64,157 @@ export interface ReleaseManifest {
   readonly golden?: FileRef & { readonly tolerance: GoldenTolerance };
   /** What the model sees and gives in the publisher's data, for drift. */
   readonly profile?: FileRef;
+}
+
+/** Most pieces that a file may have: their hashes are read before it is. */
+const maxChunks = 65_536;
+/** Sizes of pieces, bytes: two of them lie in memory. */
+const chunkSizes = { min: 1024, max: 16_777_216 };
+/** Most files, ways of a file, and names in a list. */
+const maxItems = 64;
+
+/**
+ * Reads a manifest. What it does not know is left out, ways of a kind that it does not know as well: a later publisher
+ * may offer more.
+ * @throws {@link TrustError} `ERR_INLAY_METADATA_INVALID`
+ */
+export function readManifest(bytes: Uint8Array): ReleaseManifest {
+  const { v, model, version, seq, files, golden, profile } = fieldsOf(parseStrictJson(bytes), 'manifest');
+  demand(v === 1, 'v', 'is not 1');
+  const release = {
+    v: 1 as const,
+    model: textOf(model, 'model', /^[a-z0-9][a-z0-9._-]{0,127}$/),
+    version: textOf(version, 'version', /^[!-~]{1,128}$/),
+    seq: numberOf(seq, 'seq', 1),
+  };
+  const folder = `models/${release.model}/${release.seq}/`;
+  const [first, ...others] = listOf(files, 'files').map((file, i) => fileOf(file, `files[${i}]`, folder));
+  if (first === undefined) return invalid('files', 'is empty');
+  assertUnique([first, ...others], 'variant');
+  assertUnique([first, ...others], 'path');
+  return {
+    ...release,
+    files: [first, ...others],
+    ...(golden !== undefined && { golden: goldenOf(fieldsOf(golden, 'golden'), folder) }),
+    ...(profile !== undefined && { profile: refOf(fieldsOf(profile, 'profile'), 'profile', folder) }),
+  };
+}
+
+function fileOf(value: unknown, where: string, folder: string): ReleaseFile {
+  const file = fieldsOf(value, where);
+  const { variant, requires, ways } = file;
+  const ref = refOf(file, where, folder);
+  return {
+    ...ref,
+    variant: textOf(variant, `${where}.variant`, /^[!-~]{1,128}$/),
+    ...(requires !== undefined && { requires: needsOf(requires, `${where}.requires`) }),
+    chunks: chunksOf(file['chunks'], `${where}.chunks`, ref.length),
+    ...(ways !== undefined && {
+      ways: listOf(ways, `${where}.ways`).flatMap((way, i) => wayOf(way, `${where}.ways[${i}]`, folder, ref)),
+    }),
+  };
+}
+
+function chunksOf(value: unknown, where: string, length: number): ReleaseFile['chunks'] {
+  const { size, sha256 } = fieldsOf(value, where);
+  const bytes = numberOf(size, `${where}.size`, chunkSizes.min, chunkSizes.max);
+  const count = Math.ceil(length / bytes);
+  demand(count <= maxChunks, `${where}.size`, `makes more than ${maxChunks} pieces`);
+  const hashes = textOf(sha256, `${where}.sha256`, /^[0-9a-f]+$/);
+  demand(hashes.length === count * 64, `${where}.sha256`, `is not the hashes of ${count} pieces`);
+  return { size: bytes, sha256: hashes };
+}
+
+function wayOf(value: unknown, where: string, folder: string, file: FileRef): readonly Way[] {
+  const way = fieldsOf(value, where);
+  const { kind, codec, from } = way;
+  if (kind === 'full') {
+    const ref = refOf(way, where, folder);
+    const isFile = ref.path === file.path && ref.sha256 === file.sha256 && ref.length === file.length;
+    demand(isFile, where, 'is another file');
+    return [{ ...ref, kind }];
+  }
+  if (kind === 'compressed' && codec === 'gzip')
+    return [{ ...wayRefOf(way, where, folder, file), kind, codec }];
+  if (kind !== 'patch') return [];
+  const base = textOf(from, `${where}.from`, sha256Form);
+  demand(base !== file.sha256, `${where}.from`, 'is the file itself');
+  const name = textOf(codec, `${where}.codec`, /^[!-~]{1,64}$/);
+  return [{ ...wayRefOf(way, where, folder, file), kind, codec: name, from: base }];
+}
+
+function wayRefOf(way: Fields, where: string, folder: string, file: FileRef): FileRef {
+  const ref = refOf(way, where, folder);
+  demand(ref.sha256 !== file.sha256 && ref.path !== file.path, where, 'is the file itself');
+  return ref;
+}
+
+function refOf({ path, sha256, length }: Fields, where: string, folder: string): FileRef {
+  const text = textOf(path, `${where}.path`);
+  const isInside = text.startsWith(folder) && /^[a-z0-9][a-z0-9._-]{0,127}$/.test(text.slice(folder.length));
+  demand(isInside, `${where}.path`, `is not a file in ${folder}`);
+  return {
+    path: text,
+    sha256: textOf(sha256, `${where}.sha256`, sha256Form),
+    length: numberOf(length, `${where}.length`, 1),
+  };
+}
+
+function goldenOf(golden: Fields, folder: string): FileRef & { readonly tolerance: GoldenTolerance } {
+  const where = 'golden.tolerance';
+  const { absoluteE6, relativeE6 } = fieldsOf(golden['tolerance'], where);
+  return {
+    ...refOf(golden, 'golden', folder),
+    tolerance: {
+      absoluteE6: numberOf(absoluteE6, `${where}.absoluteE6`, 0),
+      relativeE6: numberOf(relativeE6, `${where}.relativeE6`, 0),
+    },
+  };
+}
+
+function needsOf(value: unknown, where: string): NonNullable<ReleaseFile['requires']> {
+  const { providers, features } = fieldsOf(value, where);
+  const names = (list: unknown, name: string): readonly string[] =>
+    listOf(list, `${where}.${name}`).map((item) => textOf(item, `${where}.${name}`, /^[!-~]{1,64}$/));
+  return {
+    ...(providers !== undefined && { providers: names(providers, 'providers') }),
+    ...(features !== undefined && { features: names(features, 'features') }),
+  };
+}
+
+const sha256Form = /^[0-9a-f]{64}$/;
+
+function fieldsOf(value: unknown, where: string): Fields {
+  return isFields(value) ? value : invalid(where, 'is not an object');
+}
+
+function listOf(value: unknown, where: string): readonly unknown[] {
+  const isShort = Array.isArray(value) && value.length <= maxItems;
+  return isShort ? value : invalid(where, `is not a list of at most ${maxItems}`);
+}
+
+function textOf(value: unknown, where: string, form: RegExp = /^/): string {
+  return typeof value === 'string' && form.test(value) ? value : invalid(where, 'is not as it should be');
+}
+
+function numberOf(value: unknown, where: string, min: number, max: number = Number.MAX_SAFE_INTEGER): number {
+  const fits = isSize(value) && value >= min && value <= max;
+  return fits ? value : invalid(where, `is not an integer from ${min} to ${max}`);
+}
+
+function assertUnique(files: readonly ReleaseFile[], field: 'variant' | 'path'): void {
+  const values = new Set(files.map((file) => file[field]));
+  demand(values.size === files.length, `files.${field}`, 'is there twice');
+}
+
+function demand(ok: boolean, where: string, problem: string): void {
+  if (!ok) invalid(where, problem);
+}
+
+function invalid(where: string, problem: string): never {
+  throw new TrustError(
+    'ERR_INLAY_METADATA_INVALID',
+    `The manifest of the release is invalid: ${where} ${problem}; have it published anew.`,
+    { details: { field: where } },
+  );
 }

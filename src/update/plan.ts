@@ -4,6 +4,9 @@
  * role lists. Numbers are integers, since signed JSON has no others.
  */
 
+import { isFields, isSize, type Fields } from '../trust/parse.ts';
+import { isRange } from './rules.ts';
+
 /** A release that a plan names. It counts only if path, hash and length equal the entry in `targets`. */
 export interface PlanEntry {
   /** Target path, `models/<model>/<seq>/<file>`. */
@@ -23,7 +26,10 @@ export interface PlanEntry {
  */
 export type PlanState = 'ramp' | 'paused' | 'halted' | 'rolledback' | 'complete';
 
-/** What a device must be to take part; every field that is there has to hold. Evaluated on the device, never sent. */
+/**
+ * What a device must be to take part; every field that is there has to hold. Evaluated on the device, never sent. A rule
+ * with a field that a device does not know does not hold there.
+ */
 export interface Rule {
   /** `linux`, `macos`, `windows`, `android`, `ios`. */
   readonly os?: readonly string[];
@@ -80,20 +86,29 @@ export interface Plan {
   readonly salt: string;
   /** Share at which this stage began, basis points. Default: `bp`. */
   readonly fromBp: number;
-  /** Share of devices that run `cand`, basis points in [0, 10000]. Only rises within one rollout. */
+  /** Share of devices that run `cand`, basis points in [0, 10000]. Only rises within one rollout; 10000 if `complete`. */
   readonly bp: number;
-  /** When this stage begins, `YYYY-MM-DDTHH:MM:SSZ`. Default: at once. */
+  /**
+   * When this stage begins, `YYYY-MM-DDTHH:MM:SSZ`. Default: at once. Devices below `fromBp` do not wait for it, unless
+   * `fromBp` is `bp`: then the whole share begins at this time.
+   */
   readonly startAt: string | undefined;
-  /** Seconds over which the devices between `fromBp` and `bp` begin, one bucket after the other. Default 0: at once. */
+  /**
+   * Seconds over which the devices between `fromBp` and `bp` begin, one bucket after the other. Default 0: at once. Needs
+   * `startAt`.
+   */
   readonly durationS: number;
   /** Share that is measured on the base, basis points, taken from the top. Default min(9 · bp, 10000 − bp). */
   readonly ctl: number;
   /** What the other devices run; `null` before the first release. */
   readonly base: PlanEntry | null;
   readonly cand: PlanEntry;
-  /** One of them has to hold. Default: none, which every device meets. */
+  /** One of them has to hold; 32 at most. Default: none, which every device meets. */
   readonly rules: readonly Rule[];
-  /** Devices that take part whatever rules and bucket say, as `unitHash` names them; 500 at most. */
+  /**
+   * Devices that take part whatever rules and bucket say, as `unitHash` names their install identifier or their value of
+   * `bucketBy`; 500 at most.
+   */
   readonly allow: readonly string[];
   /** Devices that do not. They go before `allow`. */
   readonly deny: readonly string[];
@@ -109,10 +124,7 @@ export interface Plan {
   readonly retryNonce: number;
 }
 
-/**
- * A plan as it is signed: what is at its default is left out. `poll: { T }` and `startAt` are as in the docs of the
- * wire protocol.
- */
+/** A plan as it is signed: what is at its default is left out. {@link readPlan} fills it in. */
 export type SignedPlan = Pick<Plan, 'id' | 'model' | 'state' | 'salt' | 'bp' | 'base' | 'cand'> &
   Partial<Omit<Plan, 'trial' | 'net'>> & {
     readonly trial?: Partial<TrialRules>;
@@ -140,4 +152,168 @@ export interface Install {
   readonly app?: string;
   readonly locale?: string;
   readonly attributes?: Readonly<Record<string, string>>;
+}
+
+/** The rules of a trial where a plan says nothing else. */
+export const DEFAULT_TRIAL: TrialRules = {
+  minInferences: 20,
+  soakS: 60,
+  strikes: 2,
+  loadTimeoutS: 20,
+  maxErrorBp: 200,
+  maxP95Percent: 200,
+  maxMemoryMiB: 0,
+  graceS: 10,
+};
+
+const states: readonly PlanState[] = ['ramp', 'paused', 'halted', 'rolledback', 'complete'];
+/** Parts of a whole that shares are given in. */
+const whole = 10_000;
+/** Seconds of a year of 365 days: no time span in a plan is longer. */
+const yearS = 31_536_000;
+/** Seconds of a week: a longer period between polls would be a way to keep devices from hearing of anything. */
+const weekS = 604_800;
+const longestList = 500;
+const mostRules = 32;
+/** Values in one condition of a rule. */
+const mostValues = 64;
+
+/** Lowest and highest value of each number of a trial. */
+const trialRanges: Readonly<Record<keyof TrialRules, readonly [number, number]>> = {
+  minInferences: [0, 1_000_000_000],
+  soakS: [0, yearS],
+  strikes: [1, 100],
+  loadTimeoutS: [1, 3600],
+  maxErrorBp: [0, whole],
+  maxP95Percent: [1, 1_000_000],
+  maxMemoryMiB: [0, 2 ** 31],
+  graceS: [0, 3600],
+};
+
+/** What the known conditions of a rule look like; others stay, and hold nowhere. */
+const ruleForms: Readonly<Record<keyof Rule, (value: unknown) => boolean>> = {
+  os: isNames,
+  arch: isNames,
+  runtime: isNames,
+  minMemoryMiB: isSize,
+  app: isRangeText,
+  sdk: isRangeText,
+  locale: isNames,
+  attributes: (value) => isFields(value) && Object.values(value).every(isNames),
+};
+
+/** Tells whether a value has the form of a release in a plan. */
+function isEntry(value: unknown): value is PlanEntry {
+  return (
+    isFields(value) &&
+    typeof value['path'] === 'string' &&
+    isMatch(value['sha256'], /^[0-9a-f]{64}$/) &&
+    isSize(value['length']) &&
+    isSize(value['seq']) &&
+    typeof value['version'] === 'string'
+  );
+}
+
+/**
+ * Reads a plan as it travels, and fills its defaults in. Fields that are not known are ignored; a known one that is out
+ * of its range spoils the plan. Whether the plan may be believed is for `resolvePlan` to say.
+ * @returns `undefined` if it is malformed.
+ */
+export function readPlan(value: unknown): Plan | undefined {
+  if (!isFields(value)) return undefined;
+  const { id, model, state, salt, bp, base, cand } = value;
+  const named = isMatch(id, /^[!-~]{1,128}$/) && isMatch(model, /^[a-z0-9][a-z0-9._-]{0,127}$/);
+  if (!named || !isState(state) || !isMatch(salt, /^[0-9a-f]{16}$/) || !isNumber(bp, 0, whole))
+    return undefined;
+  if ((state === 'complete' && bp !== whole) || !(base === null || isEntry(base)) || !isEntry(cand))
+    return undefined;
+  const { fromBp = bp, startAt, durationS = 0, ctl = Math.min(9 * bp, whole - bp) } = value;
+  if (!isNumber(fromBp, 0, bp) || !isNumber(durationS, 0, yearS) || !isNumber(ctl, 0, whole))
+    return undefined;
+  if (startAt !== undefined && !isTime(startAt)) return undefined;
+  if (startAt === undefined && durationS > 0) return undefined;
+  const { rules = [], allow = [], deny = [], bucketBy = 'install' } = value;
+  if (!isRules(rules) || !isUnits(allow) || !isUnits(deny) || !isMatch(bucketBy, /^.{1,64}$/su))
+    return undefined;
+  const { pollS, leaseS = 0, retryNonce = 0 } = value;
+  if (pollS !== undefined && !isNumber(pollS, 1, weekS)) return undefined;
+  if (!isNumber(leaseS, 0, yearS) || !isSize(retryNonce)) return undefined;
+  const trial = readTrial(value['trial']);
+  const net = readNetwork(value['net']);
+  if (!trial || !net) return undefined;
+  const share = { fromBp, bp, startAt, durationS, ctl };
+  const releases = { base: base && toEntry(base), cand: toEntry(cand) };
+  const devices = { rules, allow, deny, bucketBy };
+  return { id, model, state, salt, ...share, ...releases, ...devices, trial, net, pollS, leaseS, retryNonce };
+}
+
+function readTrial(value: unknown = {}): TrialRules | undefined {
+  if (!isFields(value)) return undefined;
+  const trial: Record<keyof TrialRules, number> = { ...DEFAULT_TRIAL };
+  for (const name of Object.keys(trialRanges) as (keyof TrialRules)[]) {
+    const given = value[name];
+    if (given === undefined) continue;
+    if (!isNumber(given, ...trialRanges[name])) return undefined;
+    trial[name] = given;
+  }
+  return trial;
+}
+
+function readNetwork(value: unknown = {}): NetworkRules | undefined {
+  if (!isFields(value)) return undefined;
+  const { unmetered = false, charging = false, idle = false } = value;
+  if (typeof unmetered !== 'boolean' || typeof charging !== 'boolean' || typeof idle !== 'boolean')
+    return undefined;
+  return { unmetered, charging, idle };
+}
+
+function toEntry({ path, sha256, length, seq, version }: PlanEntry): PlanEntry {
+  return { path, sha256, length, seq, version };
+}
+
+function isState(value: unknown): value is PlanState {
+  return states.some((state) => state === value);
+}
+
+function isMatch(value: unknown, form: RegExp): value is string {
+  return typeof value === 'string' && form.test(value);
+}
+
+function isTime(value: unknown): value is string {
+  if (!isMatch(value, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)) return false;
+  const ms = Date.parse(value);
+  // Some engines take 30 February for 1 March.
+  return !Number.isNaN(ms) && new Date(ms).toISOString() === value.replace('Z', '.000Z');
+}
+
+function isNumber(value: unknown, lowest: number, highest: number): value is number {
+  return isSize(value) && value >= lowest && value <= highest;
+}
+
+function isUnits(value: unknown): value is readonly string[] {
+  return (
+    Array.isArray(value) &&
+    value.length <= longestList &&
+    value.every((name) => isMatch(name, /^[0-9a-f]{32}$/))
+  );
+}
+
+function isRules(value: unknown): value is readonly Rule[] {
+  return (
+    Array.isArray(value) && value.length <= mostRules && value.every((rule) => isFields(rule) && isRule(rule))
+  );
+}
+
+function isRule(rule: Fields): rule is Fields & Rule {
+  return Object.entries(ruleForms).every(([name, isForm]) => rule[name] === undefined || isForm(rule[name]));
+}
+
+function isNames(value: unknown): boolean {
+  return (
+    Array.isArray(value) && value.length <= mostValues && value.every((name) => typeof name === 'string')
+  );
+}
+
+function isRangeText(value: unknown): boolean {
+  return typeof value === 'string' && isRange(value);
 }

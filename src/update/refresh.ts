@@ -5,7 +5,7 @@ import type { Platform } from '../core/platform.ts';
 import { createTrustedMetadata, metadataCaps, type TrustedMetadata } from '../trust/client.ts';
 import { isFields } from '../trust/parse.ts';
 import { fetchBytes, fetchJson, wrongContent } from './fetch.ts';
-import type { StateFile, StoredMetadata } from './state.ts';
+import type { MetadataRecord, StoredMetadata } from './state.ts';
 
 /** New roots that one cycle takes (TUF 1.0 §5.3.3 asks for a bound). */
 const maxRoots = 256;
@@ -15,7 +15,7 @@ const tipCapBytes = 8_000_000;
 /** What a cycle works with. */
 export interface RefreshOptions {
   readonly platform: Platform;
-  readonly state: StateFile;
+  readonly record: MetadataRecord;
   readonly url: string;
   readonly root: Uint8Array;
   readonly signal: AbortSignal;
@@ -28,8 +28,8 @@ export interface RefreshOptions {
  * @throws {@link TrustError}, {@link NetworkError} or {@link StoreError}.
  */
 export async function refresh(options: RefreshOptions): Promise<TrustedMetadata> {
-  const { platform, state, root } = options;
-  const { metadata } = await state.read();
+  const { platform, record, root } = options;
+  const metadata = await record.read();
   const trusted = await createTrustedMetadata({ platform, root, stored: metadata.texts });
   // Only a complete and unexpired set may be confirmed by a 304, which is no proof of freshness.
   let etag = isCurrent(trusted) ? metadata.etag : undefined;
@@ -38,7 +38,7 @@ export async function refresh(options: RefreshOptions): Promise<TrustedMetadata>
     etag = await applyTip(options, trusted, etag);
   } finally {
     // Under another root the tip has another URL, to which this tag does not belong.
-    await state.saveMetadata(storedForm(trusted, trusted.root.version === version ? etag : undefined));
+    await record.save(storedForm(trusted, trusted.root.version === version ? etag : undefined));
   }
   return trusted;
 }

@@ -1,9 +1,14 @@
 /** The slots of one model on one device: what it runs, what it can go back to, what it tries. */
 
-import type { PlanEntry } from './plan.ts';
+import type { ModelPolicy } from '../trust/metadata.ts';
+import type { FileRef, GoldenTolerance } from './manifest.ts';
+import type { PlanEntry, TrialRules } from './plan.ts';
+
+/** The slots, in the order in which they are tried. */
+export const slotNames = ['trial', 'committed', 'previous', 'embedded'] as const;
 
 /** Names of the slots. */
-export type SlotName = 'embedded' | 'committed' | 'previous' | 'trial';
+export type SlotName = (typeof slotNames)[number];
 
 /** A release in a slot. */
 export interface Slot {
@@ -12,12 +17,18 @@ export interface Slot {
   readonly file: { readonly sha256: string; readonly length: number };
   /** Name of the variant, where the release has several. */
   readonly variant?: string;
+  /** The golden inputs, which are in the store as well. */
+  readonly golden?: FileRef & { readonly tolerance: GoldenTolerance };
 }
 
 /** A release that proves itself. Its file is verified and in the store. */
 export interface Trial extends Slot {
   /** The rollout that brought it. */
   readonly plan: string;
+  /** How it proves itself: what the rollout said when it was staged. */
+  readonly rules: TrialRules;
+  /** That of the rollout: a rejection holds until it is higher. */
+  readonly retryNonce: number;
   /** `staged`: waits for its activation. `active`: has answered. */
   readonly phase: 'staged' | 'active';
   /** When it first answered, milliseconds since 1970; absent while staged. */
@@ -28,19 +39,23 @@ export interface Trial extends Slot {
 }
 
 /** Why a release is not run. The words are part of the telemetry and never change their meaning. */
-export type RejectReason =
-  | 'hash'
-  | 'open'
-  | 'signature'
-  | 'golden'
-  | 'crash'
-  | 'hang'
-  | 'memory'
-  | 'errors'
-  | 'invalid-outputs'
-  | 'latency'
-  | 'too-large'
-  | 'incompatible';
+export const rejectReasons = [
+  'hash',
+  'open',
+  'signature',
+  'golden',
+  'crash',
+  'hang',
+  'memory',
+  'errors',
+  'invalid-outputs',
+  'latency',
+  'too-large',
+  'incompatible',
+] as const;
+
+/** One of the reasons for which a release is not run. */
+export type RejectReason = (typeof rejectReasons)[number];
 
 /** A release that did not prove itself here. It is offered again when one of the conditions has changed. */
 export interface Rejected {
@@ -62,6 +77,8 @@ export interface Rejected {
 
 /** What one run of the app does with one release, written before it is done. */
 export interface Marker {
+  /** Random, so that two loads of one release in one run are told apart. */
+  readonly id: string;
   /** `Platform.instance.id`, or a random identifier. */
   readonly run: string;
   readonly sha256: string;
@@ -70,6 +87,8 @@ export interface Marker {
   readonly phase: 'loading' | 'running';
   /** When this phase began, milliseconds since 1970. */
   readonly at: number;
+  /** It has outlived the grace period: how the run ends says nothing of the release any more. */
+  readonly isSettled?: boolean;
 }
 
 /** The part of a plan that a device remembers: who takes part stays in. */
@@ -82,6 +101,8 @@ export interface SeenPlan {
   readonly cand: string;
   /** Whether this device began with the candidate: then it stays with it, also if a rule stops to hold. */
   readonly isIn: boolean;
+  /** The plan's own: rejections remember it. Absent: 0. */
+  readonly retryNonce?: number;
   /** When metadata with this plan was last verified or confirmed, milliseconds since 1970. */
   readonly verifiedAt: number;
 }
@@ -97,4 +118,6 @@ export interface SlotsState {
   /** Failed starts in a row by SHA-256 of the file. */
   readonly strikes: Readonly<Record<string, number>>;
   readonly plan?: SeenPlan;
+  /** Releases that must not run, as far as signed metadata has ever said: a start without network knows it, too. */
+  readonly policy?: ModelPolicy;
 }

@@ -1,11 +1,9 @@
-/** What a device remembers of one channel: verified metadata and the release of each model that proved itself. */
+/** What a device remembers of one channel: its verified metadata. What became of each model is in its slots. */
 
 import { fromUtf8, toHex, toUtf8 } from '../core/bytes.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
 import { isFields, isSize } from '../trust/parse.ts';
-import type { PlanEntry } from './plan.ts';
-import { isEntry } from './resolve.ts';
 
 /** Metadata as it was received, with what orders two states of it. */
 export interface StoredMetadata {
@@ -16,59 +14,27 @@ export interface StoredMetadata {
   readonly etag?: string;
 }
 
-/** Content of the record. */
-export interface SyncState {
-  readonly metadata: StoredMetadata;
-  /** The release of each model that was opened and ran. */
-  readonly committed: Readonly<Record<string, PlanEntry>>;
-  /** The one before that, which a rollout that is taken back returns to. */
-  readonly previous?: Readonly<Record<string, PlanEntry>>;
-}
-
-const nothing: SyncState = { metadata: { rootVersion: 0, timestampVersion: 0, texts: {} }, committed: {} };
+const nothing: StoredMetadata = { rootVersion: 0, timestampVersion: 0, texts: {} };
 
 /** Reads and writes what is remembered of one channel of one server. */
-export interface StateFile {
-  read(): Promise<SyncState>;
+export interface MetadataRecord {
+  read(): Promise<StoredMetadata>;
   /** Replaces the metadata, unless another process stored newer one meanwhile. */
-  saveMetadata(metadata: StoredMetadata): Promise<void>;
-  /** Names the release with which this device starts from now on. */
-  saveCommitted(model: string, entry: PlanEntry): Promise<void>;
+  save(metadata: StoredMetadata): Promise<void>;
 }
 
 /** Opens a record. A damaged one counts as empty, since everything in it can be had again. */
-export function openState(store: Store, name: string): StateFile {
-  const update = async (change: (state: SyncState) => SyncState): Promise<void> => {
-    await store.updateRecord(name, (present) => {
-      const state = decode(present);
-      const changed = change(state);
-      return changed === state ? undefined : toUtf8(JSON.stringify(changed));
-    });
-  };
+export function openMetadata(store: Store, name: string): MetadataRecord {
   return {
     read: async () => decode(await store.readRecord(name)),
-    saveMetadata: (metadata) =>
-      update((state) =>
-        isNewer(state.metadata, metadata) || JSON.stringify(state.metadata) === JSON.stringify(metadata)
-          ? state
-          : { ...state, metadata },
-      ),
-    saveCommitted: (model, { path, sha256, length, seq, version }) =>
-      update((state) => {
-        const present = Object.hasOwn(state.committed, model) ? state.committed[model] : undefined;
-        if (present?.sha256 === sha256 && present.path === path) return state;
-        return {
-          ...state,
-          committed: { ...state.committed, [model]: { path, sha256, length, seq, version } },
-          ...(present && { previous: { ...state.previous, [model]: present } }),
-        };
-      }),
+    save: async (metadata) => {
+      const text = JSON.stringify(metadata);
+      await store.updateRecord(name, (bytes) => {
+        const present = decode(bytes);
+        return isNewer(present, metadata) || JSON.stringify(present) === text ? undefined : toUtf8(text);
+      });
+    },
   };
-}
-
-/** Files that a state cannot do without: they stay when the store makes room. */
-export function neededBlobs({ committed, previous = {} }: SyncState): readonly string[] {
-  return [...Object.values(committed), ...Object.values(previous)].map(({ sha256 }) => sha256);
 }
 
 /**
@@ -91,28 +57,23 @@ function isNewer(a: StoredMetadata, b: StoredMetadata): boolean {
     : a.rootVersion > b.rootVersion;
 }
 
-function decode(bytes: Uint8Array | undefined): SyncState {
+function decode(bytes: Uint8Array | undefined): StoredMetadata {
   if (bytes === undefined) return nothing;
   try {
     const value: unknown = JSON.parse(fromUtf8(bytes));
-    return isState(value) ? value : nothing;
+    return isMetadata(value) ? value : nothing;
   } catch {
     return nothing;
   }
 }
 
-function isState(value: unknown): value is SyncState {
-  if (!isFields(value)) return false;
-  const { metadata, committed, previous = {} } = value;
+function isMetadata(value: unknown): value is StoredMetadata {
   return (
-    isFields(metadata) &&
-    isSize(metadata['rootVersion']) &&
-    isSize(metadata['timestampVersion']) &&
-    isFields(metadata['texts']) &&
-    Object.values(metadata['texts']).every((text) => typeof text === 'string') &&
-    (metadata['etag'] === undefined || typeof metadata['etag'] === 'string') &&
-    isFields(committed) &&
-    isFields(previous) &&
-    [...Object.values(committed), ...Object.values(previous)].every(isEntry)
+    isFields(value) &&
+    isSize(value['rootVersion']) &&
+    isSize(value['timestampVersion']) &&
+    isFields(value['texts']) &&
+    Object.values(value['texts']).every((text) => typeof text === 'string') &&
+    (value['etag'] === undefined || typeof value['etag'] === 'string')
   );
 }

@@ -2,6 +2,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { equalBytes, fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
 import { openIndexedDbStore, type IndexedDbStoreOptions } from '../../src/stores/indexeddb.ts';
 import { openOpfsStore } from '../../src/stores/opfs.ts';
+import { testParts } from '../conformance/store-parts.ts';
 import { testRoom } from '../conformance/store-room.ts';
 import { codeOf, inPieces, nameOf, testStore, type OpenedStore } from '../conformance/store.ts';
 import { freshName, keysIn, removeAll } from './store-fixture.ts';
@@ -35,6 +36,7 @@ testStore('IndexedDB, used in a worker', async () => {
   };
 });
 testRoom('IndexedDB', open);
+testParts('IndexedDB', open, 1 << 22);
 
 const abc = toUtf8('abc');
 
@@ -135,6 +137,41 @@ describe('IndexedDB', () => {
     expect(await chunksIn(database)).toHaveLength(2);
     goOn();
     expect(equalBytes(await (await writing).bytes(), content)).toBe(true);
+  });
+
+  it('keeps the chunks of a part for its next opener, and no others', async () => {
+    const { store, database } = fresh();
+    const content = Uint8Array.from({ length: 9_000_001 }, (_, i) => i % 251);
+    const part = await store.openPartial(nameOf(content), content.length);
+    for (let at = 0; at < 6_000_000; at += 1_000_000)
+      await part.write(at, content.subarray(at, at + 1_000_000));
+    await part.save(toUtf8('6000000'));
+    await store.close();
+    const { store: next } = fresh({ database });
+    await next.putBlob(nameOf(abc), abc);
+    expect(await chunksIn(database)).toHaveLength(3);
+    const rest = await next.openPartial(nameOf(content), content.length);
+    expect(fromUtf8(rest.note!)).toBe('6000000');
+    await rest.write(6_000_000, content.subarray(6_000_000));
+    expect(equalBytes(await (await rest.finish()).bytes(), content)).toBe(true);
+    expect(await chunksIn(database)).toHaveLength(4);
+    await next.deleteBlob(nameOf(content));
+    await (await next.openPartial(nameOf(content), content.length)).discard();
+    expect(await chunksIn(database)).toHaveLength(1);
+    expect((await keysIn(database)).filter((key) => key.startsWith('["part"'))).toEqual([]);
+  });
+
+  it('takes no part of the store of files for its own, which may share its database', async () => {
+    const { store, database } = fresh();
+    const files = openOpfsStore({ directory: database, worker: false });
+    const theirs = await files.openPartial(nameOf(abc), 3);
+    await theirs.save(abc);
+    const own = await store.openPartial(nameOf(abc), 3);
+    expect(own.note).toBeUndefined();
+    await own.discard();
+    await theirs.write(0, abc);
+    expect(await (await theirs.finish()).bytes()).toEqual(abc);
+    await files.close();
   });
 
   it('shares its records with the store of files, so that a change of store forgets nothing', async () => {

@@ -1,7 +1,8 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { equalBytes, fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
 import { openOpfsStore, type OpfsStoreOptions } from '../../src/stores/opfs.ts';
-import { testRoom } from '../conformance/store-room.ts';
+import { testParts } from '../conformance/store-parts.ts';
+import { testRoom, type RoomOptions } from '../conformance/store-room.ts';
 import { codeOf, inPieces, nameOf, testStore, type OpenedStore } from '../conformance/store.ts';
 import { filesIn, freshName, removeAll } from './store-fixture.ts';
 import { openInWorker } from './store-remote.ts';
@@ -38,6 +39,26 @@ testStore('OPFS, used in a worker', async () => {
 });
 testRoom('OPFS', open);
 
+/** As above, but parts may be left waiting. */
+const openParts =
+  (options: OpfsStoreOptions) =>
+  async (room: RoomOptions, former?: OpenedStore): Promise<OpenedStore> => {
+    const { store } = await open({ ...options, ...room }, former);
+    const directory = store.info().location ?? '';
+    return {
+      store,
+      cleanup: async () => {
+        await store.close();
+        expect((await filesIn(directory)).filter((file) => !/^[0-9a-f]{64}(\..*part)?$/.test(file))).toEqual(
+          [],
+        );
+        await removeAll(directory);
+      },
+    };
+  };
+testParts('OPFS, written in a worker', openParts({}));
+testParts('OPFS, written on the page', openParts({ worker: false }));
+
 const abc = toUtf8('abc');
 
 describe('OPFS', () => {
@@ -50,6 +71,53 @@ describe('OPFS', () => {
     });
     return { store, directory };
   };
+
+  it('goes on with a part whose worker died, from what was saved', async () => {
+    const workers: Worker[] = [];
+    const { store, directory } = fresh({
+      worker: () => {
+        const worker = startWriter();
+        workers.push(worker);
+        return worker;
+      },
+    });
+    const part = await store.openPartial(nameOf(toUtf8('abcabc')), 6);
+    await part.write(0, abc);
+    await part.save(toUtf8('3'));
+    workers[0]?.terminate();
+    workers[0]?.dispatchEvent(new Event('error'));
+    expect(await codeOf(part.write(3, abc))).toBe('ERR_INLAY_STORE_IO');
+    await part.close();
+    // The browser frees what a worker had a moment after it has ended.
+    await vi.waitFor(async () => {
+      const next = await store.openPartial(nameOf(toUtf8('abcabc')), 6);
+      try {
+        expect(fromUtf8(next.note!)).toBe('3');
+        await next.write(3, abc);
+        expect(fromUtf8(await (await next.finish()).bytes())).toBe('abcabc');
+      } finally {
+        await next.close();
+      }
+    });
+    expect(await filesIn(directory)).toEqual([nameOf(toUtf8('abcabc'))]);
+  });
+
+  it('removes files of parts that nobody names, and leaves those that wait', async () => {
+    const { store, directory } = fresh();
+    const part = await store.openPartial(nameOf(abc), 3);
+    await part.write(0, abc);
+    await part.save(toUtf8('note'));
+    await store.close();
+    const root = await navigator.storage.getDirectory();
+    const folder = await root.getDirectoryHandle(directory);
+    await folder.getFileHandle(`${'a'.repeat(64)}.0123456789abcdef.part`, { create: true });
+    const { store: next } = fresh({ directory });
+    await next.putBlob(nameOf(toUtf8('d')), toUtf8('d'));
+    expect((await filesIn(directory)).filter((name) => name.endsWith('.part'))).toHaveLength(1);
+    const again = await next.openPartial(nameOf(abc), 3);
+    expect(fromUtf8(again.note!)).toBe('note');
+    expect(await (await again.finish()).bytes()).toEqual(abc);
+  });
 
   it('is read by whoever opens it next', async () => {
     const { store, directory } = fresh();

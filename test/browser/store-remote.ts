@@ -20,6 +20,7 @@ export async function openInWorker(choice: StoreChoice): Promise<Store> {
   const toBlob = (facts: { sha256: string; sizeBytes: number }) => ({
     ...facts,
     bytes: async () => settle(await remote.bytes(facts.sha256)),
+    read: async (offset: number, length: number) => settle(await remote.read(facts.sha256, offset, length)),
   });
 
   return {
@@ -49,6 +50,18 @@ export async function openInWorker(choice: StoreChoice): Promise<Store> {
       );
       if (thrown) throw thrown.error;
       return toBlob(settle(settled));
+    },
+    openPartial: async (sha256, sizeBytes) => {
+      const { id, note } = settle(await remote.openPartial(sha256, sizeBytes));
+      return {
+        note,
+        write: async (offset, bytes) => settle(await remote.partWrite(id, offset, bytes)),
+        read: async (offset, length) => settle(await remote.partRead(id, offset, length))!,
+        save: async (saved) => settle(await remote.partSave(id, saved)),
+        finish: async (digest) => toBlob(settle(await remote.partFinish(id, digest))!),
+        discard: async () => settle(await remote.partDiscard(id)),
+        close: async () => settle(await remote.partClose(id)),
+      };
     },
     deleteBlob: async (sha256) => settle(await remote.deleteBlob(sha256)),
     describeBlobs: async () => settle(await remote.describeBlobs()),

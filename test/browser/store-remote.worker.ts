@@ -2,7 +2,7 @@
 import * as comlink from 'comlink';
 import { equalBytes } from '../../src/core/bytes.ts';
 import { toErrorRecord, type ErrorRecord } from '../../src/core/errors.ts';
-import type { Store } from '../../src/core/store.ts';
+import type { PartialBlob, Store } from '../../src/core/store.ts';
 import { openIndexedDbStore } from '../../src/stores/indexeddb.ts';
 import { openOpfsStore } from '../../src/stores/opfs.ts';
 
@@ -10,6 +10,7 @@ import { openOpfsStore } from '../../src/stores/opfs.ts';
 export interface StoreChoice {
   readonly kind: 'opfs' | 'indexeddb';
   readonly name: string;
+  readonly quotaBytes?: number;
 }
 
 /** How a call ended, as data. */
@@ -20,6 +21,7 @@ export interface Settled<Value> {
 }
 
 let store: Store;
+const parts: PartialBlob[] = [];
 
 async function settled<Value>(task: () => Promise<Value>): Promise<Settled<Value>> {
   try {
@@ -30,13 +32,16 @@ async function settled<Value>(task: () => Promise<Value>): Promise<Settled<Value
 }
 
 const remote = {
-  open: ({ kind, name }: StoreChoice): void => {
+  open: ({ kind, name, quotaBytes }: StoreChoice): void => {
     // Nothing here may start a worker: this one writes.
     const worker = (): never => {
       throw new Error('A worker was started.');
     };
+    const quota = quotaBytes === undefined ? {} : { quotaBytes };
     store =
-      kind === 'opfs' ? openOpfsStore({ directory: name, worker }) : openIndexedDbStore({ database: name });
+      kind === 'opfs'
+        ? openOpfsStore({ directory: name, worker, ...quota })
+        : openIndexedDbStore({ database: name, ...quota });
   },
   blob: (sha256: string) =>
     settled(async () => {
@@ -44,6 +49,25 @@ const remote = {
       return blob && { sha256, sizeBytes: blob.sizeBytes };
     }),
   bytes: (sha256: string) => settled(async () => (await store.blob(sha256))!.bytes()),
+  read: (sha256: string, offset: number, length: number) =>
+    settled(async () => (await store.blob(sha256))!.read(offset, length)),
+  openPartial: (sha256: string, sizeBytes: number) =>
+    settled(async () => {
+      const part = await store.openPartial(sha256, sizeBytes);
+      return { id: parts.push(part) - 1, note: part.note };
+    }),
+  partWrite: (id: number, offset: number, bytes: Uint8Array) =>
+    settled(async () => parts[id]?.write(offset, bytes)),
+  partRead: (id: number, offset: number, length: number) =>
+    settled(async () => parts[id]?.read(offset, length)),
+  partSave: (id: number, note: Uint8Array) => settled(async () => parts[id]?.save(note)),
+  partFinish: (id: number, digest?: string) =>
+    settled(async () => {
+      const blob = await parts[id]?.finish(digest);
+      return blob && { sha256: blob.sha256, sizeBytes: blob.sizeBytes };
+    }),
+  partDiscard: (id: number) => settled(async () => parts[id]?.discard()),
+  partClose: (id: number) => settled(async () => parts[id]?.close()),
   putWhole: (sha256: string, content: Uint8Array) =>
     settled(async () => {
       const { sizeBytes } = await store.putBlob(sha256, content);

@@ -76,6 +76,33 @@ export function testStore(
         expect(await (await store.blob(nameOf(empty)))?.bytes()).toEqual(empty);
       });
 
+      it('reads any part of a blob, and nothing beyond it', async () => {
+        const content = Uint8Array.from({ length: 200_000 }, (_, i) => (i * i) >> 3);
+        const put = await store.putBlob(nameOf(content), inPieces(content, 70_000));
+        for (const blob of [put, (await store.blob(put.sha256))!]) {
+          for (const [offset, length] of [
+            [0, 200_000],
+            [69_990, 20],
+            [100_000, 99_999],
+            [199_999, 1],
+            [200_000, 0],
+            [0, 0],
+          ] as const) {
+            const read = await blob.read(offset, length);
+            expect(equalBytes(read, content.subarray(offset, offset + length))).toBe(true);
+            read.fill(0);
+          }
+          for (const [offset, length] of [
+            [-1, 2],
+            [199_999, 2],
+            [0, 1.5],
+          ] as const) {
+            await expect(blob.read(offset, length)).rejects.toThrow(RangeError);
+          }
+        }
+        expect(equalBytes(await put.bytes(), content)).toBe(true);
+      });
+
       it('keeps exactly the window of a larger buffer', async () => {
         const window = toUtf8('..abc..').subarray(2, 5);
         const blob = await store.putBlob(nameOf(abc), window);
@@ -326,6 +353,7 @@ export function testStore(
       const calls = [
         store.blob(nameOf(abc)),
         store.putBlob(nameOf(abc), abc),
+        store.openPartial(nameOf(abc), 3),
         store.deleteBlob(nameOf(abc)),
         blobsIn(store),
         store.pin('app', [nameOf(abc)]),

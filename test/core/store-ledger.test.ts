@@ -2,13 +2,14 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { toUtf8 } from '../../src/core/bytes.ts';
 import { StoreError } from '../../src/core/errors.ts';
-import { openLedger, type BlobFile, type Ledger } from '../../src/stores/ledger.ts';
+import { openLedger, type BlobFile, type Ledger, type PartFile } from '../../src/stores/ledger.ts';
 
 const HOUR_MS = 3_600_000;
 const nameOf = (index: number): string => index.toString(16).padStart(64, '0');
 
 interface World {
   readonly files: Map<string, BlobFile>;
+  readonly parts: Map<string, PartFile>;
   readonly ledger: Ledger;
   record: Uint8Array<ArrayBuffer> | undefined;
   writes: number;
@@ -18,8 +19,10 @@ interface World {
 
 function open(quotaBytes?: number): World {
   const files = new Map<string, BlobFile>();
+  const parts = new Map<string, PartFile>();
   const world: World = {
     files,
+    parts,
     record: undefined,
     writes: 0,
     free: Infinity,
@@ -27,6 +30,8 @@ function open(quotaBytes?: number): World {
     ledger: openLedger({
       list: async () => [...files.values()],
       remove: async (sha256) => void files.delete(sha256),
+      listParts: async () => [...parts.values()],
+      removePart: async (sha256) => void parts.delete(sha256),
       readRecord: async () => world.record,
       updateRecord: async (_, change) => {
         const changed = change(world.record);
@@ -108,6 +113,8 @@ describe('a ledger', () => {
     const ledger = openLedger({
       list: () => Promise.reject(new Error('looked')),
       remove: () => Promise.reject(new Error('removed')),
+      listParts: () => Promise.reject(new Error('looked')),
+      removePart: () => Promise.reject(new Error('removed')),
       readRecord: () => Promise.reject(new Error('read')),
       updateRecord: () => Promise.reject(new Error('written')),
       freeBytes: async () => 100,
@@ -154,6 +161,59 @@ describe('a ledger', () => {
     tries = 0;
     await expect(put(false)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_FULL' });
     expect(tries).toBe(1);
+  });
+
+  describe('with parts', () => {
+    const addPart = (world: World, index: number, facts: Partial<PartFile>): void => {
+      const sizeBytes = facts.sizeBytes ?? 10;
+      const part = {
+        sha256: nameOf(index),
+        sizeBytes,
+        storedBytes: sizeBytes,
+        openedAt: world.now,
+        isOpen: false,
+      };
+      world.parts.set(part.sha256, { ...part, ...facts });
+    };
+
+    it('counts them at the size that they will have, and removes them before any blob, oldest first', async () => {
+      const world = open(100);
+      add(world, 1, 20);
+      addPart(world, 2, { sizeBytes: 30, openedAt: 3 });
+      addPart(world, 3, { sizeBytes: 30, openedAt: 2 });
+      await world.ledger.reserve(20);
+      expect(world.parts.size).toBe(2);
+      await world.ledger.reserve(21);
+      expect([...world.parts.keys()]).toEqual([nameOf(2)]);
+      await world.ledger.reserve(80);
+      expect([world.parts.size, world.files.size]).toEqual([0, 1]);
+      await world.ledger.reserve(81);
+      expect(world.files.size).toBe(0);
+    });
+
+    it('counts as freed only what they take by now', async () => {
+      const world = open();
+      world.free = 10;
+      add(world, 1, 20);
+      addPart(world, 2, { sizeBytes: 100, storedBytes: 5 });
+      await world.ledger.reserve(16);
+      expect([world.parts.size, world.files.size]).toEqual([0, 0]);
+    });
+
+    it('leaves those alone that somebody works on', async () => {
+      const world = open(100);
+      addPart(world, 1, { sizeBytes: 60, isOpen: true });
+      await expect(world.ledger.reserve(41)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_FULL' });
+      expect(world.parts.size).toBe(1);
+    });
+
+    it('forgets those that nobody opened for 30 days', async () => {
+      const world = open();
+      addPart(world, 1, { openedAt: world.now - 30 * 24 * HOUR_MS });
+      addPart(world, 2, { openedAt: world.now - 30 * 24 * HOUR_MS - 1 });
+      await world.ledger.forgetOldParts();
+      expect([...world.parts.keys()]).toEqual([nameOf(1)]);
+    });
   });
 
   it('evicts in order of use, never what is pinned, as little as it can, or nothing at all', async () => {

@@ -2,8 +2,9 @@ import { expect, it } from 'vitest';
 import { toUtf8 } from '../../src/core/bytes.ts';
 import { createSha256 } from '../../src/core/hash.ts';
 import { createMemoryStore } from '../../src/stores/memory.ts';
-import { testRoom } from '../conformance/store-room.ts';
-import { nameOf, testStore } from '../conformance/store.ts';
+import { testParts } from '../conformance/store-parts.ts';
+import { testRoom, type RoomOptions } from '../conformance/store-room.ts';
+import { nameOf, testStore, type OpenedStore } from '../conformance/store.ts';
 
 const openMemory = async () => {
   const store = createMemoryStore();
@@ -35,8 +36,10 @@ testStore('the memory store', openMemory, (current) => {
   });
 });
 
-testRoom('the memory store', async (options, former) => {
+const open = async (options: RoomOptions, former?: OpenedStore): Promise<OpenedStore> => {
   if (former) return former;
   const store = createMemoryStore(options);
   return { store, cleanup: () => store.close() };
-});
+};
+testRoom('the memory store', open);
+testParts('the memory store', open);

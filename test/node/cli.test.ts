@@ -90,7 +90,15 @@ describe('inlay', () => {
     expect(init.out).toContain(join(user.cwd, 'inlay-keys', 'root.json'));
     expect(init.out).toContain('npx inlay publish');
 
-    const published = await user.run('publish', 'digits.onnx', '--name', 'digits', '--version', '1.0.0');
+    const published = await user.run(
+      'publish',
+      '--no-check',
+      'digits.onnx',
+      '--name',
+      'digits',
+      '--version',
+      '1.0.0',
+    );
     expect(published).toMatchObject({ code: 0, err: '' });
     expect(published.out).toContain('models/digits/1/digits.onnx');
     expect(published.out).toContain(sha256(tinyModel('one')));
@@ -99,7 +107,7 @@ describe('inlay', () => {
       code: 0,
     });
     const args = ['--name', 'digits', '--version', '1.1.0', '--notes', 'Reads sevens with a bar.'];
-    expect(await user.json('publish', 'Digits v2.onnx', ...args)).toMatchObject({
+    expect(await user.json('publish', '--no-check', 'Digits v2.onnx', ...args)).toMatchObject({
       model: 'digits',
       version: '1.1.0',
       path: 'models/digits/2/digits-v2.onnx',
@@ -116,12 +124,13 @@ describe('inlay', () => {
       version: '1.1.0',
       seq: 2,
       notes: 'Reads sevens with a bar.',
+      manifest: expect.objectContaining({ path: 'models/digits/2/release.json' }) as unknown,
     });
     expect(plans).toMatchObject([{ bp: 1250, base: { version: '1.0.0' }, cand: { version: '1.1.0' } }]);
     const list = await user.run('rollout', 'list');
-    expect(list.out.split('\n').at(-1)).toMatch(/^stable +digits +1\.1\.0 +12\.5 % +1\.0\.0$/);
+    expect(list.out.split('\n').at(-1)).toMatch(/^stable +digits +1\.1\.0 +ramp +12\.5 % +1\.0\.0$/);
     expect(await user.json('rollout', 'list')).toEqual({ stable: plans });
-    expect((await user.run('status')).out).toMatch(/root 1, targets 3, 2 blobs/);
+    expect((await user.run('status')).out).toMatch(/root 1, targets 3, 4 blobs/);
     expect(await user.json('status')).toEqual(await expectOk(server.admin('status')));
   });
 
@@ -144,7 +153,7 @@ describe('inlay', () => {
       await writeFile(path, `{"private":"${secret}",,}`);
     }
     await user.write('a.onnx', tinyModel('a'));
-    const { code, err } = await user.run('publish', 'a.onnx', '--name', 'a', '--version', '1');
+    const { code, err } = await user.run('publish', '--no-check', 'a.onnx', '--name', 'a', '--version', '1');
     expect(code).toBe(1);
     expect(err).toMatch(/^error: The key file .* is damaged/);
     const online = JSON.parse(await readFile(join(server.dataDir, 'online-key.json'), 'utf8')) as KeyFile;
@@ -202,7 +211,15 @@ describe('inlay', () => {
     await user.write('empty.onnx', new Uint8Array());
     await user.write('cut.onnx', tinyModel('cut').subarray(0, 8));
     for (const file of ['noise.onnx', 'empty.onnx', 'cut.onnx', 'missing.onnx', '.']) {
-      const { code, out, err } = await user.run('publish', file, '--name', 'digits', '--version', '1.0.0');
+      const { code, out, err } = await user.run(
+        'publish',
+        '--no-check',
+        file,
+        '--name',
+        'digits',
+        '--version',
+        '1.0.0',
+      );
       expect([code, out]).toEqual([1, '']);
       expect(err).toMatch(/^error: .*\(ERR_INLAY_MODEL_[A-Z_]+\)$/);
     }
@@ -219,7 +236,7 @@ describe('inlay', () => {
     ] as const) {
       await user.write(file, tinyModel(target.slice(0, 20)));
       const flags = ['--name', 'a', '--version', target];
-      const { path } = await user.json<{ path: string }>('publish', `./${file}`, ...flags);
+      const { path } = await user.json<{ path: string }>('publish', '--no-check', `./${file}`, ...flags);
       expect(path.split('/').at(-1)).toBe(target);
     }
   });
@@ -229,17 +246,36 @@ describe('inlay', () => {
     await user.run('keys', 'init');
     await user.write('a.onnx', tinyModel('a'));
     await user.write('b.onnx', tinyModel('b'));
-    const first = await user.json('publish', 'a.onnx', '--name', 'digits', '--version', '1.0.0');
-    expect(await user.json('publish', 'a.onnx', '--name', 'digits', '--version', '1.0.0')).toEqual(first);
-    const other = await user.run('publish', 'b.onnx', '--name', 'digits', '--version', '1.0.0');
+    const first = await user.json<object>(
+      'publish',
+      '--no-check',
+      'a.onnx',
+      '--name',
+      'digits',
+      '--version',
+      '1.0.0',
+    );
+    const again = await user.json(
+      'publish',
+      '--no-check',
+      'a.onnx',
+      '--name',
+      'digits',
+      '--version',
+      '1.0.0',
+    );
+    expect(again).toEqual({ ...first, isUnchanged: true });
+    const other = await user.run('publish', '--no-check', 'b.onnx', '--name', 'digits', '--version', '1.0.0');
     expect(other.err).toContain('(ERR_INLAY_CONFLICT)');
     for (const flags of [
       ['--name', 'Digits', '--version', '1.0.0'],
       ['--name', 'digits', '--version', '1 0'],
     ]) {
-      expect((await user.run('publish', 'a.onnx', ...flags)).err).toContain('(ERR_INLAY_REFUSED)');
+      expect((await user.run('publish', '--no-check', 'a.onnx', ...flags)).err).toContain(
+        '(ERR_INLAY_REFUSED)',
+      );
     }
-    expect(await expectOk(server.admin('status'))).toMatchObject({ targets: 2, blobs: { count: 1 } });
+    expect(await expectOk(server.admin('status'))).toMatchObject({ targets: 2, blobs: { count: 2 } });
   });
 
   it('lands both of two publishers who race', async () => {
@@ -248,7 +284,9 @@ describe('inlay', () => {
     const versions = ['1', '2', '3', '4', '5', '6'];
     for (const version of versions) await user.write(`${version}.onnx`, tinyModel(version));
     const results = await Promise.all(
-      versions.map((version) => user.run('publish', `${version}.onnx`, '--name', 'm', '--version', version)),
+      versions.map((version) =>
+        user.run('publish', '--no-check', `${version}.onnx`, '--name', 'm', '--version', version),
+      ),
     );
     expect(results.map(({ err }) => err)).toEqual(versions.map(() => ''));
     const { models, targets } = (await expectOk(server.admin('status'))) as ServerStatus;
@@ -264,7 +302,7 @@ describe('inlay', () => {
     await other.run('keys', 'init');
     await user.write('a.onnx', tinyModel('a'));
     const flags = ['--name', 'a', '--version', '1', '--server', impostor.url, '--token', impostor.token];
-    const { code, err } = await user.run('publish', 'a.onnx', ...flags);
+    const { code, err } = await user.run('publish', '--no-check', 'a.onnx', ...flags);
     expect(code).toBe(1);
     expect(err).toContain('(ERR_INLAY_SIGNATURE)');
     expect(await expectOk(impostor.admin('status'))).toMatchObject({ targets: 1, blobs: { count: 0 } });
@@ -275,18 +313,18 @@ describe('inlay', () => {
     const { platform, token } = server;
     await user.run('keys', 'init');
     for (const version of ['1', '2', '3']) await user.write(`${version}.onnx`, tinyModel(version));
-    await user.json('publish', '1.onnx', '--name', 'a', '--version', '1');
+    await user.json('publish', '--no-check', '1.onnx', '--name', 'a', '--version', '1');
     await server.close();
     const backup = join(await temporaryDirectory(), 'data');
     await cp(server.dataDir, backup, { recursive: true });
     const forward = await startTestServer({ dataDir: server.dataDir, token, platform });
     const flags = ['--server', forward.url];
-    await user.json('publish', '2.onnx', '--name', 'a', '--version', '2', ...flags);
-    await user.json('publish', '2.onnx', '--name', 'a', '--version', '2', ...flags);
+    await user.json('publish', '--no-check', '2.onnx', '--name', 'a', '--version', '2', ...flags);
+    await user.json('publish', '--no-check', '2.onnx', '--name', 'a', '--version', '2', ...flags);
 
     const restored = await startTestServer({ dataDir: backup, token, platform });
     const publish = (): Promise<Result> =>
-      user.run('publish', '3.onnx', '--name', 'a', '--version', '3', '--server', restored.url);
+      user.run('publish', '--no-check', '3.onnx', '--name', 'a', '--version', '3', '--server', restored.url);
     expect((await publish()).err).toContain('(ERR_INLAY_ROLLBACK)');
     expect(await expectOk(restored.admin('status'))).toMatchObject({ targets: 2 });
     const verified = join(user.cwd, 'inlay-keys', 'verified.json');
@@ -300,7 +338,7 @@ describe('inlay', () => {
     const { user } = await startForUser();
     await user.run('keys', 'init');
     await user.write('a.onnx', tinyModel('a'));
-    await user.run('publish', 'a.onnx', '--name', 'a', '--version', '1');
+    await user.run('publish', '--no-check', 'a.onnx', '--name', 'a', '--version', '1');
     await user.run('rollout', 'set', 'a', '1', '--percent', '50%');
     const { code, err } = await user.run('rollout', 'set', 'a', '1', '--percent', '10');
     expect(code).toBe(1);
@@ -416,7 +454,7 @@ describe('the built binary', () => {
       spawnSync(process.execPath, [main, ...args], { cwd, env, encoding: 'utf8' });
     await writeFile(join(cwd, 'a.onnx'), tinyModel('a'));
     expect(inlay('keys', 'init')).toMatchObject({ status: 0, stderr: '' });
-    expect(inlay('publish', 'a.onnx', '--name', 'a', '--version', '1.0.0')).toMatchObject({
+    expect(inlay('publish', '--no-check', 'a.onnx', '--name', 'a', '--version', '1.0.0')).toMatchObject({
       status: 0,
       stderr: '',
     });

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Backend, LoadProgress, Model } from 'inlay';
-import { decide } from 'inlay/update';
+import { bucketOf } from 'inlay/update';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { nodePlatform } from '../../src/platform-node.ts';
 import {
@@ -248,7 +248,7 @@ describe('a rollout to a share', () => {
       await world.rollOut(2, percent);
       const [plan] = (await verify(world.server)).plans;
       if (!plan) throw new Error('The plan is missing.');
-      const chosen = new Set(devices.filter((id) => decide(platform, plan, id)?.version === '2'));
+      const chosen = new Set(devices.filter((id) => bucketOf(plan.salt, id) < plan.bp));
       const share = percent / 100;
       const sigma = Math.sqrt(devices.length * share * (1 - share));
       expect(Math.abs(chosen.size - devices.length * share)).toBeLessThanOrEqual(4 * sigma);

@@ -158,6 +158,15 @@ export function fakeRnfs(directory: string, fault: Fault = () => {}): ReactNativ
       fault('write', path);
       await appendFile(path, contents, 'base64');
     },
+    write: async (path, contents, position) => {
+      fault('write', path);
+      const file = await open(path, 'r+');
+      try {
+        await file.write(Buffer.from(contents, 'base64'), 0, null, position);
+      } finally {
+        await file.close();
+      }
+    },
     moveFile: async (from, to) => {
       fault('move', to);
       if (await there(to))

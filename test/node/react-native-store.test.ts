@@ -5,13 +5,15 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
-import { toUtf8 } from '../../src/core/bytes.ts';
+import { equalBytes, fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
 import type { Store } from '../../src/core/store.ts';
 import { fromBase64, toBase64 } from '../../src/stores/react-native-base64.ts';
 import { toAppFiles, type FileLibrary } from '../../src/stores/react-native-files.ts';
 import { toPath } from '../../src/stores/react-native-path.ts';
 import { openReactNativeStore } from '../../src/stores/react-native.ts';
-import { blobsIn, codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
+import { testParts } from '../conformance/store-parts.ts';
+import { testRoom, type RoomOptions } from '../conformance/store-room.ts';
+import { blobsIn, codeOf, inPieces, nameOf, testStore, type OpenedStore } from '../conformance/store.ts';
 import { fakeExpo, fakeRnfs, removeAll, type Fault } from './react-native-files.ts';
 
 const libraries: readonly [string, (directory: string, fault?: Fault) => FileLibrary][] = [
@@ -37,6 +39,27 @@ for (const [name, fake] of libraries) {
       };
     });
   }
+
+  const open = async (options: RoomOptions, former?: OpenedStore): Promise<OpenedStore> => {
+    const directory = former ? folderOf.get(former.store) : undefined;
+    const where = directory ?? newFolder();
+    const files = former ? filesOf.get(where) : undefined;
+    const library = files ?? fake(where);
+    filesOf.set(where, library);
+    const store = openReactNativeStore({ files: library, pause, ...options });
+    folderOf.set(store, where);
+    return {
+      store,
+      cleanup: async () => {
+        await store.close();
+        removeAll(where);
+      },
+    };
+  };
+  const folderOf = new Map<Store, string>();
+  const filesOf = new Map<string, FileLibrary>();
+  testRoom(`the store over ${name}`, open);
+  testParts(`the store over ${name}`, open, 3 * 2 ** 14);
 
   describe(`the store over ${name}`, () => {
     const directories: string[] = [];
@@ -132,6 +155,58 @@ for (const [name, fake] of libraries) {
         }
         expect(found).toEqual(toUtf8('c'));
         expect(outcome).toBe('ERR_INLAY_STORE_IO');
+      }
+    });
+
+    it('goes on with a partial blob wherever the app is killed, and is right in the end', async () => {
+      const half = content.length >> 1;
+      const download = async (store: Store): Promise<void> => {
+        const part = await store.openPartial(nameOf(content), content.length);
+        const from = part.note ? Number(fromUtf8(part.note)) : 0;
+        if (from < half) {
+          await part.write(0, content.subarray(0, half));
+          await part.save(toUtf8(String(half)));
+        }
+        await part.write(half, content.subarray(half));
+        await part.save(toUtf8(String(content.length)));
+        // Nothing is hashed again, so that a note that says too much would show.
+        await part.finish(nameOf(content));
+      };
+      for (let survived = 0; ; survived += 1) {
+        const directory = folder();
+        let left = survived;
+        const kill: Fault = () => {
+          left -= 1;
+          if (left < 0) throw new Error('killed');
+        };
+        const outcome = await codeOf(download(openReactNativeStore({ files: fake(directory, kill), pause })));
+        const reborn = openReactNativeStore({ files: fake(directory), pause });
+        if (!(await reborn.blob(nameOf(content)))) await download(reborn);
+        const kept = await (await reborn.blob(nameOf(content)))?.bytes();
+        expect(equalBytes(kept!, content)).toBe(true);
+        expect(readdirSync(join(directory, 'Cach es/inlay/tmp'))).toEqual([]);
+        if (outcome === 'fulfilled') {
+          expect(survived).toBeGreaterThan(10);
+          return;
+        }
+      }
+    });
+
+    it('begins a partial blob anew of which the system has cleared something', async () => {
+      for (const lost of ['.data', '.0', '.1']) {
+        const directory = folder();
+        const store = openReactNativeStore({ files: fake(directory), pause });
+        const part = await store.openPartial(nameOf(content), content.length);
+        await part.write(0, content);
+        await part.save(toUtf8('note'));
+        await part.close();
+        removeAll(join(directory, `Cach es/inlay/parts/${nameOf(content)}${lost}`));
+        const next = await store.openPartial(nameOf(content), content.length);
+        // Of two generations of the facts, the older knows of no note.
+        if (next.note) expect(equalBytes(await (await next.finish()).bytes(), content)).toBe(true);
+        else expect(await next.read(0, 9)).toEqual(new Uint8Array(9));
+        if (lost === '.data') expect(next.note).toBeUndefined();
+        await next.close();
       }
     });
 

@@ -23,6 +23,7 @@ import {
   temporaryDirectory,
   testPlatform,
   tinyModel,
+  verify,
   type ReachableServer,
   type TestPlatform,
 } from './server-fixture.ts';
@@ -98,6 +99,27 @@ describe('a server whose database fails', () => {
     }
     server.breakWith(undefined);
     expect((await server.put('targets', body)).status).toBe(200);
+  });
+
+  it('keeps what was signed when it cannot keep a rollout, and has it once it is mended', async () => {
+    const server = await createFaultyServer();
+    const publisher = await install(server);
+    await publish(server, publisher, '1.0.0');
+    const full = new StoreError('ERR_INLAY_STORE_FULL', 'The database has no space left.');
+    const set = (percent: number): Promise<Response> =>
+      server.put('rollouts/stable/digits', JSON.stringify({ version: '1.0.0', percent }));
+    const pause = (): Promise<Response> =>
+      server.admin('rollouts/stable/digits/pause', { method: 'POST', body: '{}' });
+    expect((await set(10)).status).toBe(200);
+    const before = await (await server.get('/v1/tip')).text();
+    server.breakWith(full);
+    for (const answer of [set(20), pause(), set(30)])
+      expect(await problemOf(answer)).toEqual([507, 'ERR_INLAY_STORE_FULL']);
+    expect(await (await server.get('/v1/tip')).text()).toBe(before);
+    server.breakWith(undefined);
+    expect((await pause()).status).toBe(200);
+    // The share of 20 % was signed, so that nothing may contradict it; the requests after it were not.
+    expect((await verify(server)).plans).toMatchObject([{ bp: 2000, state: 'paused' }]);
   });
 
   it('goes on serving what is installed when it cannot renew it', async () => {

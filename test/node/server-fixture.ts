@@ -13,7 +13,7 @@ import { startServer, type RunningServer, type StartServerOptions } from '../../
 import { createTrustedMetadata } from '../../src/trust/client.ts';
 import type { NamedKey } from '../../src/trust/keys.ts';
 import type { Targets } from '../../src/trust/metadata.ts';
-import type { Plan, RolloutPlans } from '../../src/update/plan.ts';
+import type { RolloutPlans, SignedPlan } from '../../src/update/plan.ts';
 
 /** A platform whose wall clock only moves when told to. */
 export interface TestPlatform extends Platform {
@@ -88,6 +88,9 @@ export async function startTestServer(
   const platform = options.platform ?? testPlatform();
   const errors: unknown[] = [];
   const server = await startServer({
+    // The clock of a test is in this process.
+    signer: 'inline',
+    env: {},
     ...options,
     port: 0,
     dataDir,
@@ -202,7 +205,9 @@ export async function tipOf(server: ReachableServer, root = 0): Promise<Tip> {
 }
 
 /** Verifies everything as a device does. */
-export async function verify(server: ReachableServer): Promise<{ targets: Targets; plans: readonly Plan[] }> {
+export async function verify(
+  server: ReachableServer,
+): Promise<{ targets: Targets; plans: readonly SignedPlan[] }> {
   const { roots, timestamp, snapshot, rollout } = await tipOf(server);
   const [first = '', ...later] = roots;
   const trusted = await createTrustedMetadata({ platform: server.platform, root: toUtf8(first) });

@@ -9,7 +9,7 @@ import { addRelease, expiresIn } from '../../src/publish/release.ts';
 import { signMetadata } from '../../src/publish/sign.ts';
 import { startServer } from '../../src/server/index.ts';
 import type { Targets } from '../../src/trust/metadata.ts';
-import type { Plan } from '../../src/update/plan.ts';
+import type { SignedPlan } from '../../src/update/plan.ts';
 import {
   createPublisher,
   createSigner,
@@ -59,7 +59,12 @@ describe('first start', () => {
 
   async function startServerAgain(server: TestServer): Promise<object> {
     await server.close();
-    const running = await startServer({ port: 0, dataDir: server.dataDir, platform: server.platform });
+    const running = await startServer({
+      port: 0,
+      dataDir: server.dataDir,
+      platform: server.platform,
+      signer: 'inline',
+    });
     await running.close();
     return running;
   }
@@ -68,18 +73,20 @@ describe('first start', () => {
     const other = await startTestServer();
     const dataDir = await temporaryDirectory();
     const port = Number(new URL(other.url).port);
-    await expect(startServer({ port, dataDir })).rejects.toMatchObject({
+    await expect(startServer({ port, dataDir, signer: 'inline' })).rejects.toMatchObject({
       code: 'ERR_INLAY_CONFLICT',
       message: `Port ${port} of 127.0.0.1 is taken; stop what listens there, or choose another with --port.`,
     });
-    const server = await startServer({ port: 0, dataDir });
+    const server = await startServer({ port: 0, dataDir, signer: 'inline' });
     expect(server.token).toBeDefined();
     await server.close();
   });
 
   it('refuses a data directory that another server uses', async () => {
     const { dataDir } = await startTestServer();
-    await expect(startServer({ port: 0, dataDir })).rejects.toMatchObject({ code: 'ERR_INLAY_CONFLICT' });
+    await expect(startServer({ port: 0, dataDir, signer: 'inline' })).rejects.toMatchObject({
+      code: 'ERR_INLAY_CONFLICT',
+    });
   });
 
   it('says so while nothing is installed', async () => {
@@ -323,8 +330,8 @@ describe('rollouts', () => {
     expect((await verify(server)).plans).toEqual([]);
     await expectOk(setRollout(server, '1.0.0', 100));
     await publish(server, publisher, '1.1.0');
-    const first = (await expectOk(setRollout(server, '1.1.0', 10))) as Plan;
-    const raised = (await expectOk(setRollout(server, '1.1.0', 62.5))) as Plan;
+    const first = (await expectOk(setRollout(server, '1.1.0', 10))) as SignedPlan;
+    const raised = (await expectOk(setRollout(server, '1.1.0', 62.5))) as SignedPlan;
     expect(raised).toEqual({ ...first, bp: 6250 });
     expect(first).toMatchObject({
       bp: 1000,
@@ -333,7 +340,7 @@ describe('rollouts', () => {
       cand: { version: '1.1.0' },
     });
     expect((await verify(server)).plans).toEqual([raised]);
-    const back = (await expectOk(setRollout(server, '1.0.0', 100))) as Plan;
+    const back = (await expectOk(setRollout(server, '1.0.0', 100))) as SignedPlan;
     expect(back).toMatchObject({ state: 'complete', cand: { version: '1.0.0', seq: 1 } });
     expect(back.salt).not.toBe(first.salt);
     await expectOk(setRollout(server, '1.1.0', 1, 'beta'));

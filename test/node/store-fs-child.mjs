@@ -24,4 +24,17 @@ if (task === 'count') {
     say('inside');
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
   });
+} else if (task === 'part') {
+  // Pieces of 10,000 bytes, each of its own number; the note says how many there are.
+  const total = Number(count);
+  const whole = Buffer.concat(Array.from({ length: total }, (_, i) => Buffer.alloc(10_000, i)));
+  const part = await store.openPartial(createHash('sha256').update(whole).digest('hex'), whole.length);
+  for (let i = part.note ? Number(Buffer.from(part.note)) : 0; i < total; i += 1) {
+    await part.write(i * 10_000, Buffer.alloc(10_000, i));
+    if (i % 3 === 0) await part.save(Buffer.from(String(i + 1)));
+    say(`wrote ${i}`);
+  }
+  // What is already written is believed, so that a note that says too much would show.
+  const blob = await part.finish(createHash('sha256').update(whole).digest('hex'));
+  say(`finished ${blob.sha256}`);
 }

@@ -8,6 +8,7 @@ import type { Store } from '../../src/core/store.ts';
 import { withMemoryFallback } from '../../src/stores/fallback.ts';
 import { openFsStore } from '../../src/stores/fs.ts';
 import { createMemoryStore } from '../../src/stores/memory.ts';
+import { testParts } from '../conformance/store-parts.ts';
 import { blobsIn, codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
 import { temporaryDirectory } from './server-fixture.ts';
 import { faultyFs } from './store-fs-faults.ts';
@@ -46,6 +47,14 @@ testStore('memory in place of a disk', open('EROFS'), (current) => {
     expect(current().info()).toMatchObject({ kind: 'memory' });
     expect(current().info().degraded).toMatch(/memory only.*EROFS/);
   });
+});
+
+testParts('a disk with memory to fall back on', async ({ now, quotaBytes }, former) => {
+  const directory = former?.store.info().location ?? (await temporaryDirectory());
+  const host = { now };
+  const disk = openFsStore({ directory, host, ...(quotaBytes !== undefined && { quotaBytes }) });
+  const store = withMemoryFallback(disk, createSha256);
+  return { store, cleanup: () => store.close() };
 });
 
 const abc = toUtf8('abc');
@@ -120,6 +129,67 @@ describe('a disk that cannot be written', () => {
     const late = withMemoryFallback(openFsStore({ directory: await temporaryDirectory(), fs }), createSha256);
     expect(await codeOf(late.putBlob(nameOf(abc), inPieces(abc, 1)))).toBe('ERR_INLAY_STORE_IO');
     expect(await late.putBlob(nameOf(abc), inPieces(abc, 1))).toMatchObject({ sizeBytes: 3 });
+  });
+});
+
+describe('a partial blob on a disk that fails', () => {
+  const openFailing = async (disk: { errno: string | undefined }, whenFull = false): Promise<Store> => {
+    const fs = faultyFs(nodeFs, (_, name) => (name === 'write' ? disk.errno : undefined));
+    return withMemoryFallback(openFsStore({ directory: await temporaryDirectory(), fs }), createSha256, {
+      whenFull,
+    });
+  };
+
+  it.each([
+    ['EIO', false],
+    ['EROFS', false],
+    ['ENOSPC', true],
+  ])('with %s begins anew in memory when it is opened again', async (errno, whenFull) => {
+    const disk: { errno: string | undefined } = { errno: undefined };
+    const store = await openFailing(disk, whenFull);
+    const part = await store.openPartial(nameOf(abc), 3);
+    await part.write(0, abc);
+    await part.save(abc);
+    disk.errno = errno;
+    await expect(part.write(0, abc)).rejects.toThrow(errno);
+    await part.close();
+    const next = await store.openPartial(nameOf(abc), 3);
+    expect(next.note).toBeUndefined();
+    await next.write(0, abc);
+    expect(await (await next.finish()).bytes()).toEqual(abc);
+    expect(store.info()).toMatchObject({ kind: 'memory' });
+    expect(await (await store.blob(nameOf(abc)))?.bytes()).toEqual(abc);
+  });
+
+  it('goes to memory at once where none can begin', async () => {
+    const store = openOn(await temporaryDirectory(), { errno: 'EROFS' });
+    const part = await store.openPartial(nameOf(abc), 3);
+    await part.write(0, abc);
+    expect(await (await part.finish()).bytes()).toEqual(abc);
+    expect(store.info()).toMatchObject({ kind: 'memory' });
+  });
+
+  it('stays on a disk that is full, which passes', async () => {
+    const disk: { errno: string | undefined } = { errno: undefined };
+    const store = await openFailing(disk);
+    const part = await store.openPartial(nameOf(abc), 3);
+    disk.errno = 'ENOSPC';
+    expect(await codeOf(part.write(0, abc))).toBe('ERR_INLAY_STORE_FULL');
+    disk.errno = undefined;
+    await part.write(0, abc);
+    expect(await (await part.finish()).bytes()).toEqual(abc);
+    expect(store.info().degraded).toBeUndefined();
+  });
+
+  it('stays on a disk on which somebody else has opened it, or which had the wrong bytes', async () => {
+    const directory = await temporaryDirectory();
+    const store = openOn(directory, { errno: undefined });
+    const first = await store.openPartial(nameOf(abc), 3);
+    await openFsStore({ directory }).openPartial(nameOf(abc), 3);
+    expect(await codeOf(first.write(0, abc))).toBe('ERR_INLAY_STORE_IO');
+    const second = await store.openPartial(nameOf(abc), 3);
+    expect(await codeOf(second.finish())).toBe('ERR_INLAY_STORE_MISMATCH');
+    expect(store.info().degraded).toBeUndefined();
   });
 });
 

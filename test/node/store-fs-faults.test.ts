@@ -133,43 +133,45 @@ describe.each(cases)('%s', (_, operation) => {
     });
   });
 
-  describe.each<PowerCut>(['loses all', 'keeps names only', 'keeps names and half the data'])(
-    'on a disk that in a power cut %s that was not flushed',
-    (how) => {
-      const crashedAt = async (step: number) => {
-        const disk = volatileFs(base);
-        await operation.prepare(openFsStore({ directory: base, fs: disk, host: fakeHost(1) }));
-        const fs = faultyFs(disk, (i) => (i === step ? 'crash' : undefined));
-        const failed = await operation.run(openFsStore({ directory: base, fs, host: fakeHost(1) })).then(
-          () => false,
-          () => true,
-        );
-        return { disk, failed, steps: fs.steps };
-      };
-      const reopen = (fs: FileSystem): Store => openFsStore({ directory: base, fs, host: fakeHost(2) });
+  describe.each<PowerCut>([
+    'loses all',
+    'keeps names only',
+    'keeps names and half the data',
+    'keeps names and the other half of the data',
+  ])('on a disk that in a power cut %s that was not flushed', (how) => {
+    const crashedAt = async (step: number) => {
+      const disk = volatileFs(base);
+      await operation.prepare(openFsStore({ directory: base, fs: disk, host: fakeHost(1) }));
+      const fs = faultyFs(disk, (i) => (i === step ? 'crash' : undefined));
+      const failed = await operation.run(openFsStore({ directory: base, fs, host: fakeHost(1) })).then(
+        () => false,
+        () => true,
+      );
+      return { disk, failed, steps: fs.steps };
+    };
+    const reopen = (fs: FileSystem): Store => openFsStore({ directory: base, fs, host: fakeHost(2) });
 
-      it('leaves the old or the new content when the power is cut at any step', async () => {
-        await atEveryStep(async (step) => {
-          const { disk, failed, steps } = await crashedAt(step);
-          disk.powerCut(how);
-          expect(failed ? ['old', 'new'] : ['new']).toContain(await operation.look(reopen(disk)));
-          await operation.run(reopen(disk));
-          expect(await operation.look(reopen(disk))).toBe('new');
-          return { steps };
-        });
+    it('leaves the old or the new content when the power is cut at any step', async () => {
+      await atEveryStep(async (step) => {
+        const { disk, failed, steps } = await crashedAt(step);
+        disk.powerCut(how);
+        expect(failed ? ['old', 'new'] : ['new']).toContain(await operation.look(reopen(disk)));
+        await operation.run(reopen(disk));
+        expect(await operation.look(reopen(disk))).toBe('new');
+        return { steps };
       });
+    });
 
-      it('keeps what the next process wrote after a crash at any step', async () => {
-        await atEveryStep(async (step) => {
-          const { disk, steps } = await crashedAt(step);
-          await operation.run(reopen(disk));
-          disk.powerCut(how);
-          expect(await operation.look(reopen(disk))).toBe('new');
-          return { steps };
-        });
+    it('keeps what the next process wrote after a crash at any step', async () => {
+      await atEveryStep(async (step) => {
+        const { disk, steps } = await crashedAt(step);
+        await operation.run(reopen(disk));
+        disk.powerCut(how);
+        expect(await operation.look(reopen(disk))).toBe('new');
+        return { steps };
       });
-    },
-  );
+    });
+  });
 });
 
 it('a blob that another process put in place is flushed before putBlob returns', async () => {
@@ -347,6 +349,9 @@ function interleaved(fs: FileSystem, turn: () => Promise<void>): FileSystem {
       const file = await fs.open(path, flags);
       return {
         writeFile: (bytes) => turn().then(() => file.writeFile(bytes)),
+        read: (...range) => turn().then(() => file.read(...range)),
+        write: (...range) => turn().then(() => file.write(...range)),
+        truncate: (sizeBytes) => turn().then(() => file.truncate(sizeBytes)),
         sync: () => turn().then(() => file.sync()),
         close: () => turn().then(() => file.close()),
       };

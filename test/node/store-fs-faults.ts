@@ -32,6 +32,14 @@ export function faultyFs(
               () => file.writeFile(bytes),
               () => file.writeFile(bytes.subarray(0, bytes.length >> 1)),
             ),
+          read: (...range) => at('read', () => file.read(...range)),
+          write: (bytes, offset, length, position) =>
+            at(
+              'write',
+              () => file.write(bytes, offset, length, position),
+              async () => void (await file.write(bytes, offset, length >> 1, position)),
+            ),
+          truncate: (sizeBytes) => at('truncate', () => file.truncate(sizeBytes)),
           sync: () => at('sync', () => file.sync()),
           // A process that ends, and a close that reports an error, close the file all the same.
           close: async () => {
@@ -49,7 +57,11 @@ export function faultyFs(
 }
 
 /** What a power cut leaves of things that were not flushed. */
-export type PowerCut = 'loses all' | 'keeps names only' | 'keeps names and half the data';
+export type PowerCut =
+  | 'loses all'
+  | 'keeps names only'
+  | 'keeps names and half the data'
+  | 'keeps names and the other half of the data';
 
 /** A file system in memory that forgets on a power cut what was not flushed, as POSIX allows. */
 export interface VolatileFs extends FileSystem {
@@ -100,25 +112,51 @@ export function volatileFs(base: string): VolatileFs {
       folder(dirname(path)).entries.set(basename(path), { entries: new Map(), flushed: new Map() });
     },
     open: async (path, flags): Promise<FileHandle> => {
-      if (flags === 'r') {
-        const opened = folder(path);
+      const node = find(path);
+      if (flags === 'wx' && node) fail('EEXIST');
+      if (flags !== 'wx' && !node) fail('ENOENT');
+      if (isFolder(node)) {
+        const refuse = (): Promise<never> => Promise.reject(new Error('EISDIR'));
         return {
-          writeFile: () => Promise.reject(new Error('EBADF')),
+          writeFile: refuse,
+          read: refuse,
+          write: refuse,
+          truncate: refuse,
           sync: async () => {
-            opened.flushed = new Map(opened.entries);
+            node.flushed = new Map(node.entries);
           },
           close: async () => {},
         };
       }
-      if (find(path)) fail('EEXIST');
       ticks += 1;
-      const opened: VolatileFile = { data: new Uint8Array(), flushed: new Uint8Array(), mtimeMs: ticks };
-      folder(dirname(path)).entries.set(basename(path), opened);
+      const opened = node ?? { data: new Uint8Array(), flushed: new Uint8Array(), mtimeMs: ticks };
+      if (!node) folder(dirname(path)).entries.set(basename(path), opened);
+      const write = (bytes: Uint8Array, at: number): void => {
+        if (flags === 'r') fail('EBADF');
+        ticks += 1;
+        opened.mtimeMs = ticks;
+        const data = new Uint8Array(Math.max(opened.data.length, at + bytes.length));
+        data.set(opened.data);
+        data.set(bytes, at);
+        opened.data = data;
+      };
       return {
-        writeFile: async (bytes) => {
-          ticks += 1;
-          opened.mtimeMs = ticks;
-          opened.data = Uint8Array.from([...opened.data, ...bytes]);
+        writeFile: async (bytes) => write(bytes, opened.data.length),
+        read: async (buffer, offset, length, position) => {
+          const found = opened.data.subarray(position, position + length);
+          buffer.set(found, offset);
+          return { bytesRead: found.length };
+        },
+        // A system may write less than it was asked to.
+        write: async (bytes, offset, length, position) => {
+          const bytesWritten = Math.ceil(length / 2);
+          write(bytes.subarray(offset, offset + bytesWritten), position);
+          return { bytesWritten };
+        },
+        truncate: async (sizeBytes) => {
+          const data = new Uint8Array(sizeBytes);
+          data.set(opened.data.subarray(0, sizeBytes));
+          opened.data = data;
         },
         sync: async () => {
           opened.flushed = opened.data;
@@ -144,13 +182,21 @@ export function volatileFs(base: string): VolatileFs {
           if (how === 'loses all') node.entries = new Map(node.flushed);
           for (const child of node.entries.values()) cut(child);
         } else if (node.data !== node.flushed) {
-          const half = how === 'keeps names and half the data' ? node.data.length >> 1 : 0;
-          node.data = Uint8Array.from([...node.flushed, ...node.data.slice(node.flushed.length, half)]);
+          node.data = mixed(node.flushed, node.data, how);
         }
       };
       cut(root);
     },
   };
+}
+
+/** What is on the platters of a file that was not flushed since it was changed. */
+function mixed(flushed: Uint8Array, data: Uint8Array, how: PowerCut): Uint8Array {
+  if (how === 'loses all' || how === 'keeps names only') return flushed;
+  const half = data.length >> 1;
+  const isFirst = how === 'keeps names and half the data';
+  const left = isFirst ? Math.max(flushed.length, half) : data.length;
+  return Uint8Array.from({ length: left }, (_, i) => (i < half === isFirst ? data[i] : flushed[i]) ?? 0);
 }
 
 /** A process for tests: time passes only while it pauses, and only `alive` pids live. */

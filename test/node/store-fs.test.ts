@@ -9,8 +9,9 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { equalBytes, fromUtf8, toUtf8 } from '../../src/core/bytes.ts';
 import { cacheDirectory, openFsStore, type FileSystem, type FsStoreOptions } from '../../src/stores/fs.ts';
-import { testRoom } from '../conformance/store-room.ts';
-import { blobsIn, codeOf, inPieces, nameOf, testStore } from '../conformance/store.ts';
+import { testParts } from '../conformance/store-parts.ts';
+import { testRoom, type RoomOptions } from '../conformance/store-room.ts';
+import { blobsIn, codeOf, inPieces, nameOf, testStore, type OpenedStore } from '../conformance/store.ts';
 import { fakeHost, faultyFs, volatileFs } from './store-fs-faults.ts';
 
 const makeDirectory = (): Promise<string> => mkdtemp(join(tmpdir(), 'inlay-store-'));
@@ -40,7 +41,7 @@ testStore('the file store with the calls of Windows', async () => {
   return { store, cleanup: () => store.close() };
 });
 
-testRoom('the file store', async ({ now, quotaBytes }, former) => {
+const open = async ({ now, quotaBytes }: RoomOptions, former?: OpenedStore): Promise<OpenedStore> => {
   const own = former?.store.info().location ?? (await makeDirectory());
   const store = openFsStore({
     directory: own,
@@ -51,9 +52,25 @@ testRoom('the file store', async ({ now, quotaBytes }, former) => {
     store,
     cleanup: async () => {
       await store.close();
-      await rm(own, { recursive: true });
+      await rm(own, { recursive: true, force: true });
     },
   };
+};
+testRoom('the file store', open);
+testParts('the file store', open);
+
+const onWindows = new Map<string, FileSystem>();
+testParts('the file store with the calls of Windows', async ({ now, quotaBytes }, former) => {
+  const own = former?.store.info().location ?? `/volatile/${onWindows.size}`;
+  const fs = onWindows.get(own) ?? volatileFs(own);
+  onWindows.set(own, fs);
+  const store = openFsStore({
+    directory: own,
+    fs,
+    host: { ...windowsHost(), now },
+    ...(quotaBytes !== undefined && { quotaBytes }),
+  });
+  return { store, cleanup: () => store.close() };
 });
 
 function windowsHost(): FsStoreOptions['host'] & object {

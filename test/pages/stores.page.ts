@@ -81,10 +81,11 @@ async function leftoversIn(kind: Kind, name: string): Promise<readonly string[]>
     request.onsuccess = () => resolve(request.result);
   });
   const store = database.transaction('inlay').objectStore('inlay');
-  const [keys, manifests] = await Promise.all(
+  const [keys, manifests, parts] = await Promise.all(
     [
       store.getAllKeys(IDBKeyRange.bound(['chunk'], ['chunk', []])),
       store.getAll(IDBKeyRange.bound(['blob'], ['blob', []])),
+      store.getAll(IDBKeyRange.bound(['part'], ['part', []])),
     ].map(
       (each) =>
         new Promise<unknown[]>((resolve) => {
@@ -94,6 +95,7 @@ async function leftoversIn(kind: Kind, name: string): Promise<readonly string[]>
   );
   database.close();
   const uploads = new Set((manifests as { upload: string }[]).map(({ upload }) => upload));
+  for (const { data } of parts as { data: string }[]) uploads.add(data);
   return (keys as [string, string, number][])
     .filter(([, upload]) => !uploads.has(upload))
     .map((key) => key.join(' '));
@@ -140,8 +142,72 @@ const api = {
         await store.deleteBlob(old);
       }
     };
+    const download = async (): Promise<void> => {
+      for (let i = 0; ; i += 1) {
+        console.log(`${kind} part ${seed + 500_000 + i}`);
+        const { sha256 } = await api.resume(kind, name, seed + 500_000 + i);
+        console.log(`${kind} done ${sha256}`);
+        console.log(`${kind} delete ${sha256}`);
+        await store.deleteBlob(sha256);
+      }
+    };
+    void download();
     void update();
     void put();
+  },
+
+  /** Goes on with a partial blob where its note says, saves now and then, and finishes it without reading it again. */
+  resume: async (
+    kind: Kind,
+    name: string,
+    seed: number,
+  ): Promise<{ readonly sha256: string; readonly from: number; readonly sizeBytes: number }> => {
+    const store = open(kind, name);
+    const content = contentOf(seed, 4_000_000 + (seed % 7) * 300_000);
+    const sha256 = await nameOf(content);
+    const facts = { sha256, sizeBytes: content.length };
+    if (await store.blob(sha256)) return { ...facts, from: content.length };
+    const part = await store.openPartial(sha256, content.length);
+    const from = part.note ? Number(new TextDecoder().decode(part.note)) : 0;
+    for (let at = from, i = 1; at < content.length; at += 130_000, i += 1) {
+      const to = Math.min(content.length, at + 130_000);
+      await part.write(at, content.subarray(at, to));
+      if (i % 2 === 0) continue;
+      await part.save(new TextEncoder().encode(String(to)));
+      console.log(`${kind} saved ${to}`);
+    }
+    await part.finish(sha256);
+    return { ...facts, from };
+  },
+
+  /** Opens a part and works on it without end. */
+  hold: async (kind: Kind, name: string, sha256: string): Promise<void> => {
+    const part = await open(kind, name).openPartial(sha256, 1_000_000);
+    await part.write(0, new Uint8Array(500_000).fill(5));
+    await part.save(new TextEncoder().encode('held'));
+    Object.assign(globalThis, { held: part });
+  },
+
+  /** The next step of who holds a part: what came of it. */
+  holdOn: (): Promise<string> =>
+    (globalThis as unknown as { held: { write(at: number, bytes: Uint8Array): Promise<void> } }).held
+      .write(0, new Uint8Array(500_000))
+      .then(
+        () => 'written',
+        (error: { code: string }) => error.code,
+      ),
+
+  /** Takes a part over: its note, and what its first half consists of. */
+  takeOver: async (
+    kind: Kind,
+    name: string,
+    sha256: string,
+  ): Promise<{ note: string; bytes: readonly number[] }> => {
+    const part = await open(kind, name).openPartial(sha256, 1_000_000);
+    const found = new Set(await part.read(0, 500_000));
+    const note = new TextDecoder().decode(part.note);
+    Object.assign(globalThis, { held: part });
+    return { note, bytes: [...found] };
   },
 
   count: async (kind: Kind, name: string, times: number): Promise<void> => {

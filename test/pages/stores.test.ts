@@ -103,6 +103,19 @@ describePages('stores in pages', () => {
         expect((await call<Findings>(other, 'inspect', kind, 'inlay')).leftovers).toEqual([]);
       });
 
+      it('lets a tab take over the part of another, which sees that at its next step', async () => {
+        const [first, second] = await openTabs();
+        const name = 'a'.repeat(64);
+        await call(first, 'hold', kind, 'inlay', name);
+        expect(await call(second, 'takeOver', kind, 'inlay', name)).toEqual({ note: 'held', bytes: [5] });
+        expect(await call(first, 'holdOn')).toBe('ERR_INLAY_STORE_IO');
+        expect(await call(second, 'holdOn')).toBe('written');
+        // Of a tab that is gone, nothing has to be copied.
+        await second.close();
+        expect(await call(first, 'takeOver', kind, 'inlay', name)).toMatchObject({ note: 'held' });
+        expect(await call(first, 'holdOn')).toBe('written');
+      });
+
       it('that is full evicts what nobody needs, and refuses what will not fit without a trace', async () => {
         const { page } = await openPage(browser, site);
         await limitQuota(page, 16 * MB);
@@ -152,8 +165,12 @@ describePages('stores in pages', () => {
         const profile = await mkdtemp(join(tmpdir(), 'inlay-profile-'));
         onTestFinished(() => rm(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 }));
         const expected = Object.fromEntries(
-          KINDS.map((kind) => [kind, { count: 0, put: new Set<string>() }]),
-        ) as Record<(typeof KINDS)[number], { count: number; put: Set<string> }>;
+          KINDS.map((kind) => [kind, { count: 0, put: new Set<string>(), part: undefined, saved: 0 }]),
+        ) as Record<
+          (typeof KINDS)[number],
+          { count: number; put: Set<string>; part: number | undefined; saved: number }
+        >;
+        let resumed = 0;
         const unfinished = { opfs: 0, indexeddb: 0 };
         const random = mulberry32(20_261_121);
         let databasesLost = 0;
@@ -162,8 +179,20 @@ describePages('stores in pages', () => {
           const { page, kill } = await startProcess(profile, site);
           for (const kind of KINDS) {
             if (kills > 0) {
-              unfinished[kind] += (await call<string[]>(page, 'leftovers', kind, 'inlay')).length;
+              const leftovers = await call<string[]>(page, 'leftovers', kind, 'inlay');
+              unfinished[kind] += leftovers.filter((each) => !each.endsWith('.part')).length;
             }
+            const { part, saved } = expected[kind];
+            const resumption =
+              part === undefined
+                ? undefined
+                : await call<{ sha256: string; from: number; sizeBytes: number }>(
+                    page,
+                    'resume',
+                    kind,
+                    'inlay',
+                    part,
+                  );
             const found = await call<Findings>(page, 'inspect', kind, 'inlay');
             const { count, put } = expected[kind];
             expect(found, `${kind} after ${kills} kills`).toMatchObject({ damaged: [], leftovers: [] });
@@ -175,8 +204,14 @@ describePages('stores in pages', () => {
               expected[kind].count = 0;
             } else expect(found.count).toBeGreaterThanOrEqual(count);
             if (!isNew || kind === 'opfs') expect(found.intact).toEqual(expect.arrayContaining([...put]));
+            if (resumption) {
+              expect(found.intact).toContain(resumption.sha256);
+              if (!isNew) expect(resumption.from).toBeGreaterThanOrEqual(saved);
+              if (resumption.from > 0 && resumption.from < resumption.sizeBytes) resumed += 1;
+            }
             await call(page, 'clear', kind, 'inlay');
             put.clear();
+            expected[kind].part = undefined;
           }
           if (kills === 30) {
             await kill();
@@ -187,7 +222,13 @@ describePages('stores in pages', () => {
             const of = expected[kind as (typeof KINDS)[number]];
             if (what === 'count') of.count = Number(value);
             else if (what === 'put') of.put.add(value);
-            else of.put.delete(value);
+            else if (what === 'delete') of.put.delete(value);
+            else if (what === 'part') [of.part, of.saved] = [Number(value), 0];
+            else if (what === 'saved') of.saved = Number(value);
+            else if (what === 'done') {
+              of.put.add(value);
+              of.part = undefined;
+            }
           });
           for (const kind of KINDS) await call(page, 'churn', kind, 'inlay', kills * 1_000);
           await new Promise((resolve) => {
@@ -195,6 +236,7 @@ describePages('stores in pages', () => {
           });
           await kill();
         }
+        expect(resumed).toBeGreaterThan(0);
         expect(databasesLost).toBeLessThanOrEqual(1);
         for (const kind of KINDS) {
           expect(expected[kind].count).toBeGreaterThan(30);

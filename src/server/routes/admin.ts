@@ -1,10 +1,14 @@
 import { Hono } from 'hono';
 import { ServerError } from '../../core/errors.ts';
+import type { Platform } from '../../core/platform.ts';
+import { rolloutActions } from '../../publish/rollout.ts';
 import { metadataCaps } from '../../trust/client.ts';
 import { requireToken, type AdminVariables } from '../auth.ts';
 import { openBody, readBody, readJsonObject } from '../body.ts';
 import type { Catalog } from '../catalog.ts';
+import { plansOf } from '../channels.ts';
 import type { Repository } from '../db/repository.ts';
+import { readActionBody, readRolloutBody } from '../rollout-body.ts';
 import { createStatus } from '../status.ts';
 import type { BlobStorage } from '../storage/blobs.ts';
 
@@ -13,15 +17,14 @@ export interface AdminRoutesOptions {
   readonly catalog: Catalog;
   readonly repository: Repository;
   readonly blobs: BlobStorage;
-  /** Identifier of the server's own key. */
-  readonly keyid: string;
+  readonly platform: Pick<Platform, 'now'>;
   /** Largest file that is taken in, bytes. */
   readonly maxBlobBytes: number;
 }
 
 /** Creates the routes below `/v1/admin`; all of them need a token. */
 export function createAdminRoutes(options: AdminRoutesOptions): Hono<{ Variables: AdminVariables }> {
-  const { catalog, repository, blobs, keyid, maxBlobBytes } = options;
+  const { catalog, repository, blobs, platform, maxBlobBytes } = options;
   const routes = new Hono<{ Variables: AdminVariables }>();
   routes.use(requireToken(repository));
   routes.use(async (c, next) => {
@@ -55,17 +58,43 @@ export function createAdminRoutes(options: AdminRoutesOptions): Hono<{ Variables
 
   routes.put('/rollouts/:channel/:model', async (c) => {
     const { channel, model } = c.req.param();
-    const { version, percent } = await readJsonObject(c.req.raw);
-    if (typeof version !== 'string' || typeof percent !== 'number') {
-      throw new ServerError(
-        'ERR_INLAY_REFUSED',
-        'A rollout is set with a JSON object like { "version": "1.1.0", "percent": 25 }.',
-      );
-    }
-    return c.json(await catalog.setRollout({ channel, model, version, percent }, c.get('actor')));
+    const body = readRolloutBody(await readJsonObject(c.req.raw));
+    return c.json(await catalog.setRollout({ ...body, channel, model }, c.get('actor')));
   });
 
-  routes.get('/status', async (c) => c.json(createStatus(keyid, await catalog.state(), await blobs.usage())));
+  routes.post('/rollouts/:channel/:model/:action', async (c) => {
+    const { channel, model, action: name } = c.req.param();
+    const action = rolloutActions.find((known) => known === name);
+    if (!action) {
+      throw new ServerError(
+        'ERR_INLAY_NOT_FOUND',
+        `A rollout takes no ${JSON.stringify(name.slice(0, 80))}; it takes ${rolloutActions.join(', ')}.`,
+      );
+    }
+    const body = readActionBody(await readJsonObject(c.req.raw), action);
+    return c.json(await catalog.changeRollout({ ...body, channel, model, action }, c.get('actor')));
+  });
+
+  routes.get('/rollouts/:channel/:model', async (c) => {
+    const { channel, model } = c.req.param();
+    const plan = plansOf((await catalog.state()).published?.channels ?? {}, channel).find(
+      (candidate) => candidate.model === model,
+    );
+    if (!plan) {
+      throw new ServerError(
+        'ERR_INLAY_NOT_FOUND',
+        `Model ${model} has no rollout in channel ${channel}; start one with \`inlay rollout set\`.`,
+      );
+    }
+    const records = (await repository.audit(1000)).filter(
+      ({ details }) => details['channel'] === channel && details['model'] === model,
+    );
+    return c.json({ plan, records });
+  });
+
+  routes.get('/status', async (c) =>
+    c.json(createStatus(catalog.onlineKey, await catalog.state(), await blobs.usage(), platform.now())),
+  );
 
   routes.get('/audit', async (c) => c.json({ records: await repository.audit(1000) }));
 

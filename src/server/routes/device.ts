@@ -2,10 +2,12 @@ import { Hono } from 'hono';
 import { cors } from 'hono/cors';
 import { fromUtf8 } from '../../core/bytes.ts';
 import { ServerError, StoreError } from '../../core/errors.ts';
-import type { Signer } from '../../publish/signer.ts';
+import type { Platform } from '../../core/platform.ts';
 import { canonicalJson } from '../../trust/canonical-json.ts';
-import type { Catalog, CatalogState } from '../catalog.ts';
+import type { Catalog } from '../catalog.ts';
+import type { CatalogState } from '../catalog-state.ts';
 import type { Repository, Role } from '../db/repository.ts';
+import { createFreshState } from '../freshness.ts';
 import {
   immutable,
   represent,
@@ -22,15 +24,16 @@ export interface DeviceRoutesOptions {
   readonly catalog: Catalog;
   readonly repository: Pick<Repository, 'text'>;
   readonly blobs: BlobStorage;
-  readonly signer: Signer;
+  readonly platform: Pick<Platform, 'setTimer'>;
   /** Gets errors that devices do not notice. */
   readonly onError: (error: unknown) => void;
 }
 
 /** Creates the routes below `/v1` that devices use: public, and readable from any web page. */
 export function createDeviceRoutes(options: DeviceRoutesOptions): Hono {
-  const { catalog, repository, blobs, signer, onError } = options;
+  const { catalog, repository, blobs } = options;
   const routes = new Hono();
+  const freshState = createFreshState(options);
   const encoded = new WeakMap<CatalogState, Map<string, Promise<Representation>>>();
 
   /** Encodes a text of a state once, since all devices ask for the same ones. */
@@ -58,11 +61,7 @@ export function createDeviceRoutes(options: DeviceRoutesOptions): Hono {
         'The query `root` is the version of a root: an integer of at least 0.',
       );
     }
-    const state = await catalog.renew().catch((error: unknown) => {
-      // What is installed may be valid for days yet.
-      onError(error);
-      return catalog.state();
-    });
+    const state = await freshState();
     if (!state.published) {
       return sendProblem(c, 503, 'ERR_INLAY_NOT_FOUND', 'Nothing is installed yet; run `inlay keys init`.');
     }
@@ -100,10 +99,10 @@ export function createDeviceRoutes(options: DeviceRoutesOptions): Hono {
   routes.get('/targets/models/:model/:seq/:file', async (c) => {
     const { model, seq, file } = c.req.param();
     const [, sha256 = '', name = ''] = /^([0-9a-f]{64})\.(.+)$/.exec(file) ?? [];
-    const release = (await catalog.state()).published?.releases.get(`models/${model}/${seq}/${name}`);
-    if (release?.sha256 !== sha256) throw notFound(file);
+    const listed = (await catalog.state()).published?.files.get(`models/${model}/${seq}/${name}`);
+    if (listed?.sha256 !== sha256) throw notFound(file);
     const sizeBytes = await blobs.size(sha256);
-    if (sizeBytes !== release.length) {
+    if (sizeBytes !== listed.length) {
       throw new StoreError(
         'ERR_INLAY_STORE_MISSING',
         `The blob ${sha256} is damaged or gone; upload it again.`,
@@ -122,7 +121,7 @@ export function createDeviceRoutes(options: DeviceRoutesOptions): Hono {
     return sendText(c, plans, immutable);
   });
 
-  routes.get('/online-key', (c) => c.json({ keyid: signer.keyid, key: signer.key }));
+  routes.get('/online-key', (c) => c.json(catalog.onlineKey));
 
   return routes;
 }

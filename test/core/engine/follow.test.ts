@@ -1,160 +1,305 @@
 import { describe, expect, it } from 'vitest';
-import { fromUtf8 } from '../../../src/core/bytes.ts';
-import type { Store } from '../../../src/core/store.ts';
-import { assembleInlay, type Inlay } from '../../../src/engine/inlay.ts';
-import type { Model } from '../../../src/engine/model.ts';
-import { webPlatform } from '../../../src/platform.ts';
-import { createMemoryStore } from '../../../src/stores/memory.ts';
-import { testPlatform, testStart } from '../platform.ts';
-import { createRepository, serve, type FakeServer, type Repository } from '../publish/repository.ts';
-import { fakeBackend } from './fakes.ts';
+import { answerOf, callOften, codeOf, createWorld, made, startDevice, type Device } from './device.ts';
 
-/** A store in which the next commit of a version takes until the test says that it is written. */
-function slowStore(): Store & {
-  hold(version: string): { readonly begun: Promise<void>; readonly end: () => void };
-} {
-  const store = createMemoryStore();
-  let held: { readonly version: string; readonly write: () => Promise<void> } | undefined;
-  return {
-    ...store,
-    updateRecord: async (name, change) => {
-      const content = await store.updateRecord(name, change);
-      const state = content && name.startsWith('sync-') ? (JSON.parse(fromUtf8(content)) as State) : {};
-      if (held === undefined || state.committed?.['digits']?.version !== held.version) return content;
-      const { write } = held;
-      held = undefined;
-      await write();
-      return content;
-    },
-    hold: (version) => {
-      let end = (): void => {};
-      const written = new Promise<void>((resolve) => {
-        end = resolve;
-      });
-      const begun = new Promise<void>((resolve) => {
-        held = {
-          version,
-          write: () => {
-            resolve();
-            return written;
-          },
-        };
-      });
-      return { begun, end };
-    },
-  };
+const minute = 60_000;
+const hour = 60 * minute;
+const day = 24 * hour;
+
+/** Lets a trial see enough calls and enough time. */
+async function proveItself(device: Device, model: Awaited<ReturnType<Device['load']>>): Promise<void> {
+  await callOften(model);
+  await device.pass(2 * minute);
 }
 
-interface State {
-  readonly committed?: Readonly<Record<string, { readonly version: string }>>;
-}
-
-/** A device that follows a server with two releases, of which the first one is rolled out. */
-async function startDevice(): Promise<{
-  readonly inlay: Inlay;
-  readonly store: ReturnType<typeof slowStore>;
-  readonly server: FakeServer;
-  readonly rollOut: (version: '1.0.0' | '1.1.0') => Promise<void>;
-}> {
-  const repository: Repository = await createRepository(testPlatform());
-  const server = serve(() => repository);
-  const releases = {
-    '1.0.0': await repository.release('digits', '1.0.0', Uint8Array.of(1)),
-    '1.1.0': await repository.release('digits', '1.1.0', Uint8Array.of(2)),
-  };
-  await repository.rollOut(releases['1.0.0'], 100);
-  const store = slowStore();
-  const inlay = assembleInlay({
-    platform: { ...webPlatform('test'), now: () => testStart, fetch: server.fetch },
-    store,
-    backends: [fakeBackend()],
-    remote: () => import('../../../src/update/remote.ts'),
-    engine: () => import('../../../src/engine/machine.ts'),
-    pipelines: () => import('../../../src/engine/pipeline.ts'),
-    sync: { url: 'https://sync.test', root: fromUtf8(repository.roots[0] ?? new Uint8Array()) },
-    owned: [store],
+describe('a release', () => {
+  it('answers at once, and is committed when it has proved itself', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world);
+    const model = await device.load();
+    expect(await answerOf(model)).toEqual(['1.0.0', 2]);
+    expect(await device.slots()).toMatchObject({ trial: { release: { version: '1.0.0' }, phase: 'active' } });
+    await proveItself(device, model);
+    const { trial, committed } = await device.slots();
+    expect([trial, committed?.release.version]).toEqual([undefined, '1.0.0']);
+    await device.inlay.close();
   });
-  return { inlay, store, server, rollOut: (version) => repository.rollOut(releases[version], 100) };
-}
 
-/** Resolves with the next version that answers. */
-function nextOf(model: Model): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const stop = model.on('swapped', ({ to }) => {
-      stop();
-      resolve(to);
+  it('that follows takes its place between two calls, and the one before is kept', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world);
+    const model = await device.load();
+    await proveItself(device, model);
+    await world.ship('1.1.0', made(3));
+    await device.update();
+    expect(await answerOf(model)).toEqual(['1.1.0', 3]);
+    await proveItself(device, model);
+    expect(await device.slots()).toMatchObject({
+      committed: { release: { version: '1.1.0' } },
+      previous: { release: { version: '1.0.0' } },
+      running: 'committed',
     });
-  });
-}
-
-describe('a model that follows releases', () => {
-  it('notices that a release is taken back while it is still being remembered', async () => {
-    const { inlay, store, rollOut } = await startDevice();
-    const model = await inlay.load({ name: 'digits' });
-    const commit = store.hold('1.1.0');
-    await rollOut('1.1.0');
-    const swapped = nextOf(model);
-    await inlay.checkForUpdates();
-    expect(await swapped).toBe('1.1.0');
-    await commit.begun;
-    await rollOut('1.0.0');
-    const back = nextOf(model);
-    await inlay.checkForUpdates();
-    commit.end();
-    expect(await back).toBe('1.0.0');
-    await inlay.close();
+    expect((await device.events()).filter((type) => type === 'trial-passed')).toHaveLength(2);
+    await device.inlay.close();
   });
 
-  it('notices what is offered while the first release is still being remembered', async () => {
-    const { inlay, store, rollOut } = await startDevice();
-    const commit = store.hold('1.0.0');
-    const loading = inlay.load({ name: 'digits' });
-    await commit.begun;
-    await rollOut('1.1.0');
-    await inlay.checkForUpdates();
-    commit.end();
-    const model = await loading;
+  it('starts again without any network, on trial or committed', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const first = startDevice(world);
+    await first.load();
+    await first.inlay.close();
+    world.server.intercept = () => Promise.reject(new TypeError('fetch failed'));
+    const second = startDevice(world, first);
+    const model = await second.load();
+    expect(await answerOf(model)).toEqual(['1.0.0', 2]);
+    await proveItself(second, model);
+    await second.inlay.close();
+    const third = startDevice(world, first);
+    expect(await answerOf(await third.load())).toEqual(['1.0.0', 2]);
+    expect((await third.slots()).committed?.release.version).toBe('1.0.0');
+    await third.inlay.close();
+  });
+});
+
+describe('a release that does not work', () => {
+  it.each([
+    ['refusesToOpen', 'open'],
+    ['hangsAtOpen', 'hang'],
+    ['givesNaN', 'invalid-outputs'],
+    ['fails', 'errors'],
+    ['isSlow', 'latency'],
+  ] as const)('ends on the last good version: %s', async (deed, reason) => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world);
+    const model = await device.load();
+    await callOften(model, 40);
+    await device.pass(2 * minute);
+    await callOften(model, 40);
+    await world.ship('1.1.0', made(3, deed));
+    await device.update();
+    for (let round = 0; round < 6; round += 1) {
+      await callOften(model, 10);
+      await device.pass(25_000);
+    }
+    expect(await answerOf(model)).toEqual(['1.0.0', 2]);
+    const { rejected, committed, trial } = await device.slots();
+    expect(rejected).toMatchObject([{ version: '1.1.0', reason }]);
+    expect([committed?.release.version, trial]).toEqual(['1.0.0', undefined]);
+    expect(await device.events()).toContain(`rejected ${reason}`);
+    // Not before its time.
+    await device.pass(hour);
+    await device.update();
     expect(model.version).toBe('1.0.0');
-    expect(await nextOf(model)).toBe('1.1.0');
-    await inlay.close();
+    await device.inlay.close();
   });
 
-  it('looks once more, however often it is told meanwhile, and then rests', async () => {
-    const { inlay, store, server, rollOut } = await startDevice();
-    const model = await inlay.load({ name: 'digits' });
-    const commit = store.hold('1.1.0');
-    await rollOut('1.1.0');
-    const swapped = nextOf(model);
-    await inlay.checkForUpdates();
-    await swapped;
-    await commit.begun;
-    let looks = 0;
-    const { blob } = store;
-    store.blob = (sha256) => {
-      looks += 1;
-      return blob(sha256);
-    };
-    for (let check = 0; check < 5; check += 1) await inlay.checkForUpdates();
-    expect(looks).toBe(0);
-    commit.end();
-    await expect.poll(() => looks).toBe(1);
-    await inlay.checkForUpdates();
-    expect(server.requests.at(-1)?.path).toMatch(/^\/v1\/tip/);
-    await inlay.close();
-    expect(looks).toBe(1);
+  it('is tried again after a day', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world);
+    const model = await device.load();
+    await proveItself(device, model);
+    await world.ship('1.1.0', made(3, 'refusesToOpen'));
+    await device.update();
+    const opens = async (): Promise<number> =>
+      (await device.events()).filter((type) => type === 'load-started').length;
+    const before = await opens();
+    await world.repository.signAll();
+    await device.pass(day + minute);
+    await world.repository.signAll();
+    await device.update();
+    expect(await opens()).toBeGreaterThan(before);
+    await device.inlay.close();
+  });
+
+  it('leaves nothing behind where there was nothing before, and says why', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2, 'refusesToOpen'));
+    const device = startDevice(world);
+    expect(await codeOf(device.load())).toBe('ERR_INLAY_MODEL_UNAVAILABLE');
+    await world.ship('1.0.1', made(5));
+    expect(await answerOf(await device.load())).toEqual(['1.0.1', 5]);
+    await device.inlay.close();
+  });
+
+  it('and kills the process twice is not started with again', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const first = startDevice(world, { run: 'a' });
+    const model = await first.load();
+    await proveItself(first, model);
+    await first.inlay.close();
+    await world.ship('1.1.0', made(3, 'hangsAtOpen'));
+    // It dies while it opens the release: nothing more of it is heard.
+    for (const run of ['b', 'c']) {
+      const dying = startDevice(world, { ...first, run });
+      await dying.load();
+      void dying.inlay.checkForUpdates();
+      await dying.pass(10);
+    }
+    const last = startDevice(world, { ...first, run: 'd' });
+    const after = await last.load();
+    await last.update();
+    expect(after.version).toBe('1.0.0');
+    expect((await last.slots()).rejected).toMatchObject([{ version: '1.1.0', reason: 'crash' }]);
+    await last.inlay.close();
+  });
+});
+
+describe('a rollout', () => {
+  it('that is taken back takes its release from every device', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world);
+    const model = await device.load();
+    await proveItself(device, model);
+    await world.ship('1.1.0', made(3));
+    await device.update();
+    await proveItself(device, model);
     expect(model.version).toBe('1.1.0');
+    await world.change({ state: 'rolledback' });
+    await device.update();
+    expect(await answerOf(model)).toEqual(['1.0.0', 2]);
+    expect(await device.events()).toContain('rolled-back');
+    await device.inlay.close();
   });
 
-  it('looks at nothing twice when it is loaded and nothing changes', async () => {
-    const { inlay, store } = await startDevice();
-    let looks = 0;
-    const { blob } = store;
-    store.blob = (sha256) => {
-      looks += 1;
-      return blob(sha256);
-    };
-    await inlay.load({ name: 'digits' });
-    await inlay.close();
-    expect(looks).toBe(1);
+  it('that is halted takes its release from devices on trial only', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const [onTrial, committed] = [startDevice(world), startDevice(world)];
+    const models = [await onTrial.load(), await committed.load()] as const;
+    await proveItself(onTrial, models[0]);
+    await proveItself(committed, models[1]);
+    await world.ship('1.1.0', made(3));
+    await onTrial.update();
+    await committed.update();
+    await proveItself(committed, models[1]);
+    await world.change({ state: 'halted' });
+    await onTrial.update();
+    await committed.update();
+    expect(models.map(({ version }) => version)).toEqual(['1.0.0', '1.1.0']);
+    await onTrial.inlay.close();
+    await committed.inlay.close();
+  });
+
+  it('begins nothing on expired metadata, and inference goes on', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world);
+    const model = await device.load();
+    await proveItself(device, model);
+    await world.ship('1.1.0', made(3));
+    device.platform.setNow(device.platform.now() + 30 * day);
+    await device.update().catch(() => {});
+    expect(await answerOf(model)).toEqual(['1.0.0', 2]);
+    await device.inlay.close();
+  });
+});
+
+describe('the policy of activation', () => {
+  it('`manual` waits for the app', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world, { sync: { policy: { activate: 'manual' } } });
+    const model = await device.load();
+    await proveItself(device, model);
+    await world.ship('1.1.0', made(3));
+    await device.update();
+    await device.pass(hour);
+    expect(model.version).toBe('1.0.0');
+    expect((await device.slots()).trial).toMatchObject({ phase: 'staged' });
+    expect(await device.inlay.updates.activate('digits')).toBe(true);
+    expect(await answerOf(model)).toEqual(['1.1.0', 3]);
+    await device.inlay.close();
+  });
+
+  it('`next-start` waits for it', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const sync = { policy: { activate: 'next-start' } } as const;
+    const device = startDevice(world, { sync });
+    const model = await device.load();
+    await proveItself(device, model);
+    await world.ship('1.1.0', made(3));
+    await device.update();
+    await device.pass(hour);
+    expect(model.version).toBe('1.0.0');
+    await device.inlay.close();
+    const next = startDevice(world, { ...device, sync });
+    const after = await next.load();
+    await next.pass(1);
+    expect(await answerOf(after)).toEqual(['1.1.0', 3]);
+    await next.inlay.close();
+  });
+
+  it('`idle` waits for two quiet seconds', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world, { sync: { policy: { activate: 'idle' } } });
+    const model = await device.load();
+    await proveItself(device, model);
+    await world.ship('1.1.0', made(3));
+    await callOften(model, 1);
+    await device.update();
+    for (let round = 0; round < 5; round += 1) {
+      await device.pass(1000);
+      await callOften(model, 1);
+    }
+    expect(model.version).toBe('1.0.0');
+    await device.pass(1900);
+    await device.pass(400);
+    expect(model.version).toBe('1.1.0');
+    await device.inlay.close();
+  });
+});
+
+describe('a version that came with the app', () => {
+  it('answers until a release has come in, and is there when that is taken back', async () => {
+    const world = await createWorld();
+    const device = startDevice(world);
+    const model = await device.load(made(9));
+    expect(await answerOf(model)).toEqual([undefined, 9]);
+    await world.ship('1.0.0', made(2));
+    await device.update();
+    expect(await answerOf(model)).toEqual(['1.0.0', 2]);
+    await proveItself(device, model);
+    await world.change({ state: 'rolledback' });
+    await device.update();
+    expect(await answerOf(model)).toEqual([undefined, 9]);
+    await device.inlay.close();
+  });
+
+  it('is not downloaded again when it is what a rollout asks for', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(9));
+    const device = startDevice(world);
+    const model = await device.load(made(9));
+    await device.update();
+    expect(model.version).toBe('1.0.0');
+    expect(world.server.requests.filter(({ path }) => path.includes('/targets/'))).toEqual([]);
+    await device.inlay.close();
+  });
+});
+
+describe('several handles of one model', () => {
+  it('move together', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world);
+    const models = await Promise.all([device.load(), device.load(), device.load()]);
+    await Promise.all(models.map((model) => callOften(model)));
+    await device.pass(2 * minute);
+    await world.ship('1.1.0', made(3));
+    await device.update();
+    expect(models.map(({ version }) => version)).toEqual(['1.1.0', '1.1.0', '1.1.0']);
+    await models[0]?.close();
+    await world.ship('1.2.0', made(4));
+    await device.update();
+    expect(models.slice(1).map(({ version }) => version)).toEqual(['1.2.0', '1.2.0']);
+    await device.inlay.close();
   });
 });

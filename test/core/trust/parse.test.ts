@@ -58,6 +58,15 @@ describe('parseEnvelope', () => {
 
   const target = (fields: object): object => ({ length: 1, hashes: { sha256: 'ab'.repeat(32) }, ...fields });
   const delegation: Path = ['signed', 'delegations', 'roles', 0];
+  const hashed = (role: object, prefixes: string[]): object => ({
+    ...role,
+    paths: undefined,
+    path_hash_prefixes: prefixes,
+  });
+  const bins = (bits: number | undefined): object => ({
+    keys: {},
+    succinct_roles: { keyids: ['a'], threshold: 1, bit_length: bits, name_prefix: 'bin' },
+  });
   const changes: [name: string, role: TopRole, path: Path, value: unknown][] = [
     ['no signatures', 'root', ['signatures'], undefined],
     ['a signature that is not hex', 'root', ['signatures', 0, 'sig'], 'zz'],
@@ -92,6 +101,21 @@ describe('parseEnvelope', () => {
     ['a role that is named like a top-level one', 'targets', [...delegation, 'name'], 'root'],
     ['a role twice', 'targets', ['signed', 'delegations', 'roles'], twice],
     ['a role without paths', 'targets', [...delegation, 'paths'], undefined],
+    ['a role with paths and prefixes', 'targets', [...delegation, 'path_hash_prefixes'], ['ab']],
+    ['a prefix that is no hex', 'targets', delegation, (role: object) => hashed(role, ['xy'])],
+    ['an empty prefix', 'targets', delegation, (role: object) => hashed(role, [''])],
+    [
+      'delegations with roles and bins',
+      'targets',
+      ['signed', 'delegations', 'succinct_roles'],
+      { keyids: [], threshold: 1, bit_length: 4, name_prefix: 'bin' },
+    ],
+    ...[0, 33, 1.5, undefined].map((bits): [string, TopRole, Path, unknown] => [
+      `${bits} bits of bins`,
+      'targets',
+      ['signed', 'delegations'],
+      () => bins(bits),
+    ]),
     ['a role without terminating', 'targets', [...delegation, 'terminating'], undefined],
   ];
   it.each(changes)('refuses %s (%s)', (_, role, path, value) => {
@@ -103,6 +127,10 @@ describe('parseEnvelope', () => {
 
   it('accepts what these changes start from', () => {
     expect(() => parseChanged('targets', ['signed', 'targets', 'x'], () => target({}))).not.toThrow();
+    expect(() =>
+      parseChanged('targets', delegation, (role) => hashed(role as object, ['ab', 'C'])),
+    ).not.toThrow();
+    expect(() => parseChanged('targets', ['signed', 'delegations'], () => bins(32))).not.toThrow();
   });
 
   it('throws nothing but TrustError for metadata in which any value was replaced', () => {

@@ -9,8 +9,8 @@ import {
 } from '../../../src/publish/release.ts';
 import { setRollout } from '../../../src/publish/rollout.ts';
 import type { Targets } from '../../../src/trust/metadata.ts';
-import type { Plan } from '../../../src/update/plan.ts';
-import { resolvePlan } from '../../../src/update/resolve.ts';
+import { readPlan, type PlanEntry } from '../../../src/update/plan.ts';
+import { isWithdrawn, policyOf, resolvePlan, type ResolvedPlan } from '../../../src/update/resolve.ts';
 import { testPlatform } from '../platform.ts';
 
 const platform = testPlatform();
@@ -38,14 +38,30 @@ const withPlans = (plans: unknown): Targets => {
   const path = 'rollout/stable.json';
   return { ...rollout, targets: { [path]: { length: 1, hashes: { sha256: '0' }, custom: { v: 1, plans } } } };
 };
-const resolve = (plans: unknown, model = 'digits', channel = 'stable'): Plan | undefined =>
+const resolve = (plans: unknown, model = 'digits', channel = 'stable'): ResolvedPlan | undefined =>
   resolvePlan({ targets, rollout: withPlans(plans) }, channel, model);
+const resolveWith = (policy: unknown, plans: unknown): ResolvedPlan | undefined => {
+  const custom = { models: { digits: policy } } as NonNullable<Targets['custom']>;
+  return resolvePlan({ targets: { ...targets, custom }, rollout: withPlans(plans) }, 'stable', 'digits');
+};
+/** What a plan gives where nothing is withdrawn and no release asks for a version of Inlay. */
+const resolved = (signed: unknown): unknown => ({
+  ...readPlan(signed),
+  ...{ policy: { floorSeq: 0, revoked: [] }, minSdk: {}, isCurrent: true },
+});
+const without = (...gone: readonly PlanEntry[]): Targets => ({
+  ...targets,
+  targets: Object.fromEntries(
+    Object.entries(targets.targets).filter(([path]) => !gone.some((entry) => entry.path === path)),
+  ),
+});
 const refused = expect.objectContaining({ name: 'TrustError', code: 'ERR_INLAY_PLAN_INVALID' });
+const withdrawn = expect.objectContaining({ name: 'TrustError', code: 'ERR_INLAY_WITHDRAWN' });
 
 describe('resolvePlan', () => {
   it('finds the plan of a model', () => {
-    expect(resolve(ramp)).toEqual(plan);
-    expect(resolve(complete)).toEqual(complete[0]);
+    expect(resolve(ramp)).toEqual(resolved(plan));
+    expect(resolve(complete)).toEqual(resolved(complete[0]));
   });
 
   it('finds nothing for other models and channels, or before there is metadata', () => {
@@ -91,15 +107,16 @@ describe('resolvePlan', () => {
   });
 
   it('forgets the base of a completed rollout that is no longer signed, since devices may fall back to it', () => {
-    const base = { ...one, path: 'models/digits/0/gone.onnx' };
-    const done = { ...plan, bp: 10_000, state: 'complete' };
-    expect(resolve([{ ...done, base }])).toEqual({ ...done, base: null });
-    expect(resolve([done])).toEqual(done);
+    const done = { ...plan, fromBp: 10_000, bp: 10_000, state: 'complete' };
+    const rollout = withPlans([done]);
+    expect(resolvePlan({ targets: without(one), rollout }, 'stable', 'digits')?.base).toBeNull();
+    expect(resolve([done])).toEqual(resolved(done));
   });
 
   it('key compromise: the base of a completed rollout cannot be another file than the signed one', () => {
     const base = { ...plan.base, sha256: '9'.repeat(64) };
-    expect(() => resolve([{ ...plan, base, bp: 10_000, state: 'complete' }])).toThrow(refused);
+    const done = { ...plan, base, fromBp: 10_000, bp: 10_000, state: 'complete' };
+    expect(() => resolve([done])).toThrow(refused);
   });
 
   it.each([
@@ -108,7 +125,7 @@ describe('resolvePlan', () => {
     ['a share above 100 %', [{ ...plan, bp: 10_001 }]],
     ['a fractional share', [{ ...plan, bp: 0.5 }]],
     ['a short salt', [{ ...plan, salt: '00' }]],
-    ['an unknown state', [{ ...plan, state: 'halted' }]],
+    ['an unknown state', [{ ...plan, state: 'stopped' }]],
     ['complete below 100 %', [{ ...plan, state: 'complete' }]],
     ['no candidate', [{ ...plan, cand: null }]],
     ['no identifier', [{ ...plan, id: 1 }]],
@@ -117,7 +134,74 @@ describe('resolvePlan', () => {
   });
 
   it('is not disturbed by the malformed plan of another model', () => {
-    expect(resolve([null, 3, { model: 'faces' }, plan])).toEqual(plan);
+    expect(resolve([null, 3, { model: 'faces' }, plan])).toEqual(resolved(plan));
+  });
+
+  it.each([
+    ['is revoked', { revoked: [two.seq] }],
+    ['lies below the floor', { floorSeq: two.seq + 1 }],
+  ])('rollback: a plan does not count whose candidate %s', (_, policy) => {
+    expect(() => resolveWith(policy, ramp)).toThrow(withdrawn);
+    for (const state of ['paused', 'halted']) {
+      expect(() => resolveWith(policy, [{ ...plan, state }])).toThrow(withdrawn);
+    }
+  });
+
+  it('rollback: a base that is withdrawn is none', () => {
+    expect(resolveWith({ revoked: [one.seq] }, ramp)).toMatchObject({ base: null, cand: { seq: two.seq } });
+    expect(resolveWith({ floorSeq: two.seq }, ramp)).toMatchObject({ base: null, cand: { seq: two.seq } });
+    expect(resolveWith({ floorSeq: one.seq, revoked: [three.seq] }, ramp)?.base).toEqual(plan.base);
+  });
+
+  it('takes a candidate back that is withdrawn, or gone from the targets', () => {
+    const over = { ...plan, state: 'rolledback' };
+    expect(resolveWith({ revoked: [two.seq] }, [over])).toMatchObject({
+      state: 'rolledback',
+      base: { seq: one.seq },
+      policy: { floorSeq: 0, revoked: [two.seq] },
+    });
+    const rollout = withPlans([over]);
+    expect(resolvePlan({ targets: without(two), rollout }, 'stable', 'digits')?.base).toEqual(plan.base);
+    expect(() => resolve([{ ...over, cand: { ...plan.cand, sha256: '9'.repeat(64) } }])).toThrow(refused);
+  });
+
+  it('gives the lowest version of Inlay that runs each release', () => {
+    const asking = (minSdk: unknown): Targets => {
+      const target = targets.targets[two.path];
+      if (!target) throw new Error('The release is missing.');
+      const custom = { ...target.custom, minSdk };
+      return { ...targets, targets: { ...targets.targets, [two.path]: { ...target, custom } } };
+    };
+    const rollout = withPlans(ramp);
+    const of = (minSdk: unknown): ResolvedPlan | undefined =>
+      resolvePlan({ targets: asking(minSdk), rollout }, 'stable', 'digits');
+    expect(of('0.4.0')?.minSdk).toEqual({ cand: '0.4.0' });
+    expect(() => of('latest')).toThrow(refused);
+    expect(() => of(4)).toThrow(refused);
+  });
+
+  it('wrong software: another file of a release is not its model', () => {
+    const target = targets.targets[two.path];
+    if (!target) throw new Error('The release is missing.');
+    const custom = { ...target.custom, role: 'variant' };
+    const listed = { ...targets.targets, [two.path]: { ...target, custom } };
+    expect(() =>
+      resolvePlan({ targets: { ...targets, targets: listed }, rollout: withPlans(ramp) }, 'stable', 'digits'),
+    ).toThrow(refused);
+  });
+
+  it('tells at which time the metadata holds', () => {
+    const asked: (number | undefined)[] = [];
+    const trusted = {
+      ...{ targets, rollout: withPlans(ramp) },
+      assertCurrent: (atMs?: number) => {
+        asked.push(atMs);
+        if (atMs === 2) throw new TrustError('ERR_INLAY_EXPIRED', 'It is too old.');
+      },
+    };
+    expect(resolvePlan(trusted, 'stable', 'digits', 1)?.isCurrent).toBe(true);
+    expect(resolvePlan(trusted, 'stable', 'digits', 2)?.isCurrent).toBe(false);
+    expect(asked).toEqual([1, 2]);
   });
 
   it('throws nothing but TrustError, whatever the plans are', () => {
@@ -135,5 +219,40 @@ describe('resolvePlan', () => {
       }),
       { numRuns: 1000 },
     );
+  });
+});
+
+describe('policyOf', () => {
+  it('finds what is withdrawn of one model', () => {
+    const custom = { models: { digits: { floorSeq: 3, revoked: [5] } } };
+    expect(policyOf({ custom }, 'digits')).toEqual({ floorSeq: 3, revoked: [5] });
+    expect(policyOf({ custom }, 'faces')).toEqual({ floorSeq: 0, revoked: [] });
+    expect(policyOf({ custom }, 'constructor')).toEqual({ floorSeq: 0, revoked: [] });
+    expect(policyOf({}, 'digits')).toEqual({ floorSeq: 0, revoked: [] });
+    const policy = policyOf({ custom }, 'digits');
+    expect([1, 2, 3, 4, 5, 6].map((seq) => isWithdrawn(policy, { seq }))).toEqual([
+      true,
+      true,
+      false,
+      false,
+      true,
+      false,
+    ]);
+  });
+
+  it('refuses what it cannot read, since nobody can tell what that forbids', () => {
+    const invalid = expect.objectContaining({ code: 'ERR_INLAY_METADATA_INVALID' });
+    for (const models of [
+      3,
+      null,
+      [],
+      { digits: 1 },
+      { digits: { floorSeq: -1 } },
+      { digits: { revoked: 3 } },
+    ]) {
+      const custom = { models } as NonNullable<Targets['custom']>;
+      expect(() => policyOf({ custom }, 'digits')).toThrow(invalid);
+    }
+    expect(() => resolveWith({ revoked: ['1'] }, ramp)).toThrow(invalid);
   });
 });

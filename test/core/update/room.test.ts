@@ -1,176 +1,113 @@
-/** What updates do about room: they keep what is needed, and let the rest make way. */
+/** What downloads do about room: they ask for it before they begin, and go on when a store makes some or goes elsewhere. */
 import { beforeEach, describe, expect, it } from 'vitest';
-import { toUtf8 } from '../../../src/core/bytes.ts';
 import { StoreError } from '../../../src/core/errors.ts';
 import type { Store } from '../../../src/core/store.ts';
 import { withMemoryFallback } from '../../../src/stores/fallback.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
-import { sha256Hex } from '../../../src/trust/keys.ts';
-import { createSync, type Sync } from '../../../src/update/sync.ts';
+import { createTransfers, type Want } from '../../../src/update/transfer.ts';
 import { blobsIn } from '../../conformance/store.ts';
-import { testPlatform, type TestPlatform } from '../platform.ts';
-import { createRepository, serve, type FakeServer, type Repository } from '../publish/repository.ts';
+import { testPlatform } from '../platform.ts';
+import { chunksOf, randomBytes, refOf, serveFiles, type FileServer } from './download-files.ts';
 
-const url = 'https://sync.test';
-const contents = [1, 2, 3, 4].map((seed) => Uint8Array.from({ length: 300 }, (_, i) => (i * seed) % 251));
-const names = contents.map((content) => sha256Hex(testPlatform(), content));
-const [one = '', two = '', three = '', four = ''] = names;
+const contents = [1, 2, 3, 4].map((seed) => randomBytes(3000, seed));
+const [one, two, three, four] = contents.map((bytes) => refOf(bytes).sha256);
+const [content = new Uint8Array()] = contents;
+const wants: [string, Want][] = [
+  ['whole', refOf(content)],
+  ['in pieces', { ...refOf(content), chunks: chunksOf(content, 1024) }],
+];
 
-let repository: Repository;
-let server: FakeServer;
-let platform: TestPlatform;
-beforeEach(async () => {
-  repository = await createRepository(testPlatform());
-  server = serve(() => repository);
-  platform = testPlatform({ fetch: server.fetch });
+let files: FileServer;
+beforeEach(() => {
+  files = serveFiles(...contents);
 });
 
-const open = (store: Store): Sync => createSync({ platform, store, url, root: repository.roots[0] ?? '' });
+const obtain = (store: Store, want: Want): Promise<unknown> =>
+  createTransfers({ platform: testPlatform({ fetch: files.fetch }), store, url: 'https://sync.test' }).obtain(
+    want,
+  );
 
-/** Ships the release of this number, and takes it as far as told. */
-async function update(sync: Sync, number: number, model = 'digits', commits = true): Promise<void> {
-  const release = await repository.release(model, `${number}.0.0`, contents[number - 1] ?? new Uint8Array());
-  await repository.rollOut(release, 100);
-  await sync.check();
-  const offered = await sync.resolve(model);
-  if (!offered) throw new Error('Nothing is on offer.');
-  if (commits) await sync.commit(model, offered);
-}
-
-async function pinned(store: Store): Promise<readonly string[]> {
-  return (await store.describeBlobs()).filter(({ pins }) => pins.length > 0).map(({ sha256 }) => sha256);
-}
-
-describe('a sync', () => {
-  it('pins what runs and what ran before it, of every model', async () => {
-    const store = createMemoryStore();
-    const sync = open(store);
-    await update(sync, 1);
-    await update(sync, 2);
-    await update(sync, 3);
-    await update(sync, 4, 'faces');
-    await sync.stop();
-    expect(await pinned(store)).toEqual([two, three, four].sort());
-    expect(await blobsIn(store)).toEqual([...names].sort());
+describe.each(wants)('a download of a file %s', (kind, want) => {
+  it('makes what nobody needs make way', async () => {
+    const store = createMemoryStore({ quotaBytes: 9000 });
+    await store.pin('app', [two ?? '']);
+    for (const bytes of contents.slice(1)) {
+      await obtain(
+        store,
+        kind === 'whole' ? refOf(bytes) : { ...refOf(bytes), chunks: chunksOf(bytes, 1024) },
+      );
+    }
+    await obtain(store, want);
+    expect(await blobsIn(store)).toHaveLength(3);
+    expect(await blobsIn(store)).toEqual(expect.arrayContaining([one, two]));
+    expect(await blobsIn(store)).toSatisfy(
+      (left: string[]) => left.includes(three ?? '') !== left.includes(four ?? ''),
+    );
   });
 
-  it('pins what is on its way before it is remembered', async () => {
-    const store = createMemoryStore();
-    const sync = open(store);
-    await update(sync, 1);
-    await update(sync, 2, 'digits', false);
-    expect(await pinned(store)).toEqual([one, two].sort());
+  it('asks for no byte of what will not fit, and makes nothing make way for it', async () => {
+    const store = createMemoryStore({ quotaBytes: 5000 });
+    await store.putBlob(two ?? '', contents[1] ?? new Uint8Array());
+    await store.pin('app', [two ?? '']);
+    await expect(obtain(store, want)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_FULL' });
+    expect(files.requests).toEqual([]);
+    expect(await blobsIn(store)).toEqual([two]);
   });
 
-  it('pins again what a restart finds', async () => {
-    const store = createMemoryStore();
-    const first = open(store);
-    await update(first, 1);
-    await first.stop();
-    const [owner = ''] = (await store.describeBlobs())[0]?.pins ?? [];
-    await store.pin(owner, []);
-    const next = open(store);
-    expect(await next.committed('digits')).toMatchObject({ sha256: one });
-    await next.stop();
-    expect(await pinned(store)).toEqual([one]);
-  });
-
-  it('evicts the versions before those when the store has a quota', async () => {
-    const store = createMemoryStore({ quotaBytes: 900 });
-    const sync = open(store);
-    for (const number of [1, 2, 3, 4]) await update(sync, number);
-    expect(await blobsIn(store)).toEqual([two, three, four].sort());
-  });
-
-  it('asks for no byte of a file that will not fit, and goes on with what it has', async () => {
-    const store = createMemoryStore({ quotaBytes: 500 });
-    const sync = open(store);
-    await update(sync, 1);
-    server.requests.splice(0);
-    await expect(update(sync, 2)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_FULL' });
-    expect(server.requests.filter(({ path }) => path.startsWith('/v1/targets/'))).toEqual([]);
-    expect(await blobsIn(store)).toEqual([one]);
-    expect(await sync.committed('digits')).toMatchObject({ sha256: one });
-  });
-
-  it('runs although its pins cannot be written', async () => {
-    const store: Store = {
-      ...createMemoryStore(),
-      pin: () => Promise.reject(new StoreError('ERR_INLAY_STORE_READ_ONLY', 'Read-only.')),
-    };
-    const sync = open(store);
-    await update(sync, 1);
-    expect(await sync.committed('digits')).toMatchObject({ sha256: one });
-  });
-
-  it('reads the state of a version that knew no previous release', async () => {
-    const store = createMemoryStore();
-    const sync = open(store);
-    await update(sync, 1);
-    await update(sync, 2);
-    const record = `sync-stable-${sha256Hex(platform, toUtf8(url)).slice(0, 16)}`;
-    await store.updateRecord(record, (present) => {
-      const { previous, ...state } = JSON.parse(new TextDecoder().decode(present)) as Record<string, unknown>;
-      expect(previous).toMatchObject({ digits: { sha256: one } });
-      return toUtf8(JSON.stringify(state));
-    });
-    expect(await open(store).committed('digits')).toMatchObject({ sha256: two });
-  });
-});
-
-describe('a download during which a disk breaks', () => {
-  /** A store whose writes fail halfway, in a page that can go on in memory. */
-  const brokenStore = (): Store => ({
-    ...createMemoryStore(),
-    info: () => ({ kind: 'disk' }),
-    putBlob: async (_, content) => {
-      await (content as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]().next();
-      throw new StoreError('ERR_INLAY_STORE_IO', 'The disk is gone.');
-    },
-  });
-
-  it('begins again where the store goes on in memory', async () => {
-    const store = withMemoryFallback(brokenStore());
-    await update(open(store), 1);
-    expect(await blobsIn(store)).toEqual([one]);
-    expect(store.info().degraded).toMatch(/^Models are kept in memory only.*disk is gone/);
-  });
-
-  it('fails where it does not', async () => {
-    await expect(update(open(brokenStore()), 1)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_IO' });
-    expect(server.requests.filter(({ path }) => path.startsWith('/v1/targets/'))).toHaveLength(1);
-  });
-});
-
-describe('a download for which a store finds no room halfway', () => {
   /** A store that claims to have room, and fails the first `failures` writes halfway. */
-  const shortStore = (failures: number): Store & { readonly asked: number[] } => {
+  const failing = (failures: number, code: 'ERR_INLAY_STORE_FULL' | 'ERR_INLAY_STORE_IO'): Store => {
     const store = createMemoryStore();
-    const asked: number[] = [];
     let left = failures;
+    const fail = (): void => {
+      left -= 1;
+      if (left >= 0) throw new StoreError(code, 'The write failed.');
+    };
     return {
       ...store,
-      asked,
-      reserve: async (sizeBytes) => void asked.push(sizeBytes),
-      putBlob: async (sha256, content) => {
-        if (left <= 0) return store.putBlob(sha256, content);
-        left -= 1;
-        await (content as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]().next();
-        throw new StoreError('ERR_INLAY_STORE_FULL', 'The disk is full.');
+      info: () => ({ kind: 'disk' }),
+      reserve: async () => {},
+      putBlob: async (sha256, bytes) => {
+        if (left > 0) await (bytes as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]().next();
+        fail();
+        return store.putBlob(sha256, bytes);
+      },
+      openPartial: async (sha256, sizeBytes) => {
+        const part = await store.openPartial(sha256, sizeBytes);
+        return {
+          ...part,
+          write: async (offset, bytes) => {
+            if (offset > 0) fail();
+            await part.write(offset, bytes);
+          },
+        };
       },
     };
   };
 
-  it('asks for room and begins again', async () => {
-    const store = shortStore(2);
-    await update(open(store), 1);
+  it('begins again when the store found no room halfway, but may have some now', async () => {
+    const store = failing(2, 'ERR_INLAY_STORE_FULL');
+    await obtain(store, want);
     expect(await blobsIn(store)).toEqual([one]);
-    expect(store.asked).toEqual([300, 300, 300]);
+    expect(files.requests).toHaveLength(3);
   });
 
   it('fails when there is still none', async () => {
-    const store = shortStore(3);
-    await expect(update(open(store), 1)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_FULL' });
+    const store = failing(100, 'ERR_INLAY_STORE_FULL');
+    await expect(obtain(store, want)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_FULL' });
     expect(await blobsIn(store)).toEqual([]);
+    expect(files.requests).toHaveLength(3);
+  });
+
+  it('begins again in memory when the disk broke halfway', async () => {
+    const store = withMemoryFallback(failing(100, 'ERR_INLAY_STORE_IO'));
+    await obtain(store, want);
+    expect(await blobsIn(store)).toEqual([one]);
+    expect(store.info().degraded).toMatch(/^Models are kept in memory only/);
+  });
+
+  it('fails when the disk broke and there is nowhere to go', async () => {
+    const store = failing(100, 'ERR_INLAY_STORE_IO');
+    await expect(obtain(store, want)).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_IO' });
+    expect(files.requests).toHaveLength(1);
   });
 });

@@ -1,0 +1,50 @@
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { nodePlatform } from '../platform-node.ts';
+import { readVerified } from '../publish/verified-copy.ts';
+import { connect, withServerFlags, type ServerFlags } from './connection.ts';
+import { exportFiles } from './export-files.ts';
+import { formatBytes, type Terminal } from './terminal.ts';
+import { readRoot, withRootFlags, type RootFlags } from './trusted-root.ts';
+
+interface Flags extends ServerFlags, RootFlags {
+  readonly json?: true;
+}
+
+/** Adds `inlay export`. */
+export function addExport(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('export')
+    .description('write what devices download as plain files, for any static host; again: what changed')
+    .argument('<dir>', 'folder that the host serves; created if missing');
+  withServerFlags(withRootFlags(command))
+    .option('--json', 'print JSON')
+    .addHelpText('after', help)
+    .action(async (dir: string, flags: Flags) => {
+      const directory = resolve(terminal.cwd, dir);
+      const parts = { server: connect(flags, terminal), platform: nodePlatform() };
+      const copy = await readVerified({ ...parts, root: await readRoot(flags, terminal) });
+      const summary = await exportFiles({ ...parts, directory }, copy);
+      const expires = [
+        copy.snapshot.expires,
+        copy.rollout.expires,
+        copy.targets.expires,
+        copy.timestamp.expires,
+      ];
+      const [until] = expires.sort();
+      if (flags.json) {
+        terminal.print(JSON.stringify({ directory, ...summary, expires: until }));
+        return;
+      }
+      const { files, written, sizeBytes } = summary;
+      terminal.print(
+        `Exported ${files} files (${formatBytes(sizeBytes)}) to ${directory}; ${written} were new or had changed.`,
+      );
+      terminal.print(`Devices take updates from it until ${until}; export it again before.`);
+    });
+}
+
+const help = `
+The folder holds v1/tip, v1/metadata and v1/targets. Serve it as it is; the URL that devices
+get as sync.url is that of the folder. The server's signatures expire after three days, so
+export again at least once a day, from a timer, while the server runs.`;

@@ -1,0 +1,79 @@
+/** What else than whole files a release offers: compressed files, and patches from earlier ones. */
+
+import type { Platform } from '../core/platform.ts';
+import { sha256Hex } from '../trust/keys.ts';
+import { nameLength } from './release.ts';
+
+/** Makes patches of one format; the counterpart of a `Patcher`. The same files give the same patch. */
+export interface PatchEncoder {
+  /** Name of the format, as manifests have it: `[a-z0-9][a-z0-9._-]*`. */
+  readonly codec: string;
+  /** Makes the patch that turns `base` into `next`. */
+  encode(
+    base: Uint8Array<ArrayBuffer>,
+    next: Uint8Array<ArrayBuffer>,
+  ): Uint8Array<ArrayBuffer> | Promise<Uint8Array<ArrayBuffer>>;
+}
+
+/** Compresses a file as RFC 1952 says. The same file gives the same bytes. */
+export type Gzip = (bytes: Uint8Array<ArrayBuffer>) => Promise<Uint8Array<ArrayBuffer>>;
+
+/** A file that patches can start from. */
+export interface BaseFile {
+  readonly seq: number;
+  readonly sha256: string;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** One way to have a file, ready to be uploaded. */
+export interface PreparedWay {
+  readonly kind: 'compressed' | 'patch';
+  readonly codec: string;
+  /** SHA-256 of the file that a patch starts from. */
+  readonly from?: string;
+  /** Name of the file, without a folder. */
+  readonly file: string;
+  readonly sha256: string;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Largest share of the whole file at which a way is worth having, per cent. */
+const worthPercent = { compressed: 95, patch: 90 } as const;
+
+/** What {@link prepareWays} works with. */
+export interface WayOptions {
+  readonly platform: Pick<Platform, 'createSha256'>;
+  /** Absent: nothing is compressed. */
+  readonly gzip?: Gzip | undefined;
+  readonly encoders: readonly PatchEncoder[];
+  readonly bases: readonly BaseFile[];
+}
+
+/** Makes the ways in which a file can be had besides the whole of it; those that save little are left out. */
+export async function prepareWays(
+  options: WayOptions,
+  file: string,
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<readonly PreparedWay[]> {
+  const { platform, gzip, encoders, bases } = options;
+  const ways: PreparedWay[] = [];
+  const keep = (way: Omit<PreparedWay, 'sha256'>): void => {
+    if (way.bytes.length * 100 > bytes.length * worthPercent[way.kind]) return;
+    ways.push({ ...way, sha256: sha256Hex(platform, way.bytes) });
+  };
+  if (gzip) keep({ kind: 'compressed', codec: 'gzip', file: besides(file, '.gz'), bytes: await gzip(bytes) });
+  const own = sha256Hex(platform, bytes);
+  for (const base of bases) {
+    if (base.sha256 === own) continue;
+    for (const { codec, encode } of encoders) {
+      const patch = await encode(base.bytes, bytes);
+      const name = besides(file, `.from-${base.seq}.${codec}`);
+      keep({ kind: 'patch', codec, from: base.sha256, file: name, bytes: patch });
+    }
+  }
+  return ways;
+}
+
+function besides(file: string, ending: string): string {
+  return `${file.slice(0, nameLength - ending.length)}${ending}`;
+}

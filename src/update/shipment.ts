@@ -1,0 +1,130 @@
+/** Brings everything of a release that this device needs: its manifest, the file that fits, the golden inputs. */
+
+import type { ExecutionProvider } from '../core/backend.ts';
+import { ModelError, TrustError } from '../core/errors.ts';
+import type { Store } from '../core/store.ts';
+import type { TargetFile } from '../trust/metadata.ts';
+import { isFields, isSize } from '../trust/parse.ts';
+import { readManifest, type FileRef, type ReleaseFile, type ReleaseManifest } from './manifest.ts';
+import type { NetworkRules, PlanEntry } from './plan.ts';
+import type { Slot } from './slot.ts';
+import type { DownloadListener, Transfers, Want } from './transfer.ts';
+
+/** A release that is in the store, verified. */
+export interface Shipment {
+  readonly slot: Slot;
+  /** In which way the file came: `full`, `patch` …; `stored` when it was there already. */
+  readonly way: string;
+}
+
+/** What {@link bring} works with. */
+export interface ShipmentParts {
+  readonly store: Store;
+  readonly transfers: Transfers;
+  /** What the offline-signed targets say of a path. */
+  readonly target: (path: string) => Promise<TargetFile | undefined>;
+  /** Execution providers of this device, for variants that require one. */
+  readonly providers: () => Promise<readonly ExecutionProvider[]>;
+  /** Bytes of the largest file that is downloaded. */
+  readonly maxModelBytes: number;
+  /** Puts what came with the app into the store, if it is one of these files: nothing is downloaded twice. */
+  readonly lend: (sha256s: readonly string[]) => Promise<void>;
+}
+
+/**
+ * Brings a release into the store.
+ * @throws {@link TrustError} `ERR_INLAY_HASH`, `ERR_INLAY_LENGTH` or `ERR_INLAY_PLAN_INVALID`; {@link ModelError}
+ * `ERR_INLAY_MODEL_UNSUPPORTED` for one that is too large for this device; {@link NetworkError}, {@link StoreError}.
+ */
+export async function bring(
+  parts: ShipmentParts,
+  entry: PlanEntry,
+  net: NetworkRules,
+  signal: AbortSignal,
+  onProgress?: DownloadListener,
+): Promise<Shipment> {
+  const { maxModelBytes, transfers } = parts;
+  const terms = { net, signal };
+  const manifest = await readShipped(parts, entry, terms);
+  const file = manifest && (await choose(parts, manifest));
+  const { path, sha256, length } = file ?? entry;
+  if (length > maxModelBytes) throw tooLarge(path, length, maxModelBytes);
+  await parts.lend([sha256, ...(file?.ways ?? []).flatMap((way) => (way.kind === 'patch' ? way.from : []))]);
+  const { way } = await transfers.obtain({ ...(file ?? entry), ...terms }, onProgress);
+  if (manifest?.golden !== undefined) await transfers.obtain({ ...manifest.golden, ...terms });
+  return {
+    way,
+    slot: {
+      release: entry,
+      file: { sha256, length },
+      ...(file && manifest && manifest.files.length > 1 && { variant: file.variant }),
+      ...(manifest?.golden && { golden: manifest.golden }),
+    },
+  };
+}
+
+async function readShipped(
+  { target, transfers, store }: ShipmentParts,
+  entry: PlanEntry,
+  terms: Pick<Want, 'net' | 'signal'>,
+): Promise<ReleaseManifest | undefined> {
+  const listed = await target(entry.path);
+  const named = listed?.custom?.['manifest'];
+  if (named === undefined) return undefined;
+  if (!isFileRef(named)) throw malformed(entry);
+  const { blob } = await transfers.obtain({ ...named, ...terms });
+  const manifest = readManifest(await blob.bytes());
+  // It is read once; what it says of the files is in the slots.
+  await store.deleteBlob(blob.sha256);
+  const [reference] = manifest.files;
+  const isOfRelease =
+    reference.sha256 === entry.sha256 &&
+    reference.length === entry.length &&
+    manifest.seq === entry.seq &&
+    manifest.version === entry.version;
+  if (!isOfRelease) throw malformed(entry);
+  return manifest;
+}
+
+/** Takes the first variant whose requirements this device meets, and otherwise the reference. */
+async function choose(
+  { providers }: ShipmentParts,
+  { files: [reference, ...variants] }: ReleaseManifest,
+): Promise<ReleaseFile> {
+  if (!variants.some(({ requires }) => requires !== undefined)) return reference;
+  const usable = (await providers()).filter(({ refusal }) => refusal === undefined);
+  const fits = ({ requires }: ReleaseFile): boolean =>
+    requires !== undefined &&
+    usable.some(
+      ({ name, device, features = [] }) =>
+        (requires.providers?.some((wanted) => wanted === name || wanted === device) ?? true) &&
+        (requires.features?.every((feature) => features.includes(feature)) ?? true),
+    );
+  return variants.find(fits) ?? reference;
+}
+
+function isFileRef(value: unknown): value is FileRef {
+  return (
+    isFields(value) &&
+    typeof value['path'] === 'string' &&
+    typeof value['sha256'] === 'string' &&
+    /^[0-9a-f]{64}$/.test(value['sha256']) &&
+    isSize(value['length'])
+  );
+}
+
+function malformed({ path }: PlanEntry): TrustError {
+  return new TrustError(
+    'ERR_INLAY_PLAN_INVALID',
+    `The manifest of ${path} is not that of this release; publish the release again.`,
+    { details: { path } },
+  );
+}
+
+function tooLarge(path: string, length: number, maxModelBytes: number): ModelError {
+  return new ModelError(
+    'ERR_INLAY_MODEL_UNSUPPORTED',
+    `The release ${path} has ${length} bytes, and this device takes ${maxModelBytes} at most; raise maxModelBytes, or publish a smaller one.`,
+    { details: { path, length, maxModelBytes } },
+  );
+}

@@ -1,0 +1,190 @@
+/** Everything that one app does about updates: one channel, its downloads, its log, and an updater for each model. */
+
+import type { ExecutionProvider } from '../core/backend.ts';
+import type { Platform } from '../core/platform.ts';
+import type { Store } from '../core/store.ts';
+import { SDK_VERSION } from '../core/version.ts';
+import { openEventLog, type EventLog, type UpdateEvent } from './events.ts';
+import type { Patcher } from './patcher.ts';
+import type { Install } from './plan.ts';
+import { openSlots } from './slots.ts';
+import { installId } from './state.ts';
+import { createSync, type SyncInfo, type SyncParts } from './sync.ts';
+import type { DownloadPolicy } from './transfer-policy.ts';
+import { createTransfers, type TransferState } from './transfer.ts';
+import { createUpdater, type Activation, type Target, type Updater, type UpdaterState } from './updater.ts';
+
+/** How an app wants to be updated. */
+export interface UpdatePolicy {
+  /**
+   * When a release that is there begins to answer calls.
+   * - `now`, the default: as soon as it has proved itself beside the present one.
+   * - `idle`: when the model has not been called for two seconds.
+   * - `next-start`: with the next start of the app.
+   * - `manual`: when the app calls `inlay.updates.activate(name)`.
+   *
+   * Where nothing runs yet, the first release begins at once; a release that has to be left is left at once.
+   */
+  readonly activate?: Activation | undefined;
+  /** When releases may be downloaded, besides what a rollout asks for. Default: at any time. */
+  readonly download?: DownloadPolicy | undefined;
+}
+
+/** What an app says about itself, for the rules of rollouts. None of it leaves the device. */
+export interface AppFacts {
+  /** `major.minor.patch`. */
+  readonly version?: string | undefined;
+  /** What else rules may ask for: `{ site: 'vienna' }`. */
+  readonly attributes?: Readonly<Record<string, string>> | undefined;
+}
+
+/** Options of {@link createUpdateClient}. */
+export interface UpdateClientParts extends Omit<SyncParts, 'onError'> {
+  readonly platform: Platform;
+  readonly store: Store;
+  readonly policy?: UpdatePolicy | undefined;
+  readonly app?: AppFacts | undefined;
+  /** Bytes of the largest file that is downloaded. */
+  readonly maxModelBytes: number;
+  readonly patchers?: readonly Patcher[] | undefined;
+  /** Execution providers of this device. */
+  readonly providers: () => Promise<readonly ExecutionProvider[]>;
+  /** Tries a release where it can do no harm. @throws when it does not work there. */
+  readonly prove: (target: Target) => Promise<void>;
+  /** Hears of what goes wrong without harm. */
+  readonly onError: (error: unknown) => void;
+}
+
+/** What all updates of an app are at. */
+export interface UpdatesState {
+  readonly sync: SyncInfo;
+  /** Downloads under way. */
+  readonly transfers: readonly TransferState[];
+  /** Models that were loaded by name. */
+  readonly models: Readonly<Record<string, UpdaterState>>;
+}
+
+/** The updates of one app. */
+export interface UpdateClient {
+  /** The updater of a model; the first call makes it. */
+  updater(model: string): Updater;
+  check(): Promise<void>;
+  info(): SyncInfo;
+  state(): Promise<UpdatesState>;
+  /** Holds polls and downloads; what runs is not touched. */
+  pause(): void;
+  resume(): void;
+  history(): Promise<readonly UpdateEvent[]>;
+  onEvent(listener: (event: UpdateEvent) => void): () => void;
+  /** Ends everything under way, and says that what ran was left in good order. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+/**
+ * Creates the updates of one app. Nothing happens before one of its methods is called.
+ * @throws `TypeError` or `RangeError` for malformed options.
+ */
+export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
+  const { platform, store, policy = {}, app = {}, onError } = parts;
+  assertPolicy(policy);
+  const updaters = new Map<string, Updater>();
+  const sync = createSync(parts);
+  const events: EventLog = openEventLog({ store, platform, onListenerError: onError });
+  let bytes = 0;
+  const transfers = createTransfers({
+    platform,
+    store,
+    url: sync.url,
+    patchers: parts.patchers,
+    policy: policy.download,
+    signal: sync.signal,
+    onBytes: (count) => {
+      bytes += count;
+    },
+  });
+  let install: Promise<Install> | undefined;
+  const describe = async (): Promise<Install> => ({
+    ...platform.traits,
+    id: await installId(platform, store),
+    runtime: platform.runtime,
+    sdk: SDK_VERSION,
+    ...(app.version !== undefined && { app: app.version }),
+    ...(app.attributes !== undefined && { attributes: app.attributes }),
+  });
+  const open = (model: string): Updater => {
+    const updater = createUpdater({
+      model,
+      platform,
+      store,
+      sync,
+      events,
+      transfers,
+      slots: openSlots({
+        store,
+        owner: sync.owner,
+        model,
+        platform,
+        sdk: SDK_VERSION,
+        app: app.version,
+        events,
+      }),
+      install: () =>
+        (install ??= describe().catch((error: unknown) => {
+          install = undefined;
+          throw error;
+        })),
+      activation: policy.activate ?? 'now',
+      maxModelBytes: parts.maxModelBytes,
+      providers: parts.providers,
+      prove: parts.prove,
+    });
+    updaters.set(model, updater);
+    return updater;
+  };
+  const info = (): SyncInfo => {
+    const known = sync.info();
+    return { ...known, bytesDownloaded: known.bytesDownloaded + bytes };
+  };
+  let closing: Promise<void> | undefined;
+  const closeAll = async (): Promise<void> => {
+    // Marks are written before the store may go.
+    await Promise.allSettled([...updaters.values()].map((updater) => updater.close()));
+    await sync.stop();
+    await transfers.settled();
+    await events.close();
+  };
+  return {
+    updater: (model) => updaters.get(model) ?? open(model),
+    check: () => sync.check(),
+    info,
+    state: async () => ({
+      sync: info(),
+      transfers: transfers.list(),
+      models: Object.fromEntries(
+        await Promise.all(
+          [...updaters].map(async ([model, updater]) => [model, await updater.state()] as const),
+        ),
+      ),
+    }),
+    pause: () => {
+      sync.pause();
+      transfers.pause();
+    },
+    resume: () => {
+      sync.resume();
+      transfers.resume();
+    },
+    history: () => events.history(),
+    onEvent: (listener) => events.subscribe(listener),
+    close: () => (closing ??= closeAll()),
+  };
+}
+
+const ACTIVATIONS: readonly Activation[] = ['now', 'idle', 'next-start', 'manual'];
+
+function assertPolicy({ activate = 'now' }: UpdatePolicy): void {
+  if (ACTIVATIONS.includes(activate)) return;
+  throw new TypeError(
+    `sync.policy.activate is one of ${ACTIVATIONS.map((one) => `'${one}'`).join(', ')}, got ${JSON.stringify(activate)}.`,
+  );
+}
