@@ -3,15 +3,8 @@
 import { fromUtf8, toHex } from '../core/bytes.ts';
 import { ServerError, StoreError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import {
-  changeRollout,
-  setRollout,
-  withdrawRollouts,
-  type RolloutAction,
-  type RolloutOptions,
-} from '../publish/rollout.ts';
+import { changeRollout, setRollout, type RolloutAction, type RolloutOptions } from '../publish/rollout.ts';
 import type { Signer } from '../publish/signer.ts';
-import { canonicalJson } from '../trust/canonical-json.ts';
 import type { NamedKey } from '../trust/keys.ts';
 import type { Targets } from '../trust/metadata.ts';
 import { parseEnvelope } from '../trust/parse.ts';
@@ -21,7 +14,8 @@ import { assertReleases, assertValid, assertVersion } from './admission.ts';
 import { createStateReader, type CatalogState, type Published, type Release } from './catalog-state.ts';
 import { plansOf, type Channels } from './channels.ts';
 import type { Heads, NewMetadata, Repository } from './db/repository.ts';
-import { assertPolicy, releasesOf } from './policy.ts';
+import { changesBetween, isSame, withdrawn, withSoundBase } from './plan-changes.ts';
+import { assertPolicy } from './policy.ts';
 import { assertOnlineDelegation, assertOnlineRoot } from './signer/delegation.ts';
 import { assertPlans } from './signer/invariants.ts';
 import { createOnlineSigner } from './signer/online-signer.ts';
@@ -364,39 +358,6 @@ export function createCatalog(options: CatalogOptions): Catalog {
       );
     },
   };
-}
-
-/** Plans of which those are rolled back whose candidate the targets withdraw. */
-function withdrawn(channels: Channels, targets: Targets): Channels {
-  const releases = releasesOf(targets);
-  return Object.fromEntries(
-    Object.entries(channels).map(([channel, plans]) => [
-      channel,
-      plans.flatMap((plan) => withdrawRollouts([plan], (entry) => !releases.isWithdrawn(plan.model, entry))),
-    ]),
-  );
-}
-
-/** What a new rollout leaves the other devices on has to count itself. */
-function withSoundBase(plan: SignedPlan, targets: Targets): SignedPlan {
-  const { isListed, isWithdrawn } = releasesOf(targets);
-  const { base, model } = plan;
-  return base && (!isListed(model, base) || isWithdrawn(model, base)) ? { ...plan, base: null } : plan;
-}
-
-function isSame(a: SignedPlan, b: SignedPlan): boolean {
-  return fromUtf8(canonicalJson(a)) === fromUtf8(canonicalJson(b));
-}
-
-/** Rollouts whose state is another one now, for the audit log. */
-function changesBetween(before: Channels, after: Channels): readonly Record<string, string>[] {
-  return Object.entries(after).flatMap(([channel, plans]) =>
-    plans
-      .filter((plan) =>
-        plansOf(before, channel).every((old) => old.id !== plan.id || old.state !== plan.state),
-      )
-      .map(({ id, model, cand }) => ({ channel, model, version: cand.version, rollout: id })),
-  );
 }
 
 function delegates({ delegations }: Targets, keyid: string): boolean {

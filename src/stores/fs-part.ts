@@ -129,7 +129,12 @@ export function createFsParts({ disk, host, directory, parts, blobs, blobOf }: F
     const name = nameOf(sha256, sizeBytes);
     const path = pathOf(name);
     const lock = await acquireLock(disk, host, join(parts, `${sha256}.lock`));
-    const opened = await open(name).finally(() => lock.release());
+    let opened: Awaited<ReturnType<typeof open>>;
+    try {
+      opened = await open(name);
+    } finally {
+      await lock.release();
+    }
     const { file } = opened;
     let { saved } = opened;
     let isFlushed = false;

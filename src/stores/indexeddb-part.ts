@@ -145,7 +145,8 @@ export function createDatabaseParts({ database, now, newUpload, blobOf }: Databa
       },
 
       close: async () => {
-        await flush();
+        // What was not saved may be lost, and is when the part is somebody else's.
+        await flush().catch(() => {});
         cached = undefined;
       },
     };

@@ -118,8 +118,12 @@ export function createOpfsParts({ directory, database, now, openFile, blobOf }: 
       },
       close: async () => {
         await writer.close().catch(ignore);
-        const present = await claims.read(sha256);
-        if (present?.data !== own.data) await removeFile(own.data).catch(ignore);
+        const isWaiting = await claims.read(sha256).then(
+          (present) => present?.data === own.data,
+          // It is looked at again by who sweeps.
+          () => true,
+        );
+        if (!isWaiting) await removeFile(own.data).catch(ignore);
       },
     };
   };

@@ -53,7 +53,11 @@ export interface TrialWatch {
 /** Chance at which a release that fails as often as tolerated is rejected by one look at its count of errors. */
 const falseAlarm = 0.01;
 /** Run times that a percentile needs on both sides. */
-const enoughSamples = 20;
+const enoughSamples = 100;
+/** First run times of a release, which warm it up and do not count. */
+const warmUps = 10;
+/** How long a machine may be busy with something else before a release is blamed for it, milliseconds. */
+const patienceMs = 10_000;
 /** Run times that are kept. */
 const capacity = 512;
 /** A difference that nobody notices, whatever its ratio. */
@@ -68,8 +72,8 @@ const negligibleMs = 1;
  *   tolerated.
  * - Answers: NaN or infinity in a float, or no outputs, in at least two calls and at least `maxErrorBp` of them. Outputs
  *   without elements count only if there was nothing else in `minInferences` calls: a detector may see nothing.
- * - Run time: 95th percentile above `maxP95Percent` of the baseline's and more than 1 ms above it, with at least 20 run
- *   times in both.
+ * - Run time: 95th percentile above `maxP95Percent` of the baseline's and more than 1 ms above it, with at least 100 run
+ *   times in both, after the first 10 of the release and its first 10 seconds.
  * - Memory: more than `maxMemoryMiB` above the baseline's.
  *
  * @param baseline - without it, run time and memory are not judged.
@@ -100,7 +104,8 @@ export function createTrialWatch(
     return undefined;
   };
 
-  const slowness = (): string | undefined => {
+  const slowness = (nowMs: number, beganMs: number): string | undefined => {
+    if (nowMs - beganMs < patienceMs) return undefined;
     const { p95Ms, samples = enoughSamples } = baseline;
     if (p95Ms === undefined || samples < enoughSamples || times.length < enoughSamples) return undefined;
     const present = percentile95(times);
@@ -122,8 +127,8 @@ export function createTrialWatch(
       if (kind === 'empty') empty += 1;
       if (kind === 'non-finite' || kind === 'missing') invalid += 1;
       if (!Number.isFinite(ms)) return;
-      times[timed % capacity] = ms;
       timed += 1;
+      if (timed > warmUps) times[(timed - warmUps - 1) % capacity] = ms;
     },
     failed: (error) => {
       if (isModelsFault(error)) errors += 1;
@@ -147,7 +152,7 @@ export function createTrialWatch(
         return { reason: 'errors', detail: `${errors} of ${calls} calls failed.` };
       const memoryExcess = excess();
       if (memoryExcess !== undefined) return { reason: 'memory', detail: memoryExcess };
-      const latency = slowness();
+      const latency = slowness(nowMs, since);
       if (latency !== undefined) return { reason: 'latency', detail: latency };
       const isOver = inferences >= minInferences && nowMs - since >= soakS * 1000;
       // One bad answer alone rejects nothing, but more of them may come.

@@ -117,8 +117,8 @@ export function stageTrial(
     trial.plan === plan;
   if (isSame) return unchanged(state);
   const staged: Trial = { ...bare(slot), plan, rules, retryNonce, phase: 'staged', inferences: 0, errors: 0 };
-  // What has answered is something to go back to, where there is nothing better.
-  const isKept = trial?.phase === 'active' && state.committed === undefined && state.previous === undefined;
+  // What has answered is something to go back to, where nothing has proved itself.
+  const isKept = trial?.phase === 'active' && state.committed === undefined;
   return {
     state: { ...state, trial: staged, ...(isKept && { previous: bare(trial) }) },
     events: [about(slot.release, 'staged', { slot: 'trial' })],

@@ -4,6 +4,7 @@
  */
 
 import type { ModelSource, TensorMap } from '../core/backend.ts';
+import { abortWith, orAbort } from '../core/abort.ts';
 import { closedError, isInlayError, ModelError, StoreError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Blob, Store } from '../core/store.ts';
@@ -182,6 +183,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
   const fresh = new Set<string>();
   /** Followers that answer calls with what runs. */
   const inside = new Set<Follower>();
+  const closes = new AbortController();
   /** The app has said that what is staged may begin. */
   let isForced = false;
   let isOver = false;
@@ -307,8 +309,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
     const token = await slots.beginLoad(name, slot);
     const opened = new Map<Follower, Opened>();
     try {
-      if (target.isNew) await parts.prove(target);
-      for (const follower of followers) opened.set(follower, await follower.open(target));
+      if (target.isNew) await orAbort(parts.prove(target), closes.signal);
+      for (const follower of followers) opened.set(follower, await openIn(follower, target));
     } catch (error) {
       for (const one of opened.values()) await one.discard().catch(() => {});
       if (isOfHost(error) || isClosing(error)) await slots.closed(token);
@@ -333,8 +335,12 @@ export function createUpdater(parts: UpdaterParts): Updater {
     watchTrial();
   };
 
+  /** Nobody waits for a release that opens slowly when everything is being closed. */
+  const openIn = (follower: Follower, target: Target): Promise<Opened> =>
+    orAbort(follower.open(target), closes.signal, (late) => void late.discard().catch(() => {}));
+
   const catchUp = async (follower: Follower, present: Running): Promise<void> => {
-    const opened = await follower.open(present.target);
+    const opened = await openIn(follower, present.target);
     if (running !== present || !followers.has(follower)) {
       await opened.discard();
       return;
@@ -660,6 +666,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     state: async () => ({ ...(await slots.read()), running: running?.name, decision, lastError }),
     close: async () => {
       isOver = true;
+      abortWith(closes, closedError('This Inlay'));
       cancelJudge();
       cancelWait();
       forget();

@@ -226,6 +226,10 @@ export function testParts(
       await put(first, 0, 30_000);
       await first.save(toUtf8('first'));
       await put(first, 30_000, 40_000);
+      const idle = await former.store.openPartial('b'.repeat(64), 10);
+      await idle.write(0, new Uint8Array(10));
+      await (await next.store.openPartial('b'.repeat(64), 10)).discard();
+      await idle.close();
       const second = await begin(next.store);
       expect(fromUtf8(second.note!)).toBe('first');
       expect(equalBytes(await second.read(0, 30_000), content.subarray(0, 30_000))).toBe(true);

@@ -227,3 +227,76 @@ it('decodes PEM of any length', () => {
     expect(fromPem(toPem(bytes))).toEqual(bytes);
   }
 });
+
+describe('an RSA-PSS signature by the right key', () => {
+  const sha = async (...parts: Uint8Array[]): Promise<Uint8Array> =>
+    new Uint8Array(await globalThis.crypto.subtle.digest('SHA-256', concatBytes(parts)));
+  const numberOf = (text = ''): bigint => {
+    const bytes = atob(text.replace(/-/g, '+').replace(/_/g, '/'));
+    return [...bytes].reduce((sum, char) => sum * 256n + BigInt(char.charCodeAt(0)), 0n);
+  };
+  const power = (base: bigint, exponent: bigint, modulus: bigint): bigint => {
+    let result = 1n;
+    for (const bit of exponent.toString(2)) {
+      result = (result * result) % modulus;
+      if (bit === '1') result = (result * base) % modulus;
+    }
+    return result;
+  };
+
+  it.each([
+    ['counts as it has to be', true, () => {}, 0],
+    [
+      'does not count with another byte before the salt',
+      false,
+      (block: Uint8Array): void => void (block[190] = 2),
+      0,
+    ],
+    [
+      'does not count with a byte among the zeros',
+      false,
+      (block: Uint8Array): void => void (block[7] = 1),
+      0,
+    ],
+    ['does not count with a bit beyond the modulus', false, () => {}, 0x80],
+  ] as const)('%s (RFC 8017 §9.1.2)', async (_, counts, damage, extraBit) => {
+    const { subtle } = globalThis.crypto;
+    const algorithm = {
+      name: 'RSA-PSS',
+      hash: 'SHA-256',
+      modulusLength: 2048,
+      publicExponent: Uint8Array.of(1, 0, 1),
+    };
+    let encoded = 0n;
+    let modulus = 0n;
+    let pair: CryptoKeyPair;
+    let exponent: bigint;
+    // With that bit it may be beyond the modulus altogether, depending on the key.
+    do {
+      pair = await subtle.generateKey(algorithm, true, ['sign', 'verify']);
+      const { n, d } = await subtle.exportKey('jwk', pair.privateKey);
+      modulus = numberOf(n);
+      exponent = numberOf(d);
+      const salt = new Uint8Array(32).fill(7);
+      const hash = await sha(new Uint8Array(8), await sha(message), salt);
+      const block = new Uint8Array(223);
+      block[190] = 1;
+      block.set(salt, 191);
+      damage(block);
+      for (let counter = 0; counter < 7; counter += 1) {
+        const mask = await sha(hash, Uint8Array.of(0, 0, 0, counter));
+        for (let i = 0; i < 32 && 32 * counter + i < block.length; i += 1) {
+          block[32 * counter + i] = (block[32 * counter + i] ?? 0) ^ (mask[i] ?? 0);
+        }
+      }
+      block[0] = ((block[0] ?? 0) & 0x7f) | extraBit;
+      const whole = concatBytes([block, hash, Uint8Array.of(0xbc)]);
+      encoded = [...whole].reduce((sum, byte) => sum * 256n + BigInt(byte), 0n);
+    } while (encoded >= modulus);
+    const signature = fromHex(power(encoded, exponent, modulus).toString(16).padStart(512, '0'));
+    const spki = new Uint8Array(await subtle.exportKey('spki', pair.publicKey));
+    expect(await rsaPss.verify(spki, signature, message)).toBe(counts);
+    const parameters = { name: 'RSA-PSS', saltLength: 32 };
+    expect(await subtle.verify(parameters, pair.publicKey, signature, message.slice())).toBe(counts);
+  });
+});

@@ -77,12 +77,12 @@ describe('a release that does not work', () => {
     const model = await device.load();
     await callOften(model, 40);
     await device.pass(2 * minute);
-    await callOften(model, 40);
+    await callOften(model, 100);
     await world.ship('1.1.0', made(3, deed));
     await device.update();
     for (let round = 0; round < 6; round += 1) {
-      await callOften(model, 10);
-      await device.pass(25_000);
+      await callOften(model, 120);
+      await device.pass(12_000);
     }
     expect(await answerOf(model)).toEqual(['1.0.0', 2]);
     const { rejected, committed, trial } = await device.slots();

@@ -16,7 +16,7 @@ import { signMetadata } from '../../../src/publish/sign.ts';
 import { generateKeyPair, openSigner, toKeyFile, type Signer } from '../../../src/publish/signer.ts';
 import { sha256Hex } from '../../../src/trust/keys.ts';
 import type { Root, Targets } from '../../../src/trust/metadata.ts';
-import type { Plan, PlanEntry } from '../../../src/update/plan.ts';
+import type { PlanEntry, SignedPlan } from '../../../src/update/plan.ts';
 
 /** Everything a server holds, in memory, with the keys to sign more of it. */
 export interface Repository {
@@ -27,7 +27,7 @@ export interface Repository {
   roots: Uint8Array[];
   rootBody: Root;
   targetsBody: Targets;
-  plans: Record<string, readonly Plan[]>;
+  plans: Record<string, readonly SignedPlan[]>;
   /** Versions of the next signatures. */
   versions: { timestamp: number; snapshot: number; rollout: number };
   files: { timestamp: Uint8Array; snapshot: Uint8Array; targets: Uint8Array; rollout: Uint8Array };

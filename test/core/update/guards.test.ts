@@ -152,30 +152,33 @@ describe('a trial', () => {
   });
 
   it.each([
-    [20, 10, 20, 'going-on'],
-    [20, 10, 20.1, 'latency'],
-    [19, 10, 50, 'going-on'],
-    [20, 0.1, 1.05, 'going-on'],
-    [20, 0.1, 1.15, 'latency'],
+    [110, 10, 20, 'going-on'],
+    [110, 10, 20.1, 'latency'],
+    [109, 10, 50, 'going-on'],
+    [110, 0.1, 1.05, 'going-on'],
+    [110, 0.1, 1.15, 'latency'],
   ])('with %d run times against %d ms before, %d ms: %s', (times, before, ms, expected) => {
-    const watch = createTrialWatch(rules, { p95Ms: before, samples: 20 });
+    const watch = createTrialWatch(rules, { p95Ms: before, samples: 100 });
     answer(watch, times, good, ms);
-    expect(reasonOf(watch)).toBe(expected);
+    expect([reasonOf(watch, 0), reasonOf(watch, 9999)]).toEqual(['going-on', 'going-on']);
+    expect(reasonOf(watch, 10_000)).toBe(expected);
   });
 
   it('judges run times by the 95th percentile of the last 512, and not without enough to compare with', () => {
-    const one = createTrialWatch(rules, { p95Ms: 10 });
-    answer(one, 19, good, 5);
+    const one = createTrialWatch(rules, { p95Ms: 10 }, { at: 0, inferences: 0, errors: 0 });
+    // What warms it up does not count.
+    answer(one, 10, good, 5000);
+    answer(one, 95, good, 5);
+    answer(one, 5, good, 5000);
+    expect(reasonOf(one, 10_000)).toBe('going-on');
     answer(one, 1, good, 5000);
-    expect(reasonOf(one)).toBe('going-on');
-    answer(one, 1, good, 5000);
-    expect(reasonOf(one)).toBe('latency');
+    expect(reasonOf(one, 10_000)).toBe('latency');
     answer(one, 512, good, 5);
-    expect(reasonOf(one)).toBe('going-on');
-    for (const baseline of [{}, { p95Ms: 10, samples: 19 }]) {
-      const watch = createTrialWatch(rules, baseline);
-      answer(watch, 100, good, 5000);
-      expect(reasonOf(watch)).toBe('going-on');
+    expect(reasonOf(one, 10_000)).toBe('going-on');
+    for (const baseline of [{}, { p95Ms: 10, samples: 99 }]) {
+      const watch = createTrialWatch(rules, baseline, { at: 0, inferences: 0, errors: 0 });
+      answer(watch, 200, good, 5000);
+      expect(reasonOf(watch, 10_000)).toBe('going-on');
     }
   });
 

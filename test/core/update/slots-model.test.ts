@@ -237,16 +237,15 @@ const commands = [
   ),
   fc.tuple(place, seq).map(([at, n]) =>
     onRun(`stage ${n}`, at, async (world, run) => {
-      const { trial, committed, previous } = await run.slots.read();
+      const { trial, committed } = await run.slots.read();
       const state = await run.slots.stage(slotOf(n), terms()).catch((error: unknown) => {
         expect(error).toMatchObject({ code: 'ERR_INLAY_UPDATE_REJECTED' });
         return undefined;
       });
       if (state === undefined || !world.alive.has(run.id)) return;
-      // A trial that has answered is what to go back to, where there is nothing better.
+      // A trial that has answered is what to go back to, where nothing has proved itself.
       const isReplaced = trial?.phase === 'active' && state.trial?.phase === 'staged';
-      if (isReplaced && committed === undefined && previous === undefined)
-        world.previous = trial.release.seq;
+      if (isReplaced && committed === undefined) world.previous = trial.release.seq;
     }),
   ),
   fc.tuple(place, fc.constantFrom(...slotNames), outcome).map(([at, name, how]) => open(at, name, how)),
