@@ -3,6 +3,7 @@ import { basename, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { toUtf8 } from '../core/bytes.ts';
 import { ServerError, TrustError } from '../core/errors.ts';
+import type { EmbeddedFacts } from '../engine/inlay.ts';
 import { nodePlatform } from '../platform-node.ts';
 import { isWithdrawn, listReleases, type ListedRelease } from '../publish/release.ts';
 import { fetchManifest, fetchTarget, requireRelease } from '../publish/released-files.ts';
@@ -23,11 +24,9 @@ interface Flags extends ServerFlags, RootFlags {
 }
 
 /** What `<name>.inlay.json` holds: what an app needs to know of the file that it brings along. */
-export interface EmbeddedRelease {
-  readonly release: PlanEntry;
-  /** Name of the model's file, beside this one. */
-  readonly file: string;
-  readonly variant?: string;
+export interface EmbeddedDescription extends EmbeddedFacts {
+  /** The model's file, beside this one. */
+  readonly file: EmbeddedFacts['file'] & { readonly name: string };
   readonly manifest?: ReleaseManifest;
   /** The root to trust, as it was signed: the option `sync.root`. */
   readonly root: unknown;
@@ -54,15 +53,16 @@ export function addEmbed(program: Command, terminal: Terminal): void {
       const { ref, variant } = chooseFile(release, manifest, flags.variant);
       const bytes = await fetchTarget(parts, ref);
       const directory = resolve(terminal.cwd, flags.out);
-      const embedded: EmbeddedRelease = {
+      const { sha256, length } = ref;
+      const embedded: EmbeddedDescription = {
         release: entry,
-        file: basename(ref.path),
+        file: { name: basename(ref.path), sha256, length },
         ...(variant !== undefined && { variant }),
         ...(manifest && { manifest }),
         root: JSON.parse(copy.roots.at(-1) ?? '') as unknown,
       };
       await mkdir(directory, { recursive: true });
-      await replaceFile(join(directory, embedded.file), bytes, parts.platform);
+      await replaceFile(join(directory, embedded.file.name), bytes, parts.platform);
       const description = join(directory, `${name}.inlay.json`);
       await replaceFile(description, toUtf8(`${JSON.stringify(embedded, null, 2)}\n`), parts.platform);
       if (flags.json) terminal.print(JSON.stringify({ directory, model: name, ...embedded }));
@@ -72,17 +72,18 @@ export function addEmbed(program: Command, terminal: Terminal): void {
 
 function describe(
   name: string,
-  { release, file, variant }: EmbeddedRelease,
+  { release, file, variant }: EmbeddedDescription,
   directory: string,
   size: number,
 ): string {
   return [
     `Embedded ${name} ${release.version}${variant === undefined ? '' : ` (${variant})`} in ${directory}`,
-    `  ${file}  ${formatBytes(size)}`,
+    `  ${file.name}  ${formatBytes(size)}`,
     `  ${name}.inlay.json`,
     '\nIn the app:',
     `  import ${toIdentifier(name)} from './${name}.inlay.json' with { type: 'json' };`,
-    `  const model = await inlay.load({ name: '${name}', embedded: { file: './${file}', release: ${toIdentifier(name)}.release } });`,
+    `  const file = new URL('./${file.name}', import.meta.url);`,
+    `  const model = await inlay.load({ name: '${name}', embedded: { file, release: ${toIdentifier(name)} } });`,
   ].join('\n');
 }
 

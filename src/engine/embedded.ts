@@ -4,7 +4,7 @@ import { digestHex } from '../core/digest.ts';
 import { ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Slot } from '../update/slot.ts';
-import type { Embedded } from '../update/updater.ts';
+import type { Embedded } from '../update/follower.ts';
 import type { EmbeddedRelease, FileReference } from './inlay.ts';
 
 /**

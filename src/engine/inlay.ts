@@ -27,8 +27,8 @@ import type * as Engine from './machine.ts';
 export interface SyncOptions {
   /** Base URL of the sync server or of a static copy of its files. */
   readonly url: string;
-  /** The `root.json` that `inlay keys init` wrote: the only thing that is trusted in advance. */
-  readonly root: string | Uint8Array;
+  /** The `root.json` that `inlay keys init` wrote, as text, bytes or the parsed object: all that is trusted in advance. */
+  readonly root: string | Uint8Array | object;
   /** Channel to follow. Default `stable`. */
   readonly channel?: string;
   /** Milliseconds between two polls, spread at random by the client. Default 3,600,000, at least 100. */
@@ -366,7 +366,9 @@ export function assembleInlay(parts: InlayParts): Inlay {
       platform,
       open: ({ source, version, variant }, present) =>
         open(source, modelParts, { ...options, version, variant, costs: present?.costs(), mustRun: true }),
-      ...(embedded !== undefined && { embedded: () => readEmbedded(embedded, (file) => find(file, options)) }),
+      ...(embedded !== undefined && {
+        embedded: () => readEmbedded(embedded, (file) => find(file, options)),
+      }),
       manage: (serving) => {
         const managed = createModel(modelParts, serving);
         models.add(managed);
@@ -468,9 +470,9 @@ function isFile(reference: unknown): reference is FileReference {
 function assertSync({ url, root }: SyncOptions): void {
   if (typeof url !== 'string')
     throw new TypeError(`sync.url is the address of a sync server, got ${nameOf(url)}.`);
-  if (typeof root === 'string' || root instanceof Uint8Array) return;
+  if (typeof root === 'string' || (typeof root === 'object' && root !== null)) return;
   throw new TypeError(
-    `sync.root is the text of the root.json that \`inlay keys init\` wrote, got ${nameOf(root)}.`,
+    `sync.root is the content of the root.json that \`inlay keys init\` wrote, got ${nameOf(root)}.`,
   );
 }
 

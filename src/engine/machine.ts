@@ -6,7 +6,7 @@ import { formatPrometheus } from '../schedule/metrics-text.ts';
 import { createMetrics } from '../schedule/metrics.ts';
 import { createPredictions, type Predictions, type PredictionsStats } from '../schedule/predictions.ts';
 import { createScheduler } from '../schedule/scheduler.ts';
-import type { Embedded, Target } from '../update/updater.ts';
+import type { Embedded, Target } from '../update/follower.ts';
 import type { EmbeddedRelease, FileReference, InlayParts, LoadOptions, VariantsReference } from './inlay.ts';
 import { createDemotions } from './demotions.ts';
 import { readEmbedded } from './embedded.ts';

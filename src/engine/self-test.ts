@@ -5,7 +5,7 @@ import type { Logger } from '../core/logger.ts';
 import type { Platform } from '../core/platform.ts';
 import { faultOf, rejected } from '../update/fault.ts';
 import { compareGolden } from '../update/golden.ts';
-import type { Golden } from '../update/updater.ts';
+import type { Golden } from '../update/follower.ts';
 import { warmUp } from './candidates.ts';
 
 /**

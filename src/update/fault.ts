@@ -1,6 +1,6 @@
 /** What an error says of a release, in the words of the slots. */
 
-import { isInlayError, UpdateError } from '../core/errors.ts';
+import { isInlayError, ModelError, UpdateError } from '../core/errors.ts';
 import { rejectReasons, type RejectReason } from './slot.ts';
 
 /** Why a release does not work here. */
@@ -41,4 +41,31 @@ export function faultOf(error: unknown): Fault {
     default:
       return { reason: 'open', detail };
   }
+}
+
+/** A mistake in the options of the host says nothing about a release. */
+export function isOfHost(error: unknown): boolean {
+  return error instanceof TypeError || error instanceof RangeError;
+}
+
+/**
+ * Builds the error of a model of which nothing can be run.
+ * @param cause - why no release could be had.
+ * @param embedded - why what came with the app does not serve.
+ */
+export function unavailable(name: string, cause: unknown, embedded: unknown): ModelError {
+  if (isOfHost(cause)) throw cause;
+  if (isInlayError(cause) && cause.code === 'ERR_INLAY_CLOSED') throw cause;
+  const why =
+    cause instanceof Error ? cause.message : 'no plan of this channel offers this device a version of it.';
+  const also =
+    embedded instanceof Error && embedded !== cause
+      ? ` The version that came with the app does not open: ${embedded.message}`
+      : '';
+  return new ModelError(
+    'ERR_INLAY_MODEL_UNAVAILABLE',
+    `Model "${name}" cannot be loaded yet: ${why}${also}`,
+    // Where nothing is wrong with the network, the file of the app is what can be mended.
+    { cause: cause ?? embedded },
+  );
 }

@@ -1,9 +1,12 @@
 /** One update cycle: from what is stored, over the network, to metadata that is verified and current. */
 
+import { abortWith, reasonOf } from '../core/abort.ts';
 import { toUtf8 } from '../core/bytes.ts';
+import { isInlayError, NetworkError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { createTrustedMetadata, metadataCaps, type TrustedMetadata } from '../trust/client.ts';
-import { isFields } from '../trust/parse.ts';
+import { isFields, parseEnvelope } from '../trust/parse.ts';
+import { refreshDelegated, refreshMetadata, type MetadataSource } from '../trust/repository-client.ts';
 import { fetchBytes, fetchJson, wrongContent } from './fetch.ts';
 import type { MetadataRecord, StoredMetadata } from './state.ts';
 
@@ -11,6 +14,9 @@ import type { MetadataRecord, StoredMetadata } from './state.ts';
 const maxRoots = 256;
 /** The online roles of one answer, JSON-escaped, and some roots. */
 const tipCapBytes = 8_000_000;
+
+/** Longest cycle, milliseconds: a server that sends a byte now and then keeps nobody (TUF: slow retrieval). */
+const cycleMs = 120_000;
 
 /** What a cycle works with. */
 export interface RefreshOptions {
@@ -34,9 +40,20 @@ export async function refresh(options: RefreshOptions): Promise<TrustedMetadata>
   // Only a complete and unexpired set may be confirmed by a 304, which is no proof of freshness.
   let etag = isCurrent(trusted) ? metadata.etag : undefined;
   const { version } = trusted.root;
+  const cycle = new AbortController();
+  const stop = (): void => {
+    abortWith(cycle, reasonOf(options.signal));
+  };
+  if (options.signal.aborted) stop();
+  options.signal.addEventListener('abort', stop, { once: true });
+  const cancel = platform.setTimer(() => {
+    abortWith(cycle, tooSlow(options.url));
+  }, cycleMs);
   try {
-    etag = await applyTip(options, trusted, etag);
+    etag = await applyTip({ ...options, signal: cycle.signal }, trusted, etag);
   } finally {
+    cancel();
+    options.signal.removeEventListener('abort', stop);
     // Under another root the tip has another URL, to which this tag does not belong.
     await record.save(storedForm(trusted, trusted.root.version === version ? etag : undefined));
   }
@@ -55,13 +72,20 @@ async function applyTip(
     capBytes: tipCapBytes,
     signal,
     ...(etag !== undefined && { headers: { 'if-none-match': etag } }),
+  }).catch((error: unknown) => {
+    if (isMissing(error)) return undefined;
+    throw error;
   });
+  if (answer === undefined) {
+    await applyFiles(options, trusted);
+    return undefined;
+  }
   onBytes(answer.bytes.length);
   if (answer.status === 304) return etag;
 
   const tip = answer.json;
   if (!isTip(tip)) throw wrongContent(tipUrl, answer.bytes, 'a tip of metadata');
-  for (const text of tip.roots.slice(0, maxRoots)) await trusted.updateRoot(toUtf8(text));
+  for (const text of newRoots(tip.roots, trusted.root.version)) await trusted.updateRoot(toUtf8(text));
   await trusted.updateTimestamp(toUtf8(tip.timestamp));
   await trusted.updateSnapshot(toUtf8(tip.snapshot));
   if (!trusted.targets) {
@@ -78,6 +102,49 @@ async function applyTip(
   if (tip.rollout !== undefined && !trusted.rollout) await trusted.updateRollout(toUtf8(tip.rollout));
   trusted.assertCurrent();
   return answer.etag;
+}
+
+/** A static host has a tip with all roots, since it cannot look at the query. */
+function newRoots(roots: readonly string[], version: number): readonly string[] {
+  const isNew = (text: string): boolean => parseEnvelope(toUtf8(text), 'root').signed.version > version;
+  const from = roots.findIndex(isNew);
+  return from === -1 ? [] : roots.slice(from, from + maxRoots);
+}
+
+/** Reads the metadata file by file, as any TUF repository has them, where there is no tip (TUF 1.0 §5). */
+async function applyFiles(options: RefreshOptions, trusted: TrustedMetadata): Promise<void> {
+  const { platform, url, signal, onBytes } = options;
+  const source: MetadataSource = {
+    fetchMetadata: async (name, capBytes) => {
+      try {
+        const { bytes } = await fetchBytes(platform, `${url}/v1/metadata/${name}`, { capBytes, signal });
+        onBytes(bytes.length);
+        return bytes;
+      } catch (error) {
+        if (isMissing(error)) return undefined;
+        throw error;
+      }
+    },
+  };
+  await refreshMetadata(trusted, source);
+  if (trusted.snapshot?.meta['rollout.json'] !== undefined)
+    await refreshDelegated(trusted, source, 'targets', 'rollout');
+  trusted.assertCurrent();
+}
+
+/** Some hosts forbid what they do not have. */
+function isMissing(error: unknown): boolean {
+  if (!isInlayError(error) || error.code !== 'ERR_INLAY_HTTP_STATUS') return false;
+  const { status, serverCode } = error.details;
+  return serverCode === undefined && (status === 404 || status === 403);
+}
+
+function tooSlow(url: string): NetworkError {
+  return new NetworkError(
+    'ERR_INLAY_NETWORK',
+    `${url} takes more than ${cycleMs / 1000} s for its metadata; check the server and the network.`,
+    { details: { url, retryable: false } },
+  );
 }
 
 function isCurrent(trusted: TrustedMetadata): boolean {

@@ -3,22 +3,24 @@
  * happens, what ran before goes on until something else has answered.
  */
 
-import type { ModelSource, TensorMap } from '../core/backend.ts';
+import type { ModelSource } from '../core/backend.ts';
 import { abortWith, orAbort } from '../core/abort.ts';
-import { closedError, isInlayError, ModelError, StoreError } from '../core/errors.ts';
+import { closedError, isInlayError, StoreError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Blob, Store } from '../core/store.ts';
 import { breaksPromise } from './decide-place.ts';
 import { decide, type Decision, type Refuge } from './decide.ts';
 import type { EventLog, NewUpdateEvent } from './events.ts';
-import { readGolden, type GoldenCase } from './golden.ts';
+import { readGolden } from './golden.ts';
 import { createTrialWatch, type TrialBaseline, type TrialWatch } from './guards.ts';
 import { intactBlob } from './intact.ts';
-import type { GoldenTolerance } from './manifest.ts';
+import { baselineOf, observe } from './observe.ts';
 import { DEFAULT_TRIAL, type Install, type PlanEntry, type TrialRules } from './plan.ts';
 import type { ResolvedPlan } from './resolve.ts';
-import { bring, type ShipmentParts } from './shipment.ts';
-import { faultOf, rejected } from './fault.ts';
+import { createFetcher } from './fetcher.ts';
+import type { ShipmentParts } from './shipment.ts';
+import { faultOf, isOfHost, rejected, unavailable } from './fault.ts';
+import type { Embedded, Follower, Opened, Target } from './follower.ts';
 import { isWithdrawn, neededBlobs, type LoadToken, type Slots, type Try } from './slots.ts';
 import type { SeenPlan, Slot, SlotName, SlotsState, Trial } from './slot.ts';
 import type { Sync } from './sync.ts';
@@ -34,62 +36,6 @@ export type Activation =
   | 'next-start'
   /** When the app says so. */
   | 'manual';
-
-/** Inputs with the outputs that a release must give. */
-export interface Golden {
-  readonly cases: readonly GoldenCase[];
-  readonly tolerance: GoldenTolerance;
-}
-
-/** A release that is to answer calls. */
-export interface Target {
-  readonly slot: SlotName;
-  /** `undefined` for a version that came with the app and does not say. */
-  readonly version: string | undefined;
-  readonly variant: string | undefined;
-  readonly source: ModelSource;
-  readonly golden: Golden | undefined;
-  readonly rules: TrialRules;
-  /** Whether it has never answered here: it is tried where it can do no harm first. */
-  readonly isNew: boolean;
-  /** Hears of the calls that it answers. */
-  readonly watch: CallWatch;
-}
-
-/** Hears how calls end. */
-export interface CallWatch {
-  answered(ms: number, outputs: TensorMap): void;
-  failed(error: unknown): void;
-}
-
-/** A release that a follower has opened beside its present one. */
-export interface Opened {
-  /** Sends calls to it from now on. */
-  enter(): void;
-  /** Closes it unused. */
-  discard(): Promise<void>;
-}
-
-/** Something that answers calls with what the updater says: a loaded model. */
-export interface Follower {
-  /**
-   * Opens a release and has it answer once.
-   * @throws when it does not work; `TypeError` and `RangeError` are faults of the host, and say nothing of the release.
-   */
-  open(target: Target): Promise<Opened>;
-  /** Milliseconds since its last call settled; 0 while one is under way. */
-  idleMs(): number;
-  /** A release could not be taken. */
-  failed(error: unknown): void;
-}
-
-/** What came with the app. */
-export interface Embedded {
-  readonly slot: Slot;
-  source(): Promise<ModelSource>;
-  /** Reads it, to have it in the store. */
-  bytes(): Promise<Uint8Array>;
-}
 
 /** What an updater works with. */
 export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target'> {
@@ -141,10 +87,6 @@ const LOOK_MS = 250;
 const QUIET_MS = 2000;
 /** How often a trial is judged when no call does so, milliseconds. */
 const JUDGE_MS = 500;
-/** Shortest pause between two looks at a trial that answers calls, milliseconds. */
-const PAUSE_MS = 50;
-/** Run times that are kept of what runs. */
-const MOST_TIMES = 512;
 /** Decisions in a row that each change something, before the next check has to bring order. */
 const MOST_TURNS = 8;
 
@@ -174,11 +116,12 @@ export function createUpdater(parts: UpdaterParts): Updater {
   let lastError: unknown;
   let turn: Promise<unknown> = Promise.resolve();
   let starting: Promise<void> | undefined;
-  let fetching: { readonly sha256: string; readonly cancel: AbortController; readonly done: Promise<void> } | undefined;
   let onDownload: DownloadListener | undefined;
   let cancelJudge = (): void => {};
   let cancelWait = (): void => {};
   let forget = (): void => {};
+  /** Files of slots that were not there, or damaged. */
+  const lost = new Set<string>();
   /** Files that were verified in this process and not opened yet. */
   const fresh = new Set<string>();
   /** Followers that answer calls with what runs. */
@@ -187,6 +130,39 @@ export function createUpdater(parts: UpdaterParts): Updater {
   /** The app has said that what is staged may begin. */
   let isForced = false;
   let isOver = false;
+
+  const fetcher = createFetcher({
+    ...parts,
+    log,
+    onProgress: (loadedBytes, totalBytes) => onDownload?.(loadedBytes, totalBytes),
+    lend: async (sha256s) => {
+      const sha256 = embedded?.slot.file.sha256;
+      if (embedded === undefined || sha256 === undefined || !sha256s.includes(sha256)) return;
+      if ((await store.blob(sha256)) === undefined) await store.putBlob(sha256, await embedded.bytes());
+    },
+    onBegin: async ({ sha256 }) => pin(await slots.read(), [sha256]),
+    onArrived: async (slot, plan) => {
+      const { sha256 } = slot.file;
+      fresh.add(sha256);
+      if (lost.delete(sha256) && (await slots.read()).committed?.file.sha256 === sha256) {
+        await inTurn(() => goBack());
+        return;
+      }
+      const { id, trial: rules, retryNonce } = plan;
+      await pin(await slots.stage(slot, { plan: id, rules, retryNonce }));
+      // What runs on trial serves on, and is judged no more.
+      if (running?.name === 'trial' && running.slot.release.path !== slot.release.path)
+        running = { ...running, name: 'previous', trial: undefined };
+    },
+    onFailed: async (entry, plan, error, { reason, detail }) => {
+      // Another try would bring the same: it waits for other conditions.
+      if (reason === 'too-large') await slots.refuse(entry, reason, detail, plan.retryNonce).catch(() => {});
+      fail(error);
+    },
+    onEnded: (isBrought) => {
+      if (isBrought) void step();
+    },
+  });
 
   /** One thing after the other. */
   const inTurn = <Result>(task: () => Promise<Result>): Promise<Result> => {
@@ -223,13 +199,19 @@ export function createUpdater(parts: UpdaterParts): Updater {
         ? await (isFresh ? store.blob(slot.file.sha256) : intactBlob(platform, store, slot.file))
         : undefined;
     if (ofApp === undefined && blob === undefined) {
+      lost.add(slot.file.sha256);
       log({ type: 'record-lost', slot: name, version: slot.release.version, sha256: slot.file.sha256 });
       return undefined;
     }
     const trial = name === 'trial' ? (slot as Trial) : undefined;
     const rules = trial?.rules ?? DEFAULT_TRIAL;
     const isNew = trial?.phase === 'staged';
-    const golden = isNew && slot.golden ? await store.blob(slot.golden.sha256) : undefined;
+    const golden = isNew && slot.golden ? await intactBlob(platform, store, slot.golden) : undefined;
+    if (isNew && slot.golden !== undefined && golden === undefined) {
+      // Without them, nobody knows whether it works.
+      lost.add(slot.file.sha256);
+      return undefined;
+    }
     const begin = trial?.since === undefined ? undefined : { ...trial, at: trial.since };
     const watch = trial && createTrialWatch(rules, baseline(), begin);
     const times: number[] = [];
@@ -249,52 +231,18 @@ export function createUpdater(parts: UpdaterParts): Updater {
             : undefined,
         rules,
         isNew,
-        watch: observe(watch, times),
+        watch: observe({
+          platform,
+          times,
+          trial: () => (isOver || running?.trial !== watch ? undefined : watch),
+          onVerdict: judgeTrial,
+        }),
       },
     };
   };
 
   /** Run times of what runs now: what the next release is measured by. */
-  const baseline = (): TrialBaseline => {
-    const { times = [] } = running ?? {};
-    const p95Ms = [...times].sort((a, b) => a - b)[Math.ceil(0.95 * times.length) - 1];
-    const memoryBytes = platform.memoryBytes?.();
-    return {
-      ...(p95Ms !== undefined && { p95Ms, samples: times.length }),
-      ...(memoryBytes !== undefined && { memoryBytes }),
-    };
-  };
-
-  const observe = (watch: TrialWatch | undefined, times: number[]): CallWatch => {
-    let timed = 0;
-    let isJudged = false;
-    let judgedMs = -Infinity;
-    const judge = (): void => {
-      const nowMs = platform.monotonicMs();
-      // Looking through run times takes longer than some models do.
-      if (isJudged || isOver || running?.trial !== watch || nowMs - judgedMs < PAUSE_MS) return;
-      judgedMs = nowMs;
-      if (watch === undefined || watch.verdict(platform.now()) === 'going-on') return;
-      isJudged = true;
-      void judgeTrial().finally(() => {
-        isJudged = false;
-      });
-    };
-    return {
-      answered: (ms, outputs) => {
-        times[timed % MOST_TIMES] = ms;
-        timed += 1;
-        if (watch === undefined || running?.trial !== watch) return;
-        watch.answered(ms, outputs);
-        judge();
-      },
-      failed: (error) => {
-        if (watch === undefined || running?.trial !== watch) return;
-        watch.failed(error);
-        judge();
-      },
-    };
-  };
+  const baseline = (): TrialBaseline => baselineOf(running?.times ?? [], platform.memoryBytes?.());
 
   /** Opens what a slot holds in all followers, and sends their calls there; or else leaves everything as it was. */
   const enter = async (name: SlotName, slot: Slot): Promise<void> => {
@@ -449,7 +397,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
   /** Does what the plan wants, until there is nothing left to do now. */
   const step = (): Promise<void> =>
     inTurn(async () => {
-      for (let turns = 0; turns < MOST_TURNS && !isOver; turns += 1) {
+      for (let turns = 0; turns < MOST_TURNS && !isOver && followers.size > 0; turns += 1) {
         const { plan, next } = await decideNow();
         if (!(await carryOut(next, plan))) return;
       }
@@ -457,13 +405,12 @@ export function createUpdater(parts: UpdaterParts): Updater {
 
   /** @returns whether there may be more to do at once. */
   const carryOut = async (next: Decision, plan: ResolvedPlan | undefined): Promise<boolean> => {
-    if (next.kind !== 'fetch') fetching?.cancel.abort();
     wait(next.dueAt);
+    if (next.kind === 'stay') return restore(plan);
+    if (next.kind !== 'fetch') fetcher.stop();
     switch (next.kind) {
-      case 'stay':
-        return false;
       case 'fetch':
-        if (plan !== undefined) fetch(next.entry, plan);
+        if (plan !== undefined) fetcher.begin(next.entry, plan);
         if (next.meanwhile === undefined || running?.name === next.meanwhile) return false;
         return leaveFor(next.meanwhile);
       case 'activate':
@@ -476,10 +423,20 @@ export function createUpdater(parts: UpdaterParts): Updater {
           return meanwhile !== undefined && running.name !== meanwhile && (await leaveFor(meanwhile));
         }
         isForced = false;
-        if (plan !== undefined && trial.release.sha256 === plan.cand.sha256) await slots.seen(seenOf(plan, true));
+        if (plan !== undefined && trial.release.sha256 === plan.cand.sha256)
+          await slots.seen(seenOf(plan, true));
         return attempt(trial);
       }
     }
+  };
+
+  /** Brings the file of what is committed again, where the store has lost it. */
+  const restore = async (plan: ResolvedPlan | undefined): Promise<false> => {
+    const { committed } = await slots.read();
+    const isLost = committed !== undefined && lost.has(committed.file.sha256);
+    if (isLost && plan?.isCurrent === true) fetcher.begin(committed.release, plan);
+    else fetcher.stop();
+    return false;
   };
 
   /** Goes back to a slot, or to the next one that opens. */
@@ -505,6 +462,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
       return true;
     } catch (error) {
       fail(error);
+      // It is fetched again.
+      if (lost.has(trial.file.sha256)) await slots.revert('committed');
       return !isClosing(error) && !isOfHost(error);
     }
   };
@@ -517,68 +476,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
     return false;
   };
 
-  /** Downloads beside everything else: what is decided meanwhile need not wait. */
-  const fetch = (entry: PlanEntry, plan: ResolvedPlan): void => {
-    if (fetching?.sha256 === entry.sha256 && !fetching.cancel.signal.aborted) return;
-    fetching?.cancel.abort();
-    const cancel = new AbortController();
-    let isDone = false;
-    const done = sync
-      .run(async () => {
-        log({ type: 'download-started', version: entry.version, sha256: entry.sha256, bytes: entry.length });
-        await pin(await slots.read(), [entry.sha256]);
-        const began = platform.monotonicMs();
-        const { slot, way } = await bring(
-          { ...parts, lend, target: (path) => sync.target(path) },
-          entry,
-          plan.net,
-          cancel.signal,
-          onDownload,
-        );
-        log({
-          type: 'verified',
-          version: entry.version,
-          sha256: slot.file.sha256,
-          reason: way,
-          ms: Math.round(platform.monotonicMs() - began),
-        });
-        fresh.add(slot.file.sha256);
-        const { id, trial: rules, retryNonce } = plan;
-        await pin(await slots.stage(slot, { plan: id, rules, retryNonce }));
-        // What runs on trial serves on, and is judged no more.
-        if (running?.name === 'trial' && running.slot.release.path !== slot.release.path)
-          running = { ...running, name: 'previous', trial: undefined };
-      })
-      .then(
-        () => {
-          isDone = true;
-        },
-        async (error: unknown) => {
-          if (cancel.signal.aborted) return;
-          const { reason, detail } = faultOf(error);
-          log({ type: 'error', version: entry.version, sha256: entry.sha256, reason, detail });
-          // Another try would bring the same: it waits for other conditions.
-          if (reason === 'too-large') await slots.refuse(entry, reason, detail, plan.retryNonce).catch(() => {});
-          fail(error);
-        },
-      )
-      .finally(() => {
-        if (fetching === mine) fetching = undefined;
-        if (isDone) void step();
-      });
-    const mine = { sha256: entry.sha256, cancel, done };
-    fetching = mine;
-  };
-
-  const lend = async (sha256s: readonly string[]): Promise<void> => {
-    const sha256 = embedded?.slot.file.sha256;
-    if (embedded === undefined || sha256 === undefined || !sha256s.includes(sha256)) return;
-    if ((await store.blob(sha256)) === undefined) await store.putBlob(sha256, await embedded.bytes());
-  };
-
   const start = async (openEmbedded: (() => Promise<Embedded>) | undefined): Promise<void> => {
     // A fix can always arrive, whatever a release does to this process.
     sync.start();
+    forget();
     forget = sync.onChecked(() => void step());
     let embeddedError: unknown;
     let tries: readonly Try[] = [];
@@ -622,11 +523,22 @@ export function createUpdater(parts: UpdaterParts): Updater {
     return others;
   };
 
+  /** Nothing is tried while nobody could answer with it. */
+  const rest = (): void => {
+    cancelJudge();
+    cancelWait();
+    fetcher.stop();
+    forget();
+    const { token } = running ?? {};
+    running = undefined;
+    if (token && !isOver) void inTurn(() => slots.closed(token)).catch(() => {});
+  };
+
   /** Waits until nothing is decided, downloaded or opened any more. */
   const settled = async (): Promise<void> => {
     await step();
-    while (fetching !== undefined) {
-      await fetching.done;
+    for (let task = fetcher.underway(); task !== undefined; task = fetcher.underway()) {
+      await task;
       await step();
     }
   };
@@ -649,12 +561,14 @@ export function createUpdater(parts: UpdaterParts): Updater {
         while (running !== undefined && !inside.has(follower)) await catchUp(follower, running);
       } catch (error) {
         followers.delete(follower);
+        if (followers.size === 0) rest();
         throw error;
       }
     },
     leave: (follower) => {
       followers.delete(follower);
       inside.delete(follower);
+      if (followers.size === 0) rest();
     },
     activate: async () => {
       const { trial } = await slots.read();
@@ -670,8 +584,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
       cancelJudge();
       cancelWait();
       forget();
-      fetching?.cancel.abort();
-      await fetching?.done;
+      fetcher.stop();
+      await fetcher.underway();
       await turn;
       if (running) await slots.closed(running.token).catch(() => {});
       await slots.close();
@@ -681,26 +595,4 @@ export function createUpdater(parts: UpdaterParts): Updater {
 
 function namesOf(tries: readonly Try[]): readonly SlotName[] {
   return tries.map(({ name }) => name);
-}
-
-/** A mistake in the options of the host says nothing about a release. */
-function isOfHost(error: unknown): boolean {
-  return error instanceof TypeError || error instanceof RangeError;
-}
-
-function unavailable(name: string, cause: unknown, embedded: unknown): ModelError {
-  if (isOfHost(cause)) throw cause;
-  if (isInlayError(cause) && cause.code === 'ERR_INLAY_CLOSED') throw cause;
-  const why =
-    cause instanceof Error ? cause.message : 'no plan of this channel offers this device a version of it.';
-  const also =
-    embedded instanceof Error && embedded !== cause
-      ? ` The version that came with the app does not open: ${embedded.message}`
-      : '';
-  return new ModelError(
-    'ERR_INLAY_MODEL_UNAVAILABLE',
-    `Model "${name}" cannot be loaded yet: ${why}${also}`,
-    // Where nothing is wrong with the network, the file of the app is what can be mended.
-    { cause: cause ?? embedded },
-  );
 }

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it, vi } from 'vitest';
-import type { EmbeddedRelease } from '../../src/cli/embed.ts';
+import type { EmbeddedDescription } from '../../src/cli/embed.ts';
 import { readManifest } from '../../src/update/manifest.ts';
 import { toUtf8 } from '../../src/core/bytes.ts';
 import { startUser, type User } from './cli-user.ts';
@@ -20,11 +20,11 @@ async function withReleases(): Promise<User> {
   return user;
 }
 
-async function embedded(user: User, folder: string): Promise<EmbeddedRelease & { sha256: string }> {
+async function embedded(user: User, folder: string): Promise<EmbeddedDescription & { sha256: string }> {
   const release = JSON.parse(
     await readFile(user.path(`${folder}/my-digits.inlay.json`), 'utf8'),
-  ) as EmbeddedRelease;
-  return { ...release, sha256: sha256(await readFile(user.path(`${folder}/${release.file}`))) };
+  ) as EmbeddedDescription;
+  return { ...release, sha256: sha256(await readFile(user.path(`${folder}/${release.file.name}`))) };
 }
 
 describe('inlay embed', () => {
@@ -39,13 +39,16 @@ describe('inlay embed', () => {
       seq: 2,
       version: '1.2.0',
     });
-    expect([file, variant, found]).toEqual(['digits.onnx', 'fp32', release.sha256]);
+    expect([file, variant, found]).toEqual([
+      { name: 'digits.onnx', sha256: release.sha256, length: release.length },
+      'fp32',
+      release.sha256,
+    ]);
     expect(readManifest(toUtf8(JSON.stringify(manifest))).files[0].path).toBe(release.path);
     expect(root).toEqual(JSON.parse(await readFile(user.path('inlay-keys/root.json'), 'utf8')));
     expect(out).toContain("import myDigits from './my-digits.inlay.json' with { type: 'json' };");
-    expect(out).toContain(
-      "inlay.load({ name: 'my-digits', embedded: { file: './digits.onnx', release: myDigits.release } });",
-    );
+    expect(out).toContain("const file = new URL('./digits.onnx', import.meta.url);");
+    expect(out).toContain("inlay.load({ name: 'my-digits', embedded: { file, release: myDigits } });");
   });
 
   it('takes what all devices run, or else the newest release', async () => {
@@ -65,7 +68,12 @@ describe('inlay embed', () => {
     const user = await withReleases();
     await user.ok('embed', 'my-digits', '--version', '1.1.0', '--variant', 'int8', '--out', 'app');
     const { file, variant, release, sha256: found } = await embedded(user, 'app');
-    expect([file, variant, found]).toEqual(['int8-small.onnx', 'int8', sha256(scale(1.01))]);
+    expect([file.name, file.sha256, variant, found]).toEqual([
+      'int8-small.onnx',
+      found,
+      'int8',
+      sha256(scale(1.01)),
+    ]);
     expect(release.path).toBe('models/my-digits/1/digits.onnx');
     const { code, err } = await user.run('embed', 'my-digits', '--variant', 'int4', '--version', '1.1.0');
     expect([code, err]).toEqual([1, expect.stringContaining('it has fp32, int8')]);

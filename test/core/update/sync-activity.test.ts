@@ -40,7 +40,8 @@ const become = (active: boolean): void => {
   if (active) for (const listener of [...listeners]) listener();
 };
 const polls = (): number => server.requests.filter(({ path }) => path.startsWith('/v1/tip')).length;
-const settled = (): Promise<void> => until(() => platform.timers().some((wait) => wait > 60_000));
+/** Waits until nothing but the next poll is due. */
+const settled = (): Promise<void> => until(() => platform.timers().at(-1) === hour);
 
 it('does not poll for an app that is in the background, and polls once when it comes back', async () => {
   const sync = start();

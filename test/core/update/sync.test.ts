@@ -3,8 +3,7 @@ import { fromUtf8, toUtf8 } from '../../../src/core/bytes.ts';
 import type { Store } from '../../../src/core/store.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
 import { sha256Hex } from '../../../src/trust/keys.ts';
-import { createSync, type Release, type Sync, type SyncParts } from '../../../src/update/sync.ts';
-import { blobsIn } from '../../conformance/store.ts';
+import { createSync, type Sync, type SyncParts } from '../../../src/update/sync.ts';
 import { testPlatform, testStart, until, type TestPlatform } from '../platform.ts';
 import {
   createRepository,
@@ -53,30 +52,34 @@ async function failing(task: Promise<unknown>): Promise<unknown> {
 async function shipped(version: string, content: Uint8Array, percent = 100): Promise<void> {
   await repository.rollOut(await repository.release('digits', version, content), percent);
 }
-async function committed(sync: Sync): Promise<Release> {
-  await sync.check();
-  const release = await sync.resolve('digits');
-  if (!release) throw new Error('Nothing is on offer.');
-  await sync.commit('digits', release);
-  return release;
-}
+const candidateOf = async (sync: Sync, model = 'digits'): Promise<string | undefined> =>
+  (await sync.plan(model))?.cand.version;
 
 describe('a sync', () => {
-  it('brings the release of a plan into the store', async () => {
+  it('gives the plan of a model, and what is signed about its release', async () => {
     await shipped('1.0.0', one);
     const sync = open();
     await sync.check();
     expect(requests()).toEqual(['200 /v1/tip?root=1', `200 /v1/metadata/2.targets.json`]);
-    const release = await sync.resolve('digits');
-    expect(release).toMatchObject({ version: '1.0.0', seq: 1, length: 300 });
-    expect(await release?.blob.bytes()).toEqual(one);
-    expect(requests()).toEqual([`200 /v1/targets/models/digits/1/${release?.sha256}.model.onnx`]);
+    const plan = await sync.plan('digits');
+    expect(plan).toMatchObject({
+      state: 'complete',
+      cand: { version: '1.0.0', seq: 1, length: 300 },
+      base: null,
+      isCurrent: true,
+    });
+    const path = plan?.cand.path ?? '';
+    expect(await sync.target(path)).toMatchObject({ length: 300, custom: { model: 'digits', seq: 1 } });
+    expect(await sync.policy('digits')).toEqual({ floorSeq: 0, revoked: [] });
     expect(sync.info().bytesDownloaded).toBeGreaterThan(300);
     expect(sync.info()).toMatchObject({
       lastCheckAt: testStart,
       lastError: undefined,
+      isPaused: false,
       metadata: { targets: 2 },
     });
+    expect(sync.confirmedAt()).toBe(testStart);
+    expect(requests()).toEqual([]);
   });
 
   it('takes root as bytes, text or object', async () => {
@@ -106,109 +109,61 @@ describe('a sync', () => {
     expect(repository.files.targets).toEqual(targets);
     await sync.check();
     expect(requests()).toEqual(['200 /v1/tip?root=1']);
-    expect(await sync.resolve('digits')).toBeDefined();
+    expect(await sync.plan('digits')).toMatchObject({ bp: 10_000 });
   });
 
-  it('offers nothing before there is metadata, a plan, or a share for this device', async () => {
+  it('has no plan before there is metadata, or for a model or channel without one', async () => {
     const sync = open();
-    expect(await sync.resolve('digits')).toBeUndefined();
+    expect(await sync.plan('digits')).toBeUndefined();
+    expect(sync.confirmedAt()).toBe(0);
     await sync.check();
-    expect(await sync.resolve('digits')).toBeUndefined();
-    await shipped('1.0.0', one, 0.01);
+    expect(await sync.plan('digits')).toBeUndefined();
+    await shipped('1.0.0', one);
     await sync.check();
-    expect(await sync.resolve('digits')).toBeUndefined();
-  });
-
-  it('keeps a device in its bucket across restarts', async () => {
-    await shipped('1.0.0', one);
-    await shipped('1.1.0', two, 50);
-    const versions = new Set<string | undefined>();
-    for (let start = 0; start < 5; start += 1) {
-      const sync = open();
-      await sync.check();
-      versions.add((await sync.resolve('digits'))?.version);
+    for (const name of ['faces', '__proto__', 'constructor']) {
+      expect(await sync.plan(name)).toBeUndefined();
+      expect(await sync.target(name)).toBeUndefined();
+      expect(await sync.policy(name)).toEqual({ floorSeq: 0, revoked: [] });
     }
-    expect(versions.size).toBe(1);
+    const beta = open({ channel: 'beta' });
+    await beta.check();
+    expect(await beta.plan('digits')).toBeUndefined();
   });
 
-  it('splits a fleet by the share', async () => {
+  it('knows without any network what was verified before', async () => {
     await shipped('1.0.0', one);
-    await shipped('1.1.0', two, 30);
-    let candidates = 0;
-    for (let seed = 0; seed < 100; seed += 1) {
-      const device = testPlatform({ seed, fetch: server.fetch });
-      const sync = open({ platform: device, store: createMemoryStore() });
-      await sync.check();
-      if ((await sync.resolve('digits'))?.version === '1.1.0') candidates += 1;
-    }
-    // 100 draws of 30 % have a standard deviation of 4.6.
-    expect(candidates).toBeGreaterThan(15);
-    expect(candidates).toBeLessThan(45);
-  });
-
-  it('starts from the committed release without any network', async () => {
-    await shipped('1.0.0', one);
-    await committed(open());
+    await open().check();
     const offline = open({ platform: testPlatform() });
-    const release = await offline.committed('digits');
-    expect(release).toMatchObject({ version: '1.0.0' });
-    expect(await release?.blob.bytes()).toEqual(one);
-    expect(await offline.committed('faces')).toBeUndefined();
-    expect(await offline.committed('__proto__')).toBeUndefined();
+    expect(await offline.plan('digits')).toMatchObject({ cand: { version: '1.0.0' }, isCurrent: true });
+    expect(offline.info().metadata).toMatchObject({ targets: 2 });
+    // When it was confirmed, a clock of another start cannot say.
+    expect(offline.confirmedAt()).toBe(0);
   });
 
-  it('takes a committed release whose file is gone for none', async () => {
+  it('says what is withdrawn also where no plan counts', async () => {
     await shipped('1.0.0', one);
-    const release = await committed(open());
-    await store.deleteBlob(release.sha256);
-    expect(await open().committed('digits')).toBeUndefined();
-  });
-
-  it.each<[string, (bytes: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>]>([
-    ['a bit flipped', (bytes) => bytes.fill((bytes[17] ?? 0) ^ 1, 17, 18)],
-    ['its end lost', (bytes) => bytes.slice(0, -1)],
-  ])('drops a file of which the disk has %s, and fetches it again', async (_, damage) => {
-    await shipped('1.0.0', one);
-    const release = await committed(open());
-    const real = store;
-    let damaged = true;
-    store = {
-      ...real,
-      blob: async (sha256) => {
-        const blob = await real.blob(sha256);
-        if (!blob || !damaged) return blob;
-        const bytes = damage(await blob.bytes());
-        return { ...blob, sizeBytes: bytes.length, bytes: async () => bytes };
-      },
-      deleteBlob: async (sha256) => {
-        damaged = false;
-        await real.deleteBlob(sha256);
-      },
+    repository.targetsBody = {
+      ...repository.targetsBody,
+      version: repository.targetsBody.version + 1,
+      custom: { models: { digits: { floorSeq: 1, revoked: [1] } } },
     };
-    const sync = open();
-    expect(await sync.committed('digits')).toBeUndefined();
-    damaged = true;
-    await real.putBlob(release.sha256, one);
-    requests();
-    expect(await (await sync.resolve('digits'))?.blob.bytes()).toEqual(one);
-    expect(requests()).toEqual([`200 /v1/targets/models/digits/1/${release.sha256}.model.onnx`]);
-    expect(await sync.committed('digits')).toMatchObject({ version: '1.0.0' });
-  });
-
-  it('keeps what it knows of two servers apart in one store', async () => {
-    await shipped('1.0.0', one);
-    await committed(open());
-    expect(await open({ url: 'https://other.test' }).committed('digits')).toBeUndefined();
-    expect(await open().committed('digits')).toMatchObject({ version: '1.0.0' });
-  });
-
-  it('downloads a release once, however many ask for it', async () => {
-    await shipped('1.0.0', one);
+    await repository.signAll();
     const sync = open();
     await sync.check();
-    requests();
-    await Promise.all([sync.resolve('digits'), sync.resolve('digits'), sync.resolve('digits')]);
-    expect(requests()).toHaveLength(1);
+    await expect(sync.plan('digits')).rejects.toThrow(failsWith('ERR_INLAY_WITHDRAWN'));
+    expect(await sync.policy('digits')).toEqual({ floorSeq: 1, revoked: [1] });
+  });
+
+  it('keeps what it knows of two servers and of two channels apart in one store', async () => {
+    await shipped('1.0.0', one);
+    await open().check();
+    const away = testPlatform();
+    for (const other of [{ url: 'https://other.test' }, { channel: 'beta' }]) {
+      const sync = open({ platform: away, ...other });
+      expect(await sync.plan('digits')).toBeUndefined();
+      expect(sync.owner).not.toBe(open().owner);
+    }
+    expect(await candidateOf(open({ platform: away, url: `${url}/` }))).toBe('1.0.0');
   });
 
   it('shares one poll among concurrent checks', async () => {
@@ -219,11 +174,12 @@ describe('a sync', () => {
 
   it('survives a damaged record', async () => {
     await shipped('1.0.0', one);
-    await committed(open());
+    await open().check();
     await store.updateRecord(record, () => toUtf8('{"metadata":'));
     const sync = open();
-    expect(await sync.committed('digits')).toBeUndefined();
-    expect((await committed(sync)).version).toBe('1.0.0');
+    expect(await sync.plan('digits')).toBeUndefined();
+    await sync.check();
+    expect(await candidateOf(sync)).toBe('1.0.0');
   });
 
   it('does not let a slower process put older metadata over newer', async () => {
@@ -277,14 +233,14 @@ describe('a failing check', () => {
   ])('leaves everything in force: %s', async (_, answer, code) => {
     await shipped('1.0.0', one);
     const sync = open();
-    await committed(sync);
+    await sync.check();
     const before = await store.readRecord(record);
     server.intercept = answer;
     expect(await failing(sync.check())).toEqual(failsWith(code));
     expect(sync.info().lastError).toEqual(failsWith(code));
     expect(await store.readRecord(record)).toEqual(before);
-    expect(await sync.committed('digits')).toMatchObject({ version: '1.0.0' });
-    expect(await sync.resolve('digits')).toMatchObject({ version: '1.0.0' });
+    expect(await candidateOf(sync)).toBe('1.0.0');
+    expect(sync.confirmedAt()).toBe(testStart);
     server.intercept = () => undefined;
     requests();
     await sync.check();
@@ -295,7 +251,7 @@ describe('a failing check', () => {
   it('stores what was verified before the failure, so that it cannot be rolled back', async () => {
     await shipped('1.0.0', one);
     const sync = open();
-    await committed(sync);
+    await sync.check();
     const old = { ...repository.files };
     await shipped('1.1.0', two);
     const fresh = repository.files;
@@ -305,7 +261,7 @@ describe('a failing check', () => {
     expect(await failing(open().check())).toEqual(failsWith('ERR_INLAY_ROLLBACK'));
     repository.files = fresh;
     await sync.check();
-    expect(await sync.resolve('digits')).toMatchObject({ version: '1.1.0' });
+    expect(await candidateOf(sync)).toBe('1.1.0');
   });
 
   it('is incomplete without the rollout that the snapshot lists', async () => {
@@ -317,14 +273,15 @@ describe('a failing check', () => {
     expect(await failing(open().check())).toEqual(failsWith('ERR_INLAY_METADATA_INVALID'));
   });
 
-  it('indefinite freeze: expired metadata stops activations and not what is committed', async () => {
+  it('indefinite freeze: a plan of expired metadata is not current', async () => {
     await shipped('1.0.0', one);
     const sync = open();
-    await committed(sync);
+    await sync.check();
     platform.setNow(testStart + 4 * day);
+    expect(await sync.plan('digits')).toMatchObject({ isCurrent: false });
     expect(await failing(sync.check())).toEqual(failsWith('ERR_INLAY_EXPIRED'));
-    await expect(sync.resolve('digits')).rejects.toThrow(failsWith('ERR_INLAY_EXPIRED'));
-    expect(await sync.committed('digits')).toMatchObject({ version: '1.0.0' });
+    expect(await sync.plan('digits')).toMatchObject({ cand: { version: '1.0.0' }, isCurrent: false });
+    expect(sync.confirmedAt()).toBe(testStart);
   });
 
   it('indefinite freeze: a 304 confirms no expired metadata', async () => {
@@ -335,56 +292,29 @@ describe('a failing check', () => {
     expect(await failing(sync.check())).toEqual(failsWith('ERR_INLAY_HTTP_STATUS'));
   });
 
-  it('arbitrary installation: a plan for an unsigned file offers nothing', async () => {
+  it('arbitrary installation: a plan for an unsigned file does not count', async () => {
     await shipped('1.0.0', one);
     const sync = open();
-    await committed(sync);
+    await sync.check();
     const [plan] = repository.plans['stable'] ?? [];
     if (!plan) throw new Error('The plan is missing.');
     repository.plans = { stable: [{ ...plan, cand: { ...plan.cand, sha256: 'e'.repeat(64) } }] };
     await repository.signAll();
-    let told = 0;
-    sync.subscribe(
-      'digits',
-      () => undefined,
-      () => (told += 1),
-    );
     await sync.check();
-    expect(told).toBe(1);
-    await expect(sync.resolve('digits')).rejects.toThrow(failsWith('ERR_INLAY_PLAN_INVALID'));
-    expect(await sync.committed('digits')).toMatchObject({ version: '1.0.0' });
+    await expect(sync.plan('digits')).rejects.toThrow(failsWith('ERR_INLAY_PLAN_INVALID'));
+    expect(await sync.policy('digits')).toEqual({ floorSeq: 0, revoked: [] });
   });
 
-  it.each<[string, Uint8Array, string]>([
-    ['other content', Uint8Array.from({ length: 400 }), 'ERR_INLAY_HASH'],
-    ['longer content', new Uint8Array(401), 'ERR_INLAY_LENGTH'],
-    ['shorter content', new Uint8Array(399), 'ERR_INLAY_LENGTH'],
-  ])('arbitrary installation: refuses a download with %s and tries it once', async (_, content, code) => {
+  it('tries again when a request breaks', async () => {
     await shipped('1.0.0', one);
     const sync = open();
-    await committed(sync);
-    await shipped('1.1.0', two);
-    await sync.check();
-    requests();
-    server.intercept = () => new Response(content.slice());
-    expect(await failing(sync.resolve('digits'))).toEqual(failsWith(code));
-    expect(requests()).toHaveLength(1);
-    expect(await blobsIn(store)).toHaveLength(1);
-    server.intercept = () => undefined;
-    expect(await sync.resolve('digits')).toMatchObject({ version: '1.1.0' });
-  });
-
-  it('tries again when a download breaks', async () => {
-    await shipped('1.0.0', one);
-    const sync = open();
-    await sync.check();
     let tries = 0;
     server.intercept = () => {
       tries += 1;
       return tries < 3 ? Promise.reject(new TypeError('fetch failed')) : undefined;
     };
-    expect(await failing(sync.resolve('digits'))).toBeUndefined();
-    expect(await sync.resolve('digits')).toMatchObject({ version: '1.0.0' });
+    expect(await failing(sync.check())).toBeUndefined();
+    expect(await candidateOf(sync)).toBe('1.0.0');
   });
 });
 
@@ -392,7 +322,7 @@ describe('keys', () => {
   it('follows a rotated root and goes on from there after a restart', async () => {
     await shipped('1.0.0', one);
     const sync = open();
-    await committed(sync);
+    await sync.check();
     const [a, b] = repository.root;
     const next = await newSigner(platform);
     if (!a || !b) throw new Error('Keys are missing.');
@@ -406,68 +336,34 @@ describe('keys', () => {
     const again = open();
     await again.check();
     expect(requests()).toEqual(['200 /v1/tip?root=3']);
-    expect(await again.resolve('digits')).toMatchObject({ version: '1.1.0' });
+    expect(await candidateOf(again)).toBe('1.1.0');
   });
 });
 
-describe('offers', () => {
-  it('tell the listener until it runs the release, whatever other processes committed', async () => {
+describe('listeners', () => {
+  it('hear of every check, also of one that fails and of one that brings nothing', async () => {
     const sync = open();
     let told = 0;
-    let running: string | undefined;
-    const unsubscribe = sync.subscribe(
-      'digits',
-      () => running,
-      () => (told += 1),
-    );
-    await sync.check();
-    expect(told).toBe(0);
-    await shipped('1.0.0', one);
+    const unsubscribe = sync.onChecked(() => (told += 1));
     await sync.check();
     await sync.check();
     expect(told).toBe(2);
-    const { path } = await committed(open());
-    await sync.check();
+    server.intercept = () => Response.json({}, { status: 500 });
+    await failing(sync.check());
     expect(told).toBe(3);
-    running = path;
-    await sync.check();
-    expect(told).toBe(3);
-    told = 0;
-    await shipped('1.1.0', two);
+    server.intercept = () => undefined;
     unsubscribe();
     await sync.check();
-    expect(told).toBe(0);
+    expect(told).toBe(3);
   });
 
-  it('fall back to the base when the candidate is rejected, until there is another rollout', async () => {
-    await shipped('1.0.0', one);
-    await shipped('1.1.0', two, 99.99);
-    const sync = open();
-    await sync.check();
-    const candidate = await sync.resolve('digits');
-    if (candidate?.version !== '1.1.0') throw new Error('The device is not in the share.');
-    sync.reject('digits', candidate, new Error('does not open'));
-    expect(await sync.resolve('digits')).toMatchObject({ version: '1.0.0' });
-    expect(sync.info().rejected).toEqual([
-      { model: 'digits', version: '1.1.0', reason: new Error('does not open') },
-    ]);
-    await repository.rollOut({ ...candidate, model: 'digits' }, 100);
-    await sync.check();
-    expect(await sync.resolve('digits')).toMatchObject({ version: '1.0.0' });
-    await shipped('1.0.0', one);
-    await repository.rollOut({ ...candidate, model: 'digits' }, 100);
-    await sync.check();
-    expect(await sync.resolve('digits')).toMatchObject({ version: '1.1.0' });
-  });
-
-  it('end with a rejected release that has no base', async () => {
+  it('find what the check has brought', async () => {
     await shipped('1.0.0', one);
     const sync = open();
+    const seen: Promise<string | undefined>[] = [];
+    sync.onChecked(() => seen.push(candidateOf(sync)));
     await sync.check();
-    const release = await sync.resolve('digits');
-    if (!release) throw new Error('Nothing is on offer.');
-    sync.reject('digits', release, new Error('does not open'));
-    expect(await sync.resolve('digits')).toBeUndefined();
+    expect(await Promise.all(seen)).toEqual(['1.0.0']);
   });
 });
 
@@ -559,9 +455,64 @@ describe('the poll loop', () => {
     expect(errors).toEqual([failsWith('ERR_INLAY_CLOSED')]);
     expect(platform.timers()).toEqual([]);
     await expect(sync.check()).rejects.toThrow(failsWith('ERR_INLAY_CLOSED'));
-    await expect(sync.resolve('digits')).rejects.toThrow(failsWith('ERR_INLAY_CLOSED'));
+    await expect(sync.plan('digits')).rejects.toThrow(failsWith('ERR_INLAY_CLOSED'));
     sync.start();
     expect(platform.timers()).toEqual([]);
+  });
+
+  it('waits for what uses the store before it has stopped', async () => {
+    const sync = open();
+    let end = (): void => {};
+    const running = sync.run(() => new Promise<void>((resolve) => (end = resolve)));
+    let isStopped = false;
+    const stopping = sync.stop().then(() => (isStopped = true));
+    await until(() => sync.signal.aborted);
+    await until(() => true);
+    expect(isStopped).toBe(false);
+    end();
+    await Promise.all([running, stopping]);
+    await expect(sync.run(async () => {})).rejects.toThrow(failsWith('ERR_INLAY_CLOSED'));
+  });
+
+  it('is held by a pause, and makes up for it when it goes on; a check works meanwhile', async () => {
+    const sync = open({ pollMs });
+    sync.start();
+    sync.pause();
+    expect(sync.info().isPaused).toBe(true);
+    platform.advance(5 * pollMs);
+    expect(requests()).toEqual([]);
+    await sync.check();
+    expect(requests()).toHaveLength(2);
+    sync.resume();
+    expect(sync.info().isPaused).toBe(false);
+    await until(() => platform.timers().includes(pollMs));
+    expect(requests()).toEqual(['304 /v1/tip?root=1']);
+    sync.pause();
+    sync.resume();
+    expect(platform.timers()).toEqual([pollMs]);
+    expect(requests()).toEqual([]);
+    await sync.stop();
+  });
+
+  it('follows the shortest wish, down to 100 ms, and never polls more rarely than the app wants', async () => {
+    const sync = open({ pollMs });
+    const next = async (): Promise<number | undefined> => {
+      const [wait = 0] = platform.timers();
+      platform.advance(wait);
+      await until(() => sync.info().lastCheckAt === platform.now() && platform.timers().length === 1);
+      return platform.timers()[0];
+    };
+    sync.start();
+    sync.setPollWish('digits', 600_000);
+    sync.setPollWish('faces', 900_000);
+    expect(await next()).toBe(600_000);
+    sync.setPollWish('digits', undefined);
+    expect(await next()).toBe(900_000);
+    sync.setPollWish('faces', 1);
+    expect(await next()).toBe(100);
+    sync.setPollWish('faces', 10 * pollMs);
+    expect(await next()).toBe(pollMs);
+    await sync.stop();
   });
 
   it('does not begin after a stop', async () => {

@@ -1,0 +1,92 @@
+/** Brings one release at a time, beside everything else: what is decided meanwhile need not wait. */
+
+import type { Platform } from '../core/platform.ts';
+import type { NewUpdateEvent } from './events.ts';
+import { faultOf, type Fault } from './fault.ts';
+import type { PlanEntry } from './plan.ts';
+import type { ResolvedPlan } from './resolve.ts';
+import { bring, type ShipmentParts } from './shipment.ts';
+import type { Slot } from './slot.ts';
+import type { Sync } from './sync.ts';
+import type { DownloadListener } from './transfer.ts';
+
+/** What {@link createFetcher} works with. */
+export interface FetcherParts extends Omit<ShipmentParts, 'target'> {
+  readonly platform: Pick<Platform, 'monotonicMs'>;
+  readonly sync: Sync;
+  readonly log: (event: Omit<NewUpdateEvent, 'model'>) => void;
+  readonly onProgress: DownloadListener;
+  /** Called before the first byte. */
+  readonly onBegin: (entry: PlanEntry) => Promise<void>;
+  /** Takes what has come. Where it throws, the release counts as not brought. */
+  readonly onArrived: (slot: Slot, plan: ResolvedPlan) => Promise<void>;
+  readonly onFailed: (entry: PlanEntry, plan: ResolvedPlan, error: unknown, fault: Fault) => Promise<void>;
+  /** Called when one is over, and whether it was brought. */
+  readonly onEnded: (isBrought: boolean) => void;
+}
+
+/** Brings releases. */
+export interface Fetcher {
+  /** Begins with a release, in place of another one; one that is under way goes on. */
+  begin(entry: PlanEntry, plan: ResolvedPlan): void;
+  /** Gives up what is under way. What is there of it stays for the next time. */
+  stop(): void;
+  /** Resolves when what is under way is over; `undefined` while there is nothing. */
+  underway(): Promise<void> | undefined;
+}
+
+/** Creates the fetcher of one model. */
+export function createFetcher(parts: FetcherParts): Fetcher {
+  const { platform, sync, log } = parts;
+  let current:
+    | { readonly sha256: string; readonly cancel: AbortController; readonly done: Promise<void> }
+    | undefined;
+
+  const fetch = async (entry: PlanEntry, plan: ResolvedPlan, signal: AbortSignal): Promise<void> => {
+    const { version, sha256, length } = entry;
+    await parts.onBegin(entry);
+    log({ type: 'download-started', version, sha256, bytes: length });
+    const began = platform.monotonicMs();
+    const shipped = await bring(
+      { ...parts, target: (path) => sync.target(path) },
+      entry,
+      plan.net,
+      signal,
+      parts.onProgress,
+    );
+    const ms = Math.round(platform.monotonicMs() - began);
+    log({ type: 'verified', version, sha256: shipped.slot.file.sha256, reason: shipped.way, ms });
+    await parts.onArrived(shipped.slot, plan);
+  };
+
+  return {
+    begin: (entry, plan) => {
+      if (current?.sha256 === entry.sha256 && !current.cancel.signal.aborted) return;
+      current?.cancel.abort();
+      const cancel = new AbortController();
+      const { signal } = cancel;
+      const task = sync
+        .run(() => fetch(entry, plan, signal))
+        .then(
+          () => true,
+          async (error: unknown) => {
+            if (signal.aborted) return false;
+            const fault = faultOf(error);
+            log({ type: 'error', version: entry.version, sha256: entry.sha256, ...fault });
+            await parts.onFailed(entry, plan, error, fault);
+            return false;
+          },
+        );
+      const done = task.then((isBrought) => {
+        if (current === mine) current = undefined;
+        parts.onEnded(isBrought);
+      });
+      const mine = { sha256: entry.sha256, cancel, done };
+      current = mine;
+    },
+    stop: () => {
+      current?.cancel.abort();
+    },
+    underway: () => current?.done,
+  };
+}
