@@ -88,7 +88,15 @@ const sweep = {
  */
 function chunkOf(id) {
   const path = relative(buildDir, id).split(sep).join('/');
-  if (/^(core\/|engine\/(inlay|progress))|^stores\/lazy|^(exports|platform)\.js$/.test(path)) return 'core';
+  // Core modules of one part only: a page need not load them at once.
+  if (path === 'core/retry.js') return 'update';
+  if (/^core\/(compare|signals)/.test(path)) return 'engine';
+  if (/^(core\/|engine\/(inlay|progress|reference|updates))|^stores\/lazy|^exports\.js$/.test(path))
+    return 'core';
+  // Not for workers, which have no use for it and which bundlers may not split.
+  if (/^(platform|page-life|signatures|ed25519)\.js$/.test(path)) return 'platform';
+  // Only for models by name.
+  if (/^engine\/(follow|self-test|embedded|replaces)/.test(path)) return 'follow';
   if (/^engine\/(pipeline|variants)|^schedule\/metrics-text/.test(path)) return undefined;
   if (/^(engine|schedule)\//.test(path)) return 'engine';
   if (/^stores\/(assemble|fallback|ledger|memory|rules)/.test(path)) return 'stores';

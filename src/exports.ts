@@ -23,6 +23,7 @@ export {
   StateError,
   StoreError,
   TrustError,
+  UpdateError,
   type AnyInlayError,
   type ErrorCode,
   type ErrorCodes,
@@ -34,22 +35,21 @@ export type { Logger } from './core/logger.ts';
 export type { Hasher } from './core/hash.ts';
 export type { FileAccess, Platform } from './core/platform.ts';
 export type { Dimension, Signature, TensorSpec } from './core/signature.ts';
-export type { Blob, Store, StoreInfo } from './core/store.ts';
+export type { Blob, PartialBlob, Store, StoreInfo } from './core/store.ts';
 export type { Span, SpanFacts, Tracing } from './core/tracing.ts';
 export { Tensor, tensorFrom, type NestedArray, type Scalar } from './core/tensor.ts';
 export type { Attempt, DevicePreference } from './engine/candidates.ts';
 export type { Feed, Feeds } from './engine/feeds.ts';
+export type { Inlay, InlayInfo, InlayOptions, LoadOptions, SyncOptions } from './engine/inlay.ts';
 export type {
+  EmbeddedFacts,
+  EmbeddedRelease,
   FileReference,
-  Inlay,
-  InlayInfo,
-  InlayOptions,
-  LoadOptions,
   ModelReference,
   NamedReference,
-  SyncOptions,
   VariantsReference,
-} from './engine/inlay.ts';
+} from './engine/reference.ts';
+export type { Updates } from './engine/updates.ts';
 export type { LoadProgress, ProgressListener } from './engine/progress.ts';
 export type { Model, ModelEvents, ModelStats, RunAllOptions, RunOptions } from './engine/model.ts';
 export type { SchedulingOptions } from './engine/scheduling-options.ts';
@@ -85,3 +85,6 @@ export type {
   VariantRules,
   VariantTolerance,
 } from './engine/variants-compare.ts';
+export type { UpdateEvent, UpdateEventType } from './update/events.ts';
+export type { AppFacts, UpdatePolicy, UpdatesState } from './update/update-client.ts';
+export type { Activation, UpdaterState } from './update/updater.ts';

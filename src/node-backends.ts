@@ -87,6 +87,8 @@ export function createBackends(options: NodeBackendOptions = {}): readonly Backe
 
 /** Longest time that a release may take to open, or for one run, where it is tried out, in milliseconds. */
 const TRIAL_MS = 20_000;
+/** How long the process in which releases are tried out waits for the next one, in milliseconds: starting it costs most. */
+const LINGER_MS = 5000;
 
 function createInline(library: NodeWorkerData['library'], options: NodeBackendOptions): Backend {
   const { allowSoftwareAdapter = false, sharedWeights = false } = options;
@@ -111,7 +113,7 @@ function createMember(
     slotName: `${placement} ${index + 1}`,
     // The memory of WebAssembly never shrinks; only the end of its worker gives it back.
     endWhenEmpty: library === 'onnxruntime-web' || purpose === 'trial',
-    ...(purpose === 'trial' && { createTimeoutMs: TRIAL_MS }),
+    ...(purpose === 'trial' && { createTimeoutMs: TRIAL_MS, lingerMs: LINGER_MS }),
     ...(runTimeoutMs !== undefined && { runTimeoutMs }),
     spawn: () =>
       placement === 'process'

@@ -38,8 +38,22 @@ export interface ReactNativePlatformOptions {
   readonly files?: FileLibrary;
   /** The module `expo-crypto` or `react-native-quick-crypto`. Default: the global `crypto`, where an app has set one. */
   readonly crypto?: NativeCrypto;
-  /** `AppState` of `react-native`: polls rest while the app is in the background. Default: they do not. */
+  /**
+   * `AppState` of `react-native`: polls rest while the app is in the background, and an app that is ended there does not
+   * count as crashed. Default: neither.
+   */
   readonly appState?: AppState;
+  /**
+   * Whether bytes cost money, power comes from the mains, and nobody uses the device now, which React Native itself does
+   * not tell; called before each download, so keep what `@react-native-community/netinfo` or `expo-battery` last said in
+   * a variable. Default: downloads that wait for any of this do not wait.
+   */
+  readonly conditions?: NonNullable<Platform['conditions']>;
+  /**
+   * What rollouts may ask for: `{ os: Platform.OS }` with `Platform` of `react-native`, and `arch`, `memoryMiB` and
+   * `locale` of `expo-device` and `expo-localization`. Default: rules that ask for them do not hold.
+   */
+  readonly traits?: NonNullable<Platform['traits']>;
   /**
    * The Fetch API. Default: requests through `XMLHttpRequest`, which gives binary bodies in every version and leaves the
    * URL alone. `fetch` of `expo/fetch` streams: large models then never lie in memory whole. One
@@ -61,13 +75,15 @@ interface NativeGlobals {
 /** The platform of React Native, with what the app brings along. */
 export function reactNativePlatform(options: ReactNativePlatformOptions = {}): Platform {
   const { performance, setImmediate, crypto: globalCrypto } = globalThis as NativeGlobals;
-  const { appState } = options;
+  const { appState, conditions, traits } = options;
   const crypto = options.crypto ?? globalCrypto ?? {};
   const hash = (): Hasher => createHasher(crypto);
   const settled = Promise.resolve();
   const verifyEd25519 = createEd25519(crypto.subtle as SubtleVerifier | undefined);
   return {
     runtime: 'react-native',
+    ...(traits && { traits }),
+    ...(conditions && { conditions }),
     now: () => Date.now(),
     monotonicMs: performance ? () => performance.now() : () => Date.now(),
     setTimer: (task, delayMs) => {
@@ -90,17 +106,22 @@ export function reactNativePlatform(options: ReactNativePlatformOptions = {}): P
     ...(appState && {
       // What is not known to be in the background is in the foreground.
       isActive: () => appState.currentState !== 'background',
-      onActive: (listener) => {
-        const subscription = appState.addEventListener('change', (state) => {
-          if (state === 'active') listener();
-        });
-        return () => {
-          subscription.remove();
-        };
-      },
+      onActive: (listener) => listen(appState, (state) => state === 'active', listener),
+      // iOS says `inactive` when people are about to swipe an app away.
+      onHide: (listener) => listen(appState, (state) => state !== 'active', listener),
     }),
     fetch: options.fetch ?? defaultFetch(),
     ...(options.files && { files: fileAccess(toAppFiles(options.files), hash) }),
+  };
+}
+
+/** @returns unsubscribes. */
+function listen(appState: AppState, matches: (state: string) => boolean, listener: () => void): () => void {
+  const subscription = appState.addEventListener('change', (state) => {
+    if (matches(state)) listener();
+  });
+  return () => {
+    subscription.remove();
   };
 }
 

@@ -2,6 +2,7 @@ import { toHex } from './core/bytes.ts';
 import { createSha256 } from './core/hash.ts';
 import type { Platform } from './core/platform.ts';
 import { createEd25519 } from './ed25519.ts';
+import { openPageLife, type PageLife } from './page-life.ts';
 import { createSignatures } from './signatures.ts';
 
 /** JavaScript knows no longer timers, in milliseconds. */
@@ -17,11 +18,13 @@ export function webPlatform(runtime = 'web'): Platform {
   const verifyEd25519 = createEd25519(subtle);
   const navigator = globalThis.navigator as typeof globalThis.navigator | undefined;
   const cores = navigator?.hardwareConcurrency;
+  const page = openPageLife();
   return {
     runtime,
     ...(cores !== undefined && { cores, hardware: `${navigator?.userAgent} ×${cores}` }),
     ...(navigator !== undefined && { traits: traitsOf(navigator) }),
-    ...(navigator?.locks !== undefined && { instance: webInstance(navigator.locks) }),
+    ...(navigator?.locks !== undefined && { instance: webInstance(navigator.locks, page) }),
+    ...(page && { onHide: page.onHide }),
     now: () => Date.now(),
     monotonicMs: () => performance.now(),
     setTimer: (task, delayMs) => {
@@ -62,13 +65,15 @@ function traitsOf(navigator: typeof globalThis.navigator & MoreNavigator): NonNu
 }
 
 /** Each page holds a lock for as long as it lives, whose name says that it does. */
-function webInstance(locks: LockManager): NonNullable<Platform['instance']> {
+function webInstance(locks: LockManager, page: PageLife | undefined): NonNullable<Platform['instance']> {
   const nameOf = (id: string): string => `inlay-run-${id}`;
   let own: string | undefined;
   return {
+    ...(page && { wasLeft: page.wasLeft }),
     get id() {
       if (own === undefined) {
         own = toHex(globalThis.crypto.getRandomValues(new Uint8Array(8)));
+        page?.noteLeaving(own);
         // Pages without storage of their own, such as those in sandboxes, have no locks either.
         locks.request(nameOf(own), () => new Promise(() => {})).catch(() => {});
       }

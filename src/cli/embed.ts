@@ -3,7 +3,7 @@ import { basename, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { toUtf8 } from '../core/bytes.ts';
 import { ServerError, TrustError } from '../core/errors.ts';
-import type { EmbeddedFacts } from '../engine/inlay.ts';
+import type { EmbeddedFacts } from '../engine/reference.ts';
 import { nodePlatform } from '../platform-node.ts';
 import { isWithdrawn, listReleases, type ListedRelease } from '../publish/release.ts';
 import { fetchManifest, fetchTarget, requireRelease } from '../publish/released-files.ts';

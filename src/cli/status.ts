@@ -1,14 +1,32 @@
+import { homedir } from 'node:os';
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { nodePlatform } from '../platform-node.ts';
+import { cacheDirectory } from '../stores/fs-host.ts';
 import { rolloutTable } from './rollout-list.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
+import { describeDevice } from './device-status-print.ts';
+import { readDeviceStatus } from './device-status.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
+
+interface Flags extends ServerFlags {
+  readonly store?: string;
+  readonly device?: true;
+  readonly json?: true;
+}
 
 /** Adds `inlay status`. */
 export function addStatus(program: Command, terminal: Terminal): void {
-  const command = program.command('status').description('show what is installed on the server');
+  const command = program.command('status').description('show what is installed on the server, or what a device has');
   withServerFlags(command)
+    .option('--store <dir>', 'look into the store of a device instead: the folder that its models are kept in')
+    .option('--device', 'look into the store of this machine ($INLAY_CACHE_DIR, or its cache folder)')
     .option('--json', 'print JSON')
-    .action(async (flags: ServerFlags & { readonly json?: true }) => {
+    .action(async (flags: Flags) => {
+      if (flags.store !== undefined || flags.device) {
+        await showDevice(flags, terminal);
+        return;
+      }
       const status = await connect(flags, terminal).status();
       if (flags.json) {
         terminal.print(JSON.stringify(status));
@@ -41,6 +59,13 @@ export function addStatus(program: Command, terminal: Terminal): void {
       else terminal.print('Nothing is installed yet; run `inlay keys init`.');
       for (const { message } of warnings) terminal.print(`\nWarning: ${message}`);
     });
+}
+
+async function showDevice({ store, json }: Flags, { env, cwd, print }: Terminal): Promise<void> {
+  const platform = nodePlatform();
+  const directory = store ?? cacheDirectory({ platform: process.platform, env, homedir });
+  const status = await readDeviceStatus(resolve(cwd, directory), platform);
+  print(json ? JSON.stringify(status) : describeDevice(status, platform.now()));
 }
 
 function timeLeft(seconds: number): string {

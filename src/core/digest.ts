@@ -4,13 +4,18 @@ import { toHex } from './bytes.ts';
 import type { Hasher } from './hash.ts';
 import type { Platform } from './platform.ts';
 
-/** Bytes hashed at a stretch: some 2 ms where JavaScript is interpreted, as in Hermes. */
+/** Bytes hashed at a stretch, at first: some 2 ms where JavaScript is interpreted, as in Hermes. */
 const STRETCH_BYTES = 2 ** 12;
+/** Stretches below this, in milliseconds, are made longer: each costs a call and a turn of promises. */
+const SHORT_MS = 0.25;
 /** Work goes on for so long before others get their turn, in milliseconds. */
 const TURN_MS = 3;
 
-/** Lets others have the thread if work has gone on for long enough. To be awaited after each bit of work. */
-export type Pace = () => Promise<void>;
+/**
+ * Lets others have the thread if work has gone on for long enough. To be awaited after each bit of work.
+ * @returns milliseconds since it was awaited last.
+ */
+export type Pace = () => Promise<number>;
 
 /**
  * Creates the pace of some work.
@@ -19,18 +24,27 @@ export type Pace = () => Promise<void>;
  */
 export function createPace(now: () => number, pause: () => Promise<void>): Pace {
   let since = now();
+  let last = since;
   return async () => {
-    if (now() - since < TURN_MS) return;
-    await pause();
-    since = now();
+    const at = now();
+    const tookMs = at - last;
+    last = at;
+    if (at - since >= TURN_MS) {
+      await pause();
+      last = now();
+      since = last;
+    }
+    return tookMs;
   };
 }
 
 /** Adds bytes to a hash, a few milliseconds at a time. They must not change meanwhile. */
 export async function updateInTurns(hash: Hasher, bytes: Uint8Array, pace: Pace): Promise<void> {
-  for (let at = 0; at < bytes.length; at += STRETCH_BYTES) {
-    hash.update(bytes.subarray(at, at + STRETCH_BYTES));
-    await pace();
+  let stretch = STRETCH_BYTES;
+  for (let at = 0; at < bytes.length;) {
+    hash.update(bytes.subarray(at, at + stretch));
+    at += stretch;
+    if ((await pace()) < SHORT_MS) stretch *= 2;
   }
 }
 

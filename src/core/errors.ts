@@ -43,10 +43,7 @@ export interface ErrorCodes {
     | 'ERR_INLAY_HASH'
     | 'ERR_INLAY_PLAN_INVALID'
     | 'ERR_INLAY_WITHDRAWN';
-  readonly UpdateError:
-    | 'ERR_INLAY_UPDATE_HELD'
-    | 'ERR_INLAY_UPDATE_REJECTED'
-    | 'ERR_INLAY_PATCH';
+  readonly UpdateError: 'ERR_INLAY_UPDATE_HELD' | 'ERR_INLAY_UPDATE_REJECTED' | 'ERR_INLAY_PATCH';
   readonly ServerError:
     | 'ERR_INLAY_CONFLICT'
     | 'ERR_INLAY_REFUSED'

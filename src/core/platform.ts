@@ -69,6 +69,11 @@ export interface Platform {
   readonly instance?: {
     readonly id: string;
     isAlive(id: string): Promise<boolean>;
+    /**
+     * Whether a run that has ended was left by people, as when they close a page: that is no crash, whatever it was
+     * doing. Absent where nothing can be noted at that moment.
+     */
+    wasLeft?(id: string): boolean;
   };
   /** What rollouts may ask for, as far as the runtime tells; see `Install` in `update/plan.ts`. */
   readonly traits?: {
@@ -90,6 +95,12 @@ export interface Platform {
    * @returns unsubscribes.
    */
   readonly onActive?: (listener: () => void) => () => void;
+  /**
+   * Calls `listener` each time people stop seeing the app: systems end what nobody sees, so what ends from then on has
+   * not crashed. Absent where that cannot be told, or makes no difference.
+   * @returns unsubscribes.
+   */
+  readonly onHide?: (listener: () => void) => () => void;
   /** The Fetch API; see {@link FetchInit.onActivity} for one without streams. */
   readonly fetch: (url: string, init?: FetchInit) => Promise<Response>;
   /** Opens a model that the host names by path or URL. Absent where the runtime has no file system. */

@@ -1,11 +1,10 @@
 import type { ModelSource } from '../core/backend.ts';
-import { toHex } from '../core/bytes.ts';
 import { digestHex } from '../core/digest.ts';
 import { ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Slot } from '../update/slot.ts';
 import type { Embedded } from '../update/follower.ts';
-import type { EmbeddedRelease, FileReference } from './inlay.ts';
+import type { EmbeddedRelease, FileReference } from './reference.ts';
 
 /**
  * Reads what came with the app. A file without what `inlay embed` wrote about it has no version, and comes before every

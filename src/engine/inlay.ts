@@ -8,19 +8,26 @@ import type { Store, StoreInfo } from '../core/store.ts';
 import type { Tracing } from '../core/tracing.ts';
 import type { PredictionsOptions, PredictionsStats } from '../schedule/predictions.ts';
 import type * as Remote from '../update/remote.ts';
-import type { UpdateEvent } from '../update/events.ts';
-import type { PlanEntry } from '../update/plan.ts';
 import type { SyncInfo } from '../update/sync.ts';
-import type { AppFacts, UpdateClient, UpdatePolicy, UpdatesState } from '../update/update-client.ts';
+import type { AppFacts, UpdateClient, UpdatePolicy } from '../update/update-client.ts';
 import type { DevicePreference } from './candidates.ts';
 import type { ManagedModel, Model, ModelParts, RunOptions } from './model.ts';
 import { createLoadListener, type ProgressListener } from './progress.ts';
 import type * as Pipelines from './pipeline.ts';
 import type { PipelineDefinition, PipelineInputs, PipelineOutputs } from './pipeline-definition.ts';
+import {
+  assertReference,
+  isFile,
+  locate,
+  type FileReference,
+  type ModelReference,
+  type NamedReference,
+  type VariantsReference,
+} from './reference.ts';
 import type { SchedulingOptions } from './scheduling-options.ts';
 import type { ModelTypes } from './typed.ts';
-import type { VariantRules } from './variants-compare.ts';
 import type { Serving, ServingInfo } from './serving.ts';
+import { createUpdates, type Updates } from './updates.ts';
 import type * as Engine from './machine.ts';
 
 /** Where models come from when they are loaded by name. */
@@ -65,46 +72,6 @@ export interface InlayOptions {
   /** Follow a sync server. Without it only files, URLs and bytes can be loaded. */
   readonly sync?: SyncOptions;
 }
-
-/** A model to load: a path, a URL or the bytes. */
-export type FileReference = string | URL | Uint8Array | ArrayBuffer;
-
-/**
- * Several precisions of one model, the reference first. The fastest one that gives the same answers is taken; see
- * {@link VariantRules}.
- */
-export interface VariantsReference extends VariantRules {
-  readonly variants: Readonly<Record<string, FileReference>>;
-}
-
-/** A version that came with the app, as `inlay embed` writes it: the file, and what the publisher signed about it. */
-export interface EmbeddedRelease {
-  readonly file: FileReference;
-  /** The content of the file `*.inlay.json` beside it. */
-  readonly release: EmbeddedFacts;
-}
-
-/** What `inlay embed` writes about a release. */
-export interface EmbeddedFacts {
-  readonly release: PlanEntry;
-  /** The file that was embedded: the release's own, or one of its variants. */
-  readonly file: { readonly sha256: string; readonly length: number };
-  readonly variant?: string;
-}
-
-/** A model that the sync server knows. */
-export interface NamedReference {
-  readonly name: string;
-  /**
-   * The version that came with the app: it answers from the first start on, also offline, until a release has come in.
-   * Without it, the first load waits for one; without a sync server, it is all there is. With what `inlay embed` wrote,
-   * it has its version, counts as that release in rollouts, and patches start from it.
-   */
-  readonly embedded?: FileReference | EmbeddedRelease;
-}
-
-/** A model to load: a path, a URL, the bytes, a name that the sync server knows, or several variants. */
-export type ModelReference = FileReference | NamedReference | VariantsReference;
 
 /** Options of {@link Inlay.load}. */
 export interface LoadOptions extends SchedulingOptions, Pick<RunOptions, 'deadlineMs' | 'priority'> {
@@ -177,29 +144,6 @@ export interface Inlay extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** The updates of models that were loaded by name. Without a sync server there are none, and nothing happens. */
-export interface Updates {
-  /** What each model runs, tries and has rejected; what is being downloaded; when the server was asked last. */
-  state(): Promise<UpdatesState | undefined>;
-  /** Asks the sync server now. Rejects with the reason when the check fails. */
-  check(): Promise<void>;
-  /** Holds polls and downloads back until {@link Updates.resume}. What runs is not touched. */
-  pause(): Promise<void>;
-  resume(): Promise<void>;
-  /**
-   * Lets the release of a model that waits begin now, whatever the policy says.
-   * @returns whether it answers calls now.
-   */
-  activate(model: string): Promise<boolean>;
-  /** What happened on this device, oldest first: the last 200 events, those of earlier starts included. */
-  history(): Promise<readonly UpdateEvent[]>;
-  /**
-   * Hears of events as they happen.
-   * @returns unsubscribes.
-   */
-  onEvent(listener: (event: UpdateEvent) => void): Promise<() => void>;
-}
-
 /** What an entry point puts together for {@link assembleInlay}. */
 export interface InlayParts extends InlayOptions {
   readonly platform: Platform;
@@ -248,7 +192,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
   const find = (
     file: FileReference,
     options: Pick<LoadOptions, 'signal' | 'onProgress'> = {},
-  ): Promise<ModelSource> => orAbort(locate(parts, file, options), closes.signal);
+  ): Promise<ModelSource> => orAbort(locate({ ...parts, maxModelBytes }, file, options), closes.signal);
 
   const startClient = async (options: SyncOptions): Promise<UpdateClient> => {
     const [{ createUpdateClient }, { prove, providers }] = await Promise.all([parts.remote(), start()]);
@@ -359,7 +303,8 @@ export function assembleInlay(parts: InlayParts): Inlay {
       );
     }
     const { open, partsOf, readEmbedded } = await start();
-    const { createModel, followReleases } = await parts.engine();
+    const { createModel, loadFollow } = await parts.engine();
+    const { followReleases } = await loadFollow();
     const modelParts = partsOf(name, options);
     const { onProgress } = options;
     return followReleases(following.updater(name), name, {
@@ -405,15 +350,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
     }),
     store,
     metrics: () => machine?.metricsOf(models) ?? '',
-    updates: {
-      state: async () => (await updates())?.state(),
-      check: async () => (await updates())?.check(),
-      pause: async () => (await updates())?.pause(),
-      resume: async () => (await updates())?.resume(),
-      activate: async (model) => (await updates())?.updater(model).activate() ?? false,
-      history: async () => (await updates())?.history() ?? [],
-      onEvent: async (listener) => (await updates())?.onEvent(listener) ?? (() => {}),
-    },
+    updates: createUpdates(updates),
     checkForUpdates: () => inlay.updates.check(),
     close: () => {
       closing ??= (async () => {
@@ -432,41 +369,6 @@ export function assembleInlay(parts: InlayParts): Inlay {
   return inlay;
 }
 
-function assertReference(reference: unknown): asserts reference is ModelReference {
-  if (isFile(reference)) return;
-  if (typeof reference === 'object' && reference !== null) {
-    if ('name' in reference && typeof reference.name === 'string') {
-      const embedded = 'embedded' in reference ? reference.embedded : undefined;
-      if (embedded === undefined || isFile(embedded) || isEmbeddedRelease(embedded)) return;
-    }
-    const variants = 'variants' in reference ? reference.variants : undefined;
-    const files = typeof variants === 'object' && variants !== null ? Object.values(variants) : [];
-    if (files.length > 0 && files.every((file) => isFile(file))) return;
-  }
-  // A Blob, a File, a Response.
-  const isReadable = typeof (reference as { arrayBuffer?: unknown } | null)?.arrayBuffer === 'function';
-  throw new TypeError(
-    `A model is a path, a URL, bytes, { name, embedded? } or { variants: { fp32: path, … } }, got ${
-      reference === '' ? 'an empty text' : nameOf(reference)
-    }${isReadable ? '; pass the bytes that its arrayBuffer() gives' : ''}.`,
-  );
-}
-
-function isEmbeddedRelease(value: unknown): value is EmbeddedRelease {
-  if (typeof value !== 'object' || value === null || !('file' in value) || !isFile(value.file)) return false;
-  const facts = 'release' in value ? value.release : undefined;
-  return typeof facts === 'object' && facts !== null && 'release' in facts && 'file' in facts;
-}
-
-function isFile(reference: unknown): reference is FileReference {
-  return (
-    (typeof reference === 'string' && reference !== '') ||
-    reference instanceof URL ||
-    reference instanceof ArrayBuffer ||
-    reference instanceof Uint8Array
-  );
-}
-
 function assertSync({ url, root }: SyncOptions): void {
   if (typeof url !== 'string')
     throw new TypeError(`sync.url is the address of a sync server, got ${nameOf(url)}.`);
@@ -474,35 +376,4 @@ function assertSync({ url, root }: SyncOptions): void {
   throw new TypeError(
     `sync.root is the content of the root.json that \`inlay keys init\` wrote, got ${nameOf(root)}.`,
   );
-}
-
-async function locate(
-  { platform, remote, maxModelBytes = MODEL_CAP_BYTES }: InlayParts,
-  reference: FileReference,
-  { signal, onProgress }: Pick<LoadOptions, 'signal' | 'onProgress'>,
-): Promise<ModelSource> {
-  if (reference instanceof ArrayBuffer) return { bytes: new Uint8Array(reference) };
-  if (ArrayBuffer.isView(reference)) return { bytes: reference };
-  const { files } = platform;
-  if (files === undefined || /^(https?|blob|data):/.test(String(reference))) {
-    const { fetchBytes } = await remote();
-    const { bytes, url } = await fetchBytes(platform, String(reference), {
-      capBytes: maxModelBytes,
-      isOfPage: true,
-      signal,
-      onProgress:
-        onProgress &&
-        ((loadedBytes, totalBytes) => {
-          onProgress({ phase: 'download', loadedBytes, ...(totalBytes !== undefined && { totalBytes }) });
-        }),
-    });
-    return { bytes, url };
-  }
-  const path = files.resolve(reference);
-  if ((await files.size(path)) === undefined) {
-    throw new ModelError('ERR_INLAY_MODEL_NOT_FOUND', `There is no model file at ${path}.`, {
-      details: { path },
-    });
-  }
-  return { path };
 }

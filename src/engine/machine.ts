@@ -7,17 +7,19 @@ import { createMetrics } from '../schedule/metrics.ts';
 import { createPredictions, type Predictions, type PredictionsStats } from '../schedule/predictions.ts';
 import { createScheduler } from '../schedule/scheduler.ts';
 import type { Embedded, Target } from '../update/follower.ts';
-import type { EmbeddedRelease, FileReference, InlayParts, LoadOptions, VariantsReference } from './inlay.ts';
+import type { InlayParts, LoadOptions } from './inlay.ts';
+import type { EmbeddedRelease, FileReference, VariantsReference } from './reference.ts';
 import { createDemotions } from './demotions.ts';
-import { readEmbedded } from './embedded.ts';
+import type * as Follow from './follow.ts';
 import { createMemory } from './memory.ts';
 import { assertCall, type ManagedModel, type ModelParts } from './model.ts';
 import { assertScheduling } from './scheduling-options.ts';
-import { testIsolated } from './self-test.ts';
 import { openServing, type Serving, type ServingOptions } from './serving.ts';
 
-export { followReleases } from './follow.ts';
 export { createModel } from './model.ts';
+
+/** Loads what only models by name need. */
+export const loadFollow = (): Promise<typeof Follow> => import('./follow.ts');
 
 /** Opens models for one Inlay, and plans their runs together. */
 export interface Machine {
@@ -101,8 +103,12 @@ export function createMachine(parts: InlayParts, tracing: Tracing | undefined): 
         servingOptions(model, options),
       );
     },
-    readEmbedded: (embedded, locate) => readEmbedded(platform, embedded, locate),
-    prove: ({ source, golden }) => testIsolated({ backends: parts.backends, logger }, source, golden),
+    readEmbedded: async (embedded, locate) =>
+      (await import('./embedded.ts')).readEmbedded(platform, embedded, locate),
+    prove: async ({ source, golden }) => {
+      const { testIsolated } = await import('./self-test.ts');
+      await testIsolated({ backends: parts.backends, logger }, source, golden);
+    },
     providers: async () => {
       const listed = await Promise.allSettled(parts.backends.map((backend) => backend.providers()));
       return listed.flatMap((outcome) => (outcome.status === 'fulfilled' ? outcome.value : []));

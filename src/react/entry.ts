@@ -1,4 +1,5 @@
-import type { Inlay, LoadOptions, ModelReference } from '../engine/inlay.ts';
+import type { Inlay, LoadOptions } from '../engine/inlay.ts';
+import type { ModelReference } from '../engine/reference.ts';
 import type { Model } from '../engine/model.ts';
 import type { LoadProgress } from '../engine/progress.ts';
 import { isVisible } from './progress.ts';

@@ -1,6 +1,7 @@
 import { useCallback, useMemo, useSyncExternalStore } from 'react';
 import { ModelError } from '../core/errors.ts';
-import type { Inlay, ModelReference } from '../engine/inlay.ts';
+import type { Inlay } from '../engine/inlay.ts';
+import type { ModelReference } from '../engine/reference.ts';
 import type { Model } from '../engine/model.ts';
 import type { ModelTypes } from '../engine/typed.ts';
 import { cacheOf, type ModelCache } from './cache.ts';

@@ -35,7 +35,7 @@ export function createFsParts({ disk, host, directory, parts, blobs, blobOf }: F
     sizeBytes + (generation % 2) * (headerBytes + maxNoteBytes);
 
   const list = async (): Promise<readonly PartName[]> =>
-    (await disk.list(parts)).map(parseName).filter((name) => name !== undefined);
+    (await disk.list(parts)).map(parsePartName).filter((name) => name !== undefined);
   const of = async (sha256: string): Promise<readonly PartName[]> =>
     (await list()).filter((name) => name.sha256 === sha256);
   const nameOf = (sha256: string, sizeBytes: number): PartName => ({
@@ -170,6 +170,7 @@ export function createFsParts({ disk, host, directory, parts, blobs, blobOf }: F
 
     return {
       note: saved && new Uint8Array(saved.content),
+      givesBack: true,
 
       write: async (offset, bytes) => {
         // At once, for what is written to a file that was taken over harms nobody: it is on no disk any more.
@@ -252,7 +253,7 @@ interface Found {
 }
 
 /** What the name of a part's file says. */
-interface PartName {
+export interface PartName {
   readonly sha256: string;
   readonly sizeBytes: number;
   readonly openedAt: number;
@@ -271,7 +272,8 @@ function formatName({ sha256, sizeBytes, openedAt, pid, machine, token }: PartNa
   return `${sha256}.${sizeBytes.toString(36)}.${openedAt.toString(36)}.${pid}-${machine}-${token}.part`;
 }
 
-function parseName(name: string): PartName | undefined {
+/** Reads the name of a part's file; `undefined` for that of something else. */
+export function parsePartName(name: string): PartName | undefined {
   const [, sha256, size = '', opened = '', pid, machine = '', token = ''] = pattern.exec(name) ?? [];
   if (sha256 === undefined) return undefined;
   return {

@@ -19,7 +19,8 @@ const pieceBytes = 1 << 20;
  */
 export interface OpenPart {
   readonly note: Uint8Array<ArrayBuffer> | undefined;
-  /** The bytes are the store's from then on, unless it fails. */
+  /** Whether a write has no more use for its bytes when it has settled. Default: they are the store's from then on. */
+  readonly givesBack?: true;
   write(offset: number, bytes: Uint8Array<ArrayBuffer>): Promise<void>;
   /** What was not written reads as zeros. */
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
@@ -132,8 +133,20 @@ function wrap(
   let ended: Error | undefined;
   let turn: Promise<unknown> = Promise.resolve();
 
+  /** Bytes that were given back, for the next copy: memory that was never touched costs more than the copy. */
+  let spare: Uint8Array<ArrayBuffer> | undefined;
+
+  const copyOf = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => {
+    const room = spare;
+    if (room === undefined || room.length < bytes.length) return new Uint8Array(bytes);
+    spare = undefined;
+    room.set(bytes);
+    return room.subarray(0, bytes.length);
+  };
+
   const finishWith = (reason: Error): void => {
     ended = reason;
+    spare = undefined;
     forget();
   };
   const over = (): Error => closedError(`The part of blob ${sha256}`);
@@ -172,8 +185,12 @@ function wrap(
     write: async (offset, bytes) => {
       assertRange(offset, bytes.length, sizeBytes);
       // A copy, for callers use their arrays again while this step waits for its turn.
-      const own = new Uint8Array(bytes);
-      await step(() => ledger.insist(own.length, () => opened.write(offset, own)));
+      const own = copyOf(bytes);
+      try {
+        await step(() => ledger.insist(own.length, () => opened.write(offset, own)));
+      } finally {
+        if (opened.givesBack && !ended) spare = new Uint8Array(own.buffer);
+      }
     },
 
     read: async (offset, length) => {

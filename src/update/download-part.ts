@@ -8,8 +8,11 @@ import { decodeNote, encodeNote, type Chunks } from './chunks.ts';
 import { wrongHash } from './download-file.ts';
 import type { FileRef } from './manifest.ts';
 
-/** What is lost at most when the process is killed: so many bytes, or so many milliseconds. */
-const saveEvery = { bytes: 2 ** 23, ms: 2000 };
+/**
+ * When what has come is noted: after so many bytes, but no sooner than after so long, or after so much longer. That is
+ * what is lost at most when the process is killed. A flush takes longer than what it saves from a fast line.
+ */
+const saveEvery = { bytes: 2 ** 23, leastMs: 250, mostMs: 2000 };
 /** A hash below this speed, bytes per millisecond, is JavaScript: the store, which may be in a worker, does that better. */
 const fastHash = 300_000;
 
@@ -102,7 +105,9 @@ export function openAssembly(
     }
     done.add(index);
     unsaved += bytes.length;
-    if (unsaved >= saveEvery.bytes || now() - savedAt >= saveEvery.ms) await assembly.save();
+    const passedMs = now() - savedAt;
+    const isMuch = unsaved >= saveEvery.bytes && passedMs >= saveEvery.leastMs;
+    if (isMuch || passedMs >= saveEvery.mostMs) await assembly.save();
   };
 
   const settle = async (): Promise<void> => {

@@ -28,7 +28,8 @@ export function faultOf(error: unknown): Fault {
     case 'ERR_INLAY_UPDATE_REJECTED': {
       const { reason } = details;
       const known = rejectReasons.find((word) => word === reason) ?? 'open';
-      return { reason: known, detail: String(details['detail'] ?? detail) };
+      const words = details['detail'];
+      return { reason: known, detail: typeof words === 'string' ? words : detail };
     }
     case 'ERR_INLAY_WORKER_LOST':
       if (details['reason'] === 'hung') return { reason: 'hang', detail };

@@ -147,7 +147,9 @@ export function beginLoad(state: SlotsState, marker: Marker): Step {
 
 /** Takes note of the first good answer. A trial begins; any other release is good again. */
 export function firstAnswer(state: SlotsState, marker: Marker, { now }: SlotsContext): Step {
-  const running: Marker = { ...marker, phase: 'running', at: now };
+  // A load that was settled while it went on stays so.
+  const { isSettled } = state.markers.find(({ id }) => id === marker.id) ?? marker;
+  const running: Marker = { ...marker, phase: 'running', at: now, ...(isSettled && { isSettled }) };
   const marked = { ...state, markers: [...without(state.markers, marker), running] };
   const holder = holderOf(state, marker);
   if (holder === undefined) return unchanged(marked);
@@ -175,6 +177,14 @@ export function firstAnswer(state: SlotsState, marker: Marker, { now }: SlotsCon
 export function settleLoad(state: SlotsState, { id }: Marker): Step {
   if (!state.markers.some((marker) => marker.id === id && marker.isSettled !== true)) return unchanged(state);
   const markers = state.markers.map((marker) => (marker.id === id ? { ...marker, isSettled: true } : marker));
+  return unchanged({ ...state, markers });
+}
+
+/** Takes note that how these runs end says nothing of what they have open now. */
+export function settleRuns(state: SlotsState, runs: ReadonlySet<string>): Step {
+  const isOpen = ({ run, isSettled }: Marker): boolean => runs.has(run) && isSettled !== true;
+  if (!state.markers.some(isOpen)) return unchanged(state);
+  const markers = state.markers.map((marker) => (isOpen(marker) ? { ...marker, isSettled: true } : marker));
   return unchanged({ ...state, markers });
 }
 

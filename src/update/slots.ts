@@ -31,6 +31,7 @@ import {
   revertTo,
   seePlan,
   settleLoad,
+  settleRuns,
   stageTrial,
   tidy,
   type NamedRelease,
@@ -91,11 +92,13 @@ export interface Slots {
   beginLoad(name: SlotName, slot: Slot): Promise<LoadToken>;
   /** Writes down its first good answer. From now on it has the grace period to survive. */
   loaded(token: LoadToken): Promise<SlotsState>;
-  /**
-   * Ends the grace period early. For when the app leaves the foreground: systems end what nobody sees, and that says
-   * nothing of the release.
-   */
+  /** Ends the grace period: how the process ends says nothing of the release any more. */
   settled(token: LoadToken): Promise<SlotsState>;
+  /**
+   * Settles everything that this process has open, loads under way included, when people stop seeing the app. A load
+   * that begins afterwards counts: a release that crashes an app which nobody ever sees must not do so for ever.
+   */
+  hidden(): Promise<SlotsState>;
   /** Writes down that it was closed as it should be. Safe to call twice. */
   closed(token: LoadToken): Promise<SlotsState>;
   /**
@@ -260,7 +263,8 @@ export function openSlots({ store, owner, model, platform, sdk, app, events }: S
         if (isAlive !== true) dead.add(id);
       }
       const at = context();
-      const state = await apply((present) => buryRuns(present, dead, at));
+      const left = new Set([...dead].filter((id) => platform.instance?.wasLeft?.(id)));
+      const state = await apply((present) => buryRuns(settleRuns(present, left).state, dead, at));
       await events?.flush();
       return listTries(state, at);
     },
@@ -297,6 +301,7 @@ export function openSlots({ store, owner, model, platform, sdk, app, events }: S
       return state;
     },
     settled,
+    hidden: () => applyCounted((state) => settleRuns(state, new Set([run]))),
     closed: (token) => {
       endGrace(token);
       return applyCounted((state) => endLoad(state, token));

@@ -58,6 +58,8 @@ export interface UpdateClientParts extends Omit<SyncParts, 'onError'> {
 
 /** What all updates of an app are at. */
 export interface UpdatesState {
+  /** Random identifier of this installation, which `rollout set --allow` takes; `undefined` where none can be kept. */
+  readonly installId: string | undefined;
   readonly sync: SyncInfo;
   /** Downloads under way. */
   readonly transfers: readonly TransferState[];
@@ -89,6 +91,8 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
   const { platform, store, policy = {}, app = {}, onError } = parts;
   assertPolicy(policy);
   const updaters = new Map<string, Updater>();
+  /** What ends listening to whether people see the app. */
+  const forgets: (() => void)[] = [];
   const sync = createSync(parts);
   const events: EventLog = openEventLog({ store, platform, onListenerError: onError });
   let bytes = 0;
@@ -113,6 +117,17 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
     ...(app.attributes !== undefined && { attributes: app.attributes }),
   });
   const open = (model: string): Updater => {
+    const slots = openSlots({
+      store,
+      owner: sync.owner,
+      model,
+      platform,
+      sdk: SDK_VERSION,
+      app: app.version,
+      events,
+    });
+    const forget = platform.onHide?.(() => void slots.hidden().catch(() => {}));
+    if (forget !== undefined) forgets.push(forget);
     const updater = createUpdater({
       model,
       platform,
@@ -120,15 +135,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
       sync,
       events,
       transfers,
-      slots: openSlots({
-        store,
-        owner: sync.owner,
-        model,
-        platform,
-        sdk: SDK_VERSION,
-        app: app.version,
-        events,
-      }),
+      slots,
       install: () =>
         (install ??= describe().catch((error: unknown) => {
           install = undefined;
@@ -148,6 +155,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
   };
   let closing: Promise<void> | undefined;
   const closeAll = async (): Promise<void> => {
+    for (const forget of forgets) forget();
     // Marks are written before the store may go.
     await Promise.allSettled([...updaters.values()].map((updater) => updater.close()));
     await sync.stop();
@@ -159,6 +167,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
     check: () => sync.check(),
     info,
     state: async () => ({
+      installId: await installId(platform, store).catch(() => undefined),
       sync: info(),
       transfers: transfers.list(),
       models: Object.fromEntries(

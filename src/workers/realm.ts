@@ -70,6 +70,8 @@ export interface WorkerBackendOptions {
    * libraries that keep the memory of released models, as WebAssembly does. Default false.
    */
   readonly endWhenEmpty?: boolean;
+  /** With `endWhenEmpty`: milliseconds that an empty worker waits for another model, which then need not wait. Default 0. */
+  readonly lingerMs?: number;
   /**
    * Milliseconds that one run, or a release, may take. A worker that is at one for longer is killed, where that is safe
    * ({@link WorkerHandle.kill}). Default: no limit.
@@ -119,6 +121,7 @@ interface Bound extends RemoteSession {
  */
 export function createWorkerBackend(options: WorkerBackendOptions): Backend {
   const { name, spawn, placement = 'worker', maxLosses = 3, endWhenEmpty = false, runTimeoutMs } = options;
+  const { lingerMs = 0 } = options;
   const slot = { name: options.slotName ?? `${placement} 1`, isOccupied: false };
   const slots: readonly Slot[] = [slot];
   /** Sessions that are being opened. */
@@ -194,7 +197,20 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
 
   /** Ends a worker in which nothing is open, where that is wanted. */
   const endIfEmpty = (): void => {
-    if (endWhenEmpty && opening === 0 && realm?.sessions === 0) retire(realm);
+    if (opening === 0 && realm?.sessions === 0) retire(realm);
+  };
+
+  const endIfStillEmpty = (afterMs: number): void => {
+    clearTimeout(idleTimer);
+    if (!endWhenEmpty || closing !== undefined) return;
+    if (afterMs === 0) {
+      endIfEmpty();
+      return;
+    }
+    const timer: { unref?(): void } & ReturnType<typeof setTimeout> = setTimeout(endIfEmpty, afterMs);
+    // A worker that does nothing keeps no process alive.
+    timer.unref?.();
+    idleTimer = timer;
   };
 
   const guarded = async <T>(use: (realm: Realm) => Promise<T>): Promise<T> => {
@@ -241,7 +257,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
     } finally {
       opening -= 1;
       slot.isOccupied = opening > 0;
-      endIfEmpty();
+      endIfStillEmpty(lingerMs);
     }
   };
 
@@ -300,7 +316,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
       if (used !== realm) return;
       used.sessions -= 1;
       const done = used.link.calls.release(bound.id);
-      endIfEmpty();
+      endIfStillEmpty(lingerMs);
       await done.catch((error: unknown) => {
         if (!hasCode(error, 'ERR_INLAY_WORKER_LOST')) throw error;
       });
@@ -328,8 +344,7 @@ export function createWorkerBackend(options: WorkerBackendOptions): Backend {
       try {
         return await guarded((used) => used.link.calls.providers());
       } finally {
-        clearTimeout(idleTimer);
-        if (endWhenEmpty && closing === undefined) idleTimer = setTimeout(endIfEmpty, IDLE_MS);
+        endIfStillEmpty(Math.max(IDLE_MS, lingerMs));
       }
     },
     createSession,

@@ -6,7 +6,7 @@ import { BackendError } from '../../src/core/errors.ts';
 import { Tensor } from '../../src/core/tensor.ts';
 import { hostBackend, NO_GUARD } from '../../src/workers/host.ts';
 import type { Endpoint } from '../../src/workers/link.ts';
-import { createWorkerBackend, type WorkerEnd } from '../../src/workers/realm.ts';
+import { createWorkerBackend, type WorkerBackendOptions, type WorkerEnd } from '../../src/workers/realm.ts';
 import { errorOf } from '../conformance/backend.ts';
 import { fakeBackend } from '../core/engine/fakes.ts';
 
@@ -31,7 +31,7 @@ interface Played {
 }
 
 /** A backend in workers that end with their last model; `make` makes what the n-th of them hosts. */
-function start(make: (n: number) => Backend): Played[] {
+function start(make: (n: number) => Backend, options: Partial<WorkerBackendOptions> = {}): Played[] {
   const workers: Played[] = [];
   const spawn = () => {
     const { port1, port2 } = new MessageChannel();
@@ -55,7 +55,13 @@ function start(make: (n: number) => Backend): Played[] {
       end: async () => finish('killed'),
     };
   };
-  backend = createWorkerBackend({ name: 'played', endWhenEmpty: true, runTimeoutMs: 60_000, spawn });
+  backend = createWorkerBackend({
+    name: 'played',
+    endWhenEmpty: true,
+    runTimeoutMs: 60_000,
+    spawn,
+    ...options,
+  });
   return workers;
 }
 
@@ -105,6 +111,22 @@ describe('a worker that ends with its last model', () => {
     await vi.advanceTimersByTimeAsync(60_000);
     await session.run(feeds);
     expect([workers.length, alive(workers)]).toEqual([1, 1]);
+  });
+
+  it('waits for the next model for as long as it may linger', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const workers = start(() => fakeBackend(), { lingerMs: 5000 });
+    for (let times = 0; times < 2; times += 1) {
+      const session = await backend.createSession(small, { provider });
+      await session.run(feeds);
+      await session.release();
+      await vi.advanceTimersByTimeAsync(4000);
+    }
+    expect([workers.length, alive(workers)]).toEqual([1, 1]);
+    await vi.advanceTimersByTimeAsync(1000);
+    await workers[0]?.ended;
+    await backend.createSession(small, { provider });
+    expect([workers.length, alive(workers)]).toEqual([2, 1]);
   });
 
   it('ends when a session is released that was being opened again', async () => {

@@ -4,6 +4,7 @@ import {
   isInlayError,
   Tensor,
   type DType,
+  type EmbeddedRelease,
   type Feeds,
   type Model,
   type TensorMap,
@@ -43,7 +44,10 @@ expectTypeOf(inlay.load)
     | URL
     | Uint8Array
     | ArrayBuffer
-    | { readonly name: string; readonly embedded?: string | URL | Uint8Array | ArrayBuffer }
+    | {
+        readonly name: string;
+        readonly embedded?: string | URL | Uint8Array | ArrayBuffer | EmbeddedRelease;
+      }
     | VariantsReference
   >();
 // @ts-expect-error: a device preference is one of three words or a list.

@@ -23,6 +23,7 @@ function platformWithFile(): Platform & { change(): void; advance(ms: number): v
       resolve: String,
       size: async () => 100,
       stamp: async () => `100 ${version}`,
+      read: async () => new Uint8Array(),
       sha256: async () => `${version}`,
     },
     change: () => {

@@ -1,0 +1,89 @@
+/** Asks what a device is to do about one model now: reads the plan, remembers it, and decides. */
+
+import type { Platform } from '../core/platform.ts';
+import { breaksPromise } from './decide-place.ts';
+import { decide, type Decision } from './decide.ts';
+import type { NewUpdateEvent } from './events.ts';
+import type { Install } from './plan.ts';
+import type { ResolvedPlan } from './resolve.ts';
+import { isWithdrawn, type Slots } from './slots.ts';
+import type { SlotsState } from './slot.ts';
+import type { Sync } from './sync.ts';
+
+/** What {@link createDecider} works with. */
+export interface DeciderParts {
+  readonly model: string;
+  readonly platform: Pick<Platform, 'now'>;
+  readonly sync: Sync;
+  readonly slots: Slots;
+  readonly install: () => Promise<Install>;
+  readonly log: (event: Omit<NewUpdateEvent, 'model'>) => void;
+  /** Hears why a plan does not count. */
+  readonly onError: (error: unknown) => void;
+}
+
+/** What is to be done, and by which plan. */
+export interface Decided {
+  readonly plan: ResolvedPlan | undefined;
+  readonly next: Decision;
+  readonly state: SlotsState;
+}
+
+/** Decides for one model. */
+export interface Decider {
+  decide(): Promise<Decided>;
+  /** Remembers that this device begins with the candidate: it stays with it, whatever rules say later. */
+  begin(plan: ResolvedPlan): Promise<void>;
+  /** What was decided last. */
+  last(): Decision | undefined;
+}
+
+/** Creates the decider of one model. */
+export function createDecider(parts: DeciderParts): Decider {
+  const { model, platform, sync, slots, log } = parts;
+  let last: Decision | undefined;
+
+  /** The plan in force; `undefined` where there is none that counts. */
+  const planNow = async (): Promise<ResolvedPlan | undefined> => {
+    try {
+      const plan = await sync.plan(model);
+      sync.setPollWish(model, plan?.pollS === undefined ? undefined : plan.pollS * 1000);
+      return plan;
+    } catch (error) {
+      parts.onError(error);
+      return undefined;
+    }
+  };
+
+  const remember = (plan: ResolvedPlan, isIn: boolean): Promise<SlotsState> => {
+    const { id, bp, salt, cand, retryNonce } = plan;
+    return slots.seen({ id, bp, salt, cand: cand.sha256, retryNonce, isIn, verifiedAt: sync.confirmedAt() });
+  };
+
+  /** What is withdrawn goes as soon as something else could run: an app without a model is no better off. */
+  const leaveWithdrawn = async (state: SlotsState): Promise<SlotsState> => {
+    const policy = await sync.policy(model).catch(() => undefined);
+    if (policy === undefined) return state;
+    const remains = [state.trial, state.committed, state.previous, state.embedded].some(
+      (slot) => slot !== undefined && !isWithdrawn(policy, slot.release),
+    );
+    return remains ? slots.forgetWithdrawn(policy) : state;
+  };
+
+  return {
+    decide: async () => {
+      const plan = await planNow();
+      let state = await slots.read();
+      if (plan !== undefined && !breaksPromise(plan, state)) state = await remember(plan, false);
+      state = await leaveWithdrawn(state);
+      const next = decide(plan, await parts.install(), platform.now(), state);
+      if (next.reason !== last?.reason) log({ type: 'offered', reason: next.reason, detail: next.kind });
+      last = next;
+      return { plan, next, state };
+    },
+    begin: async (plan) => {
+      await remember(plan, true);
+    },
+    last: () => last,
+  };
+}

@@ -1,0 +1,50 @@
+import type { ModelSource } from '../core/backend.ts';
+import type { DigestPlatform } from '../core/digest.ts';
+import type { Blob, Store } from '../core/store.ts';
+import type { Embedded, Golden, Target } from './follower.ts';
+import { readGolden } from './golden.ts';
+import { intactBlob } from './intact.ts';
+import { DEFAULT_TRIAL } from './plan.ts';
+import type { Slot, SlotName, SlotsState } from './slot.ts';
+
+/**
+ * Reads what a slot holds.
+ * @param isVerified - whether its file was verified a moment ago, and need not be read for that again.
+ * @returns `undefined` when the file, or what it is to be tried with, is gone or damaged: a store may always lose things.
+ */
+export async function readTarget(
+  { platform, store }: { readonly platform: DigestPlatform; readonly store: Store },
+  name: SlotName,
+  slot: Slot,
+  embedded: Embedded | undefined,
+  isVerified: boolean,
+): Promise<Omit<Target, 'watch'> | undefined> {
+  const isOfApp = name === 'embedded' && embedded?.slot.file.sha256 === slot.file.sha256;
+  const find = (): Promise<Blob | undefined> =>
+    isVerified ? store.blob(slot.file.sha256) : intactBlob(platform, store, slot.file);
+  const blob = isOfApp ? undefined : await find();
+  if (!isOfApp && blob === undefined) return undefined;
+  const { rules = DEFAULT_TRIAL, phase }: Partial<NonNullable<SlotsState['trial']>> =
+    name === 'trial' ? slot : {};
+  const isNew = phase === 'staged';
+  let golden: Golden | undefined;
+  if (isNew && slot.golden !== undefined) {
+    const file = await intactBlob(platform, store, slot.golden);
+    // Without it, nobody knows whether the release works.
+    if (file === undefined) return undefined;
+    golden = { cases: readGolden(await file.bytes()), tolerance: slot.golden.tolerance };
+  }
+  return {
+    slot: name,
+    version: slot.release.version === '' ? undefined : slot.release.version,
+    variant: slot.variant,
+    source: blob === undefined ? await (embedded as Embedded).source() : await sourceOf(blob),
+    golden,
+    rules,
+    isNew,
+  };
+}
+
+async function sourceOf(blob: Blob): Promise<ModelSource> {
+  return blob.path === undefined ? { bytes: await blob.bytes() } : { path: blob.path };
+}

@@ -1,0 +1,137 @@
+/** Starts of an app in the process of the tests, with real inference. */
+import { createHash } from 'node:crypto';
+import * as nodeFs from 'node:fs/promises';
+import { join } from 'node:path';
+import { onnxruntimeNode } from '../../src/backends/onnxruntime-node.ts';
+import type { Backend } from '../../src/core/backend.ts';
+import type { Platform } from '../../src/core/platform.ts';
+import { createInlay, type Inlay, type Model, type NamedReference, type SyncOptions } from '../../src/node.ts';
+import { nodePlatform } from '../../src/platform-node.ts';
+import { openFsStore, type FileSystem } from '../../src/stores/fs.ts';
+import type { SlotsState } from '../../src/update/slot.ts';
+import type { World } from './heal-world.ts';
+
+/** onnxruntime-node on the calling thread, and nowhere else: whether a place apart works, other tests say. */
+export function realBackend(): Backend {
+  return onnxruntimeNode({ ort: () => import('onnxruntime-node') });
+}
+
+export interface DeviceOptions {
+  readonly directory: string;
+  readonly backend: Backend;
+  readonly fs?: FileSystem;
+  readonly platform?: Partial<Platform>;
+  readonly sync?: Partial<SyncOptions>;
+  readonly offline?: boolean;
+  readonly embedded?: NamedReference['embedded'];
+}
+
+/** One start of an app. */
+export interface Device {
+  readonly inlay: Inlay;
+  readonly load: () => Promise<Model>;
+  /** Cuts the network, or brings it back. */
+  readonly connect: (isOn: boolean) => void;
+  readonly slots: () => Promise<SlotsState>;
+  /** Types of the events of all starts, with reasons. */
+  readonly events: () => Promise<readonly string[]>;
+  /** Closes Inlay and store. */
+  readonly close: () => Promise<void>;
+}
+
+/** Time passes quickly: a look at the clock takes 60 ms. */
+export function hurriedPlatform(): Platform {
+  const platform = nodePlatform();
+  let hurried = 0;
+  return {
+    ...platform,
+    random: () => 0.01,
+    monotonicMs: () => {
+      hurried += 60;
+      return platform.monotonicMs() + hurried;
+    },
+  };
+}
+
+export function startDevice(world: Pick<World, 'url' | 'root'>, options: DeviceOptions): Device {
+  const { directory, backend, fs, embedded } = options;
+  const platform = { ...hurriedPlatform(), ...options.platform };
+  let isOn = options.offline !== true;
+  const store = openFsStore({ directory, ...(fs && { fs }) });
+  const inlay = createInlay({
+    backends: [backend],
+    placement: 'inline',
+    device: 'cpu',
+    tracing: false,
+    store,
+    platform: {
+      ...platform,
+      fetch: (url, init) =>
+        isOn ? platform.fetch(url, init) : Promise.reject(new TypeError('fetch failed')),
+    },
+    sync: { url: world.url, root: world.root, pollMs: 2 ** 31 - 1, ...options.sync },
+  });
+  return {
+    inlay,
+    load: () => inlay.load({ name: 'digits', ...(embedded !== undefined && { embedded }) }),
+    connect: (on) => {
+      isOn = on;
+    },
+    slots: async () => {
+      const state = (await inlay.updates.state())?.models['digits'];
+      if (state === undefined) throw new Error('The model was not loaded.');
+      return state;
+    },
+    events: async () =>
+      (await inlay.updates.history()).map(({ type, reason }) =>
+        reason === undefined ? type : `${type} ${reason}`,
+      ),
+    close: async () => {
+      await inlay.close();
+      await store.close();
+    },
+  };
+}
+
+/** By what the version that answers multiplies. */
+export async function factorOf(model: Model): Promise<number> {
+  const { y } = await model.run({ x: [1, -2] });
+  const [one, two] = y?.data ?? [];
+  if (Number(two) !== -2 * Number(one)) throw new Error(`No version gives ${String(one)}, ${String(two)}.`);
+  return Number(one);
+}
+
+/** Calls until a version has proved itself. */
+export async function commit(device: Device, model: Model, version: number): Promise<void> {
+  for (const deadline = Date.now() + 15_000; Date.now() < deadline; ) {
+    const { committed, trial } = await device.slots();
+    if (committed?.release.version === String(version) && trial === undefined) return;
+    await model.run({ x: [1, -2] });
+    await new Promise((resolve) => {
+      setTimeout(resolve, 1);
+    });
+  }
+  const { committed, trial, decision, lastError } = (await device.slots()) as SlotsState & Record<string, unknown>;
+  throw new Error(`Version ${version} is not committed: ${JSON.stringify({ committed, trial, decision })}`, {
+    cause: lastError,
+  });
+}
+
+/** Files in a folder and those below it, as paths from there. */
+export async function listFiles(directory: string): Promise<readonly string[]> {
+  const entries = await nodeFs.readdir(directory, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(directory.length + 1))
+    .sort();
+}
+
+/** Blobs of which the content is not what their name says. */
+export async function wrongBlobs(directory: string): Promise<readonly string[]> {
+  const names = await nodeFs.readdir(join(directory, 'blobs')).catch(() => []);
+  const checked = names.map(async (name) => {
+    const bytes = await nodeFs.readFile(join(directory, 'blobs', name));
+    return createHash('sha256').update(bytes).digest('hex') === name ? [] : [name];
+  });
+  return (await Promise.all(checked)).flat();
+}

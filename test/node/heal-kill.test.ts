@@ -1,0 +1,155 @@
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Backend } from '../../src/core/backend.ts';
+import { openFsStore } from '../../src/stores/fs.ts';
+import type { StartOptions } from './heal-app.worker.ts';
+import { commit, factorOf, listFiles, realBackend, startDevice, wrongBlobs } from './heal-device.ts';
+import { prepareApps, type App, type Apps } from './heal-process.ts';
+import { startWorld, type Shipped, type World } from './heal-world.ts';
+
+/** Processes at a time. */
+const LANES = 3;
+const HOUR_MS = 3_600_000;
+
+let world: World & { close(): Promise<void> };
+let apps: Apps;
+let base: string;
+let template: string;
+let backend: Backend;
+let shipped: readonly Shipped[];
+
+beforeAll(async () => {
+  [world, apps] = await Promise.all([startWorld(), prepareApps()]);
+  base = await mkdtemp(join(tmpdir(), 'inlay-kill-'));
+  template = join(base, 'template');
+  backend = realBackend();
+  const first = await world.ship(1);
+  const device = startDevice(world, { directory: template, backend });
+  await commit(device, await device.load(), 1);
+  await device.close();
+  shipped = [first, await world.ship(2)];
+}, 60_000);
+afterAll(async () => {
+  await apps.close();
+  await world.close();
+  await backend.close();
+  await rm(base, { recursive: true, force: true });
+});
+
+const optionsOf = (directory: string, more: Partial<StartOptions> = {}) => ({
+  directory,
+  url: world.url,
+  root: world.root,
+  backend: 'tiny' as const,
+  // Pieces are saved every two seconds.
+  hurryMs: 300,
+  version: '2',
+  ...more,
+});
+
+/** Runs an update that is killed. @returns whether it was, or else how many steps it had. */
+async function kill(app: App, options: ReturnType<typeof optionsOf>): Promise<'killed' | readonly string[]> {
+  const outcome = app.tell('update', options).then(
+    (steps) => steps,
+    (error: unknown) => error,
+  );
+  const result = await outcome;
+  if (!(result instanceof Error)) {
+    await app.end();
+    return result as readonly string[];
+  }
+  if ((await app.ended) !== 'SIGKILL') throw result;
+  return 'killed';
+}
+
+/** Starts on what is left, first without network. */
+async function recover(directory: string): Promise<void> {
+  expect(await wrongBlobs(directory)).toEqual([]);
+  const offline = startDevice(world, { directory, backend, offline: true });
+  try {
+    const model = await offline.load();
+    expect([1, 2]).toContain(await factorOf(model));
+    expect(model.version).toBe(String(await factorOf(model)));
+    // It learns of the network without being started again.
+    offline.connect(true);
+    await offline.inlay.checkForUpdates();
+    await commit(offline, model, 2);
+    expect(await factorOf(model)).toBe(2);
+    const { committed, previous, trial, rejected } = await offline.slots();
+    expect([committed, previous, trial].map((slot) => slot?.release.version)).toEqual(['2', '1', undefined]);
+    expect(rejected).toEqual([]);
+  } finally {
+    await offline.close();
+  }
+  expect(await wrongBlobs(directory)).toEqual([]);
+  await expectTidy(directory);
+}
+
+/** What was left lying is gone after the next write an hour later, at the latest. */
+async function expectTidy(directory: string): Promise<void> {
+  const later = openFsStore({ directory, host: { now: () => Date.now() + 2 * HOUR_MS } });
+  await later.updateRecord('touch', () => new Uint8Array(1));
+  await later.close();
+  const files = await listFiles(directory);
+  const blobs = new Set(shipped.flatMap((one) => one.files));
+  const strange = files.filter((file) => {
+    const [folder, name = ''] = file.split('/');
+    if (folder === 'blobs') return !blobs.has(name);
+    return folder !== 'records' || !/\.[01]$/.test(name);
+  });
+  expect(strange).toEqual([]);
+}
+
+describe('a process that is killed at any step of an update', () => {
+  let points: readonly string[];
+
+  it('has hundreds of steps', async () => {
+    const directory = join(base, 'count');
+    await cp(template, directory, { recursive: true });
+    const steps = await kill(apps.start(), optionsOf(directory));
+    expect(steps).not.toBe('killed');
+    points = steps as readonly string[];
+    const counts = new Map<string, number>();
+    for (const name of points) counts.set(name, (counts.get(name) ?? 0) + 1);
+    const shown = [...counts].map(([name, count]) => `${count} ${name}`).join(', ');
+    console.log(`${points.length} steps of an update: ${shown}.`);
+    expect(points.length).toBeGreaterThan(100);
+    await recover(directory);
+  });
+
+  it.each([['before'], ['torn']] as const)(
+    'starts with a verified model and completes the update: killed %s the step',
+    async (how) => {
+      let next = 0;
+      let killed = 0;
+      // A few more, since what goes on at once may take another step now and then.
+      const last = points.length + 4;
+      const failures: string[] = [];
+      const lane = async (): Promise<void> => {
+        let spare = apps.start();
+        while (next < last) {
+          next += 1;
+          const at = next;
+          const app = spare;
+          spare = apps.start();
+          const directory = join(base, `${how}-${at}`);
+          await cp(template, directory, { recursive: true });
+          const outcome = await kill(app, optionsOf(directory, { kill: { at, how } }));
+          if (outcome === 'killed') killed += 1;
+          await recover(directory).catch((error: unknown) => {
+            failures.push(`step ${at} (${points[at - 1]}): ${error instanceof Error ? error.message : String(error)}`);
+          });
+          await rm(directory, { recursive: true, force: true });
+        }
+        await spare.end();
+      };
+      await Promise.all(Array.from({ length: LANES }, lane));
+      console.log(`${killed} kills ${how} a step.`);
+      expect(failures).toEqual([]);
+      expect(killed).toBeGreaterThanOrEqual(points.length - 4);
+    },
+    240_000,
+  );
+});
