@@ -1,84 +1,81 @@
-/** One part of the install bench, in a process of its own so that its memory is its own. Prints one JSON line. */
-import { spawn } from 'node:child_process';
+/** One install, in a process of its own, so that its memory and its first time are its own. Prints one JSON line. */
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
-import { mkdtemp, open, rm } from 'node:fs/promises';
+import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { createBackends, createInlay } from 'inlay';
+import { openFsStore } from 'inlay/stores/fs';
+import ort from 'onnxruntime-node';
 import { nodePlatform } from '../build/platform-node.js';
-import { openFsStore } from '../build/stores/fs.js';
-import { downloadTarget } from '../build/update/download.js';
+import { downloadTarget, targetUrl } from '../build/update/download.js';
 
-const ROUNDS = 15;
-const CHUNK_BYTES = 1_048_576;
-const [what, length] = [process.argv[2], Number(process.argv[3])];
-
-/** Serves a file whose byte number i is i · 7919 / 256, and first tells its port and the hashes. */
-const SERVER = `
-  const { createHash } = require('node:crypto');
-  const { createServer } = require('node:http');
-  const bytes = Buffer.alloc(${length});
-  for (let i = 0; i < bytes.length; i += 1) bytes[i] = (i * 7919) >>> 8;
-  const hash = (part) => createHash('sha256').update(part).digest('hex');
-  let chunks = '';
-  for (let at = 0; at < bytes.length; at += ${CHUNK_BYTES}) chunks += hash(bytes.subarray(at, at + ${CHUNK_BYTES}));
-  const server = createServer((_, response) => {
-    response.writeHead(200, { 'content-length': bytes.length, etag: '"one"' });
-    response.end(bytes);
-  }).listen(0, '127.0.0.1', () => {
-    console.log(JSON.stringify({ port: server.address().port, sha256: hash(bytes), chunks }));
-  });`;
-const server = spawn(process.execPath, ['-e', SERVER], { stdio: ['ignore', 'pipe', 'inherit'] });
-const [line] = await once(server.stdout, 'data');
-const { port, sha256, chunks } = JSON.parse(line);
-const url = `http://127.0.0.1:${port}`;
-const target = { path: 'models/bench/1/model.onnx', sha256, length };
-const folder = await mkdtemp(join(tmpdir(), 'inlay-bench-install-'));
+/** @typedef {{ url: string, root: string, target: import('../build/update/manifest.js').FileRef, chunks: object, width: number }} Release */
+const [what, rounds, json] = process.argv.slice(2);
+/** @type {Release} */
+const { url, root, target, chunks, width } = JSON.parse(json);
+const x = new Float32Array(width).fill(0.5);
 
 const ways = {
   plain,
-  pieces: install({ chunks: { size: CHUNK_BYTES, sha256: chunks } }),
-  whole: install({}),
+  stored: async (path) => {
+    const store = openFsStore({ directory: path });
+    await downloadTarget({ platform: nodePlatform(), store, url, target, chunks });
+    await store.close();
+  },
+  bare: async (path) => {
+    await plain(path);
+    const session = await ort.InferenceSession.create(path, { intraOpNumThreads: 1, interOpNumThreads: 1 });
+    await session.run({ x: new ort.Tensor('float32', x, [1, width]) });
+  },
+  install: (path) => install(path, createBackends()),
+  /** What it would take without a process of its own for each release's first try. */
+  unproven: (path) =>
+    install(
+      path,
+      createBackends().map((backend) => ({ ...backend, isolated: undefined })),
+    ),
 };
-if (what === 'times') {
-  const times = { plain: [], pieces: [], whole: [] };
-  for (let round = 0; round < ROUNDS; round += 1) {
-    for (const [how, run] of Object.entries(ways)) {
-      const began = performance.now();
-      const before = process.cpuUsage();
-      await run(join(folder, `${how}-${round}`));
-      const { user, system } = process.cpuUsage(before);
-      // The first ones compile.
-      if (round > 1) times[how].push({ ms: performance.now() - began, cpuMs: (user + system) / 1000 });
-    }
-  }
-  console.log(JSON.stringify(times));
-} else {
-  await ways[what](join(folder, what));
-  console.log(JSON.stringify({ peakBytes: process.resourceUsage().maxRSS * 1024 }));
+
+const rootText = await readFile(root, 'utf8');
+const folder = await mkdtemp(join(tmpdir(), 'inlay-bench-install-'));
+const runs = [];
+for (let round = 0; round < Number(rounds); round += 1) {
+  const path = join(folder, `${round}`);
+  const before = process.cpuUsage();
+  const began = performance.now();
+  await ways[what](path);
+  const { user, system } = process.cpuUsage(before);
+  runs.push({ ms: performance.now() - began, cpuMs: (user + system) / 1000 });
+  await rm(path, { recursive: true, force: true });
 }
+console.log(JSON.stringify({ runs, peakBytes: process.resourceUsage().maxRSS * 1024 }));
 await rm(folder, { recursive: true, force: true });
-server.kill();
+// Whoever measures does not wait for what closes.
+process.exit();
 
 /** What nobody can do without: bytes come in, are hashed, and are on the disk. */
 async function plain(path) {
   const hash = createHash('sha256');
   const file = await open(path, 'w');
-  const response = await fetch(url, { cache: 'no-store' });
+  const response = await fetch(targetUrl(url, target), { cache: 'no-store' });
   for await (const piece of response.body) {
     hash.update(piece);
     await file.write(piece);
   }
   await file.sync();
   await file.close();
-  if (hash.digest('hex') !== sha256) throw new Error('The file is not what was sent.');
+  if (hash.digest('hex') !== target.sha256) throw new Error('The file is not what was sent.');
 }
 
-function install(options) {
-  return async (directory) => {
-    const store = openFsStore({ directory });
-    await downloadTarget({ platform: nodePlatform(), store, url, target, ...options });
-    await store.close();
-  };
+/** A new installation, up to the first answer of a release that is on trial. */
+async function install(path, backends) {
+  const inlay = createInlay({
+    backends,
+    device: 'cpu',
+    store: openFsStore({ directory: path }),
+    sync: { url, root: rootText },
+  });
+  const model = await inlay.load({ name: 'big' });
+  await model.run({ x });
 }

@@ -8,6 +8,7 @@ const BENCHES = [
   'overhead',
   'loop-delay',
   'cold-start',
+  'verify',
   'install',
   'size',
   'throughput',

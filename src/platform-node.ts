@@ -91,9 +91,9 @@ function nodeInstance(): NonNullable<Platform['instance']> {
 /** When a process began, in ticks since the system did (`proc(5)`, field 22); 0 where the system does not say. */
 function beganAt(pid: number): number {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const line = readFileSync(`/proc/${pid}/stat`, 'latin1');
     // The name of the program, in brackets, may hold anything.
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? 0);
+    return Number(line.slice(line.lastIndexOf(')') + 2).split(' ')[19] ?? 0);
   } catch {
     return 0;
   }

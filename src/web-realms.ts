@@ -62,19 +62,26 @@ export function createTrialRealm(options: WebBackendOptions): Backend {
     options: library,
     runTimeoutMs: TRIAL_MS,
     createTimeoutMs: TRIAL_MS,
+    // What takes its worker along is not to do so again at once.
+    maxLosses: 1,
   });
 }
 
 /** Creates a backend in a worker of its own. */
 export function createRealm(
-  options: InWorkerOptions & { readonly slotName?: string; readonly createTimeoutMs?: number },
+  options: InWorkerOptions & {
+    readonly slotName?: string;
+    readonly createTimeoutMs?: number;
+    readonly maxLosses?: number;
+  },
 ): Backend {
-  const { name, slotName, runTimeoutMs = RUN_TIMEOUT_MS, createTimeoutMs, ...spawn } = options;
+  const { name, slotName, runTimeoutMs = RUN_TIMEOUT_MS, createTimeoutMs, maxLosses, ...spawn } = options;
   return createWorkerBackend({
     name,
     ...(slotName !== undefined && { slotName }),
     runTimeoutMs,
     ...(createTimeoutMs !== undefined && { createTimeoutMs }),
+    ...(maxLosses !== undefined && { maxLosses }),
     // The memory of WebAssembly never shrinks; only the end of its worker gives it back.
     endWhenEmpty: true,
     spawn: () => spawnWebWorker(spawn),

@@ -3,6 +3,7 @@
  * the model. It classifies freshly drawn digits without pause and reports what it saw.
  */
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { join } from 'node:path';
@@ -10,14 +11,16 @@ import { createBackends, createInlay } from 'inlay';
 import { openFsStore } from 'inlay/stores/fs';
 import { createRandom, drawDigit } from '../digits/draw.mjs';
 
-const { folder, url, root, ids, pollMs, pauseMs } = JSON.parse(process.argv[2] ?? '{}');
+const { folder, url, root, app, ids, pollMs, pauseMs } = JSON.parse(process.argv[2] ?? '{}');
+const release = JSON.parse(await readFile(join(app, 'digits.inlay.json'), 'utf8'));
+const embedded = { file: join(app, release.file.name), release };
 const backends = createBackends();
 const devices = await Promise.all(ids.map(startDevice));
 let stopping = false;
 // Without the process that started it, there is nobody to report to.
 process.once('disconnect', () => process.exit());
 
-const loops = devices.map(classify);
+const loops = devices.flatMap((device) => [classify(device), look(device)]);
 const reporting = setInterval(report, 250);
 await once(process, 'message');
 stopping = true;
@@ -31,7 +34,14 @@ process.disconnect();
 async function startDevice(id) {
   const store = openFsStore({ directory: join(folder, `device-${id}`) });
   const inlay = createInlay({ store, backends, device: 'cpu', sync: { url, root, pollMs } });
-  return { id, inlay, model: await inlay.load({ name: 'digits' }), byVersion: {}, failed: 0, latencies: [] };
+  const strikes = [];
+  await inlay.updates.onEvent(({ type, reason }) => {
+    if (type === 'strike') strikes.push(reason);
+  });
+  // It answers at once with the version that came with the app, or with what it had when it was killed.
+  const model = await inlay.load({ name: 'digits', embedded });
+  const updates = await inlay.updates.state();
+  return { id, inlay, model, updates, strikes, byVersion: {}, failed: 0, latencies: [] };
 }
 
 async function classify(device) {
@@ -46,7 +56,7 @@ async function classify(device) {
       device.latencies.push(performance.now() - started);
       const seen = (device.byVersion[version] ??= { calls: 0, correct: 0 });
       seen.calls += 1;
-      if (argmax(logits.data) === label) seen.correct += 1;
+      if (largest(logits.data) === label) seen.correct += 1;
     } catch (error) {
       device.failed += 1;
       process.send({ error: error.message });
@@ -55,19 +65,35 @@ async function classify(device) {
   }
 }
 
-function report() {
-  process.send({
-    devices: devices.map((device) => ({
-      id: device.id,
-      version: device.model.version,
-      byVersion: device.byVersion,
-      failed: device.failed,
-      latencies: device.latencies.splice(0),
-      bytesDownloaded: device.inlay.info().sync.bytesDownloaded,
-    })),
-  });
+/** Keeps an eye on what its updates are at, without holding up a report. */
+async function look(device) {
+  do {
+    device.updates = await device.inlay.updates.state();
+    await sleep(1000);
+  } while (!stopping);
+  device.updates = await device.inlay.updates.state();
 }
 
-function argmax(values) {
-  return values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
+function report() {
+  const reports = devices.map(({ id, model, updates, strikes, byVersion, failed, latencies }) => {
+    const { running, trial, rejected } = updates.models.digits;
+    return {
+      id,
+      version: model.version,
+      onTrial: running === 'trial' ? trial?.release.version : undefined,
+      rejected: rejected.map(({ version, reason }) => ({ version, reason })),
+      root: updates.sync.metadata?.root,
+      bytesDownloaded: updates.sync.bytesDownloaded,
+      strikes: strikes.length,
+      byVersion,
+      failed,
+      latencies: latencies.splice(0),
+    };
+  });
+  process.send({ devices: reports });
+}
+
+/** Where the largest value is; nowhere among values that are no numbers. */
+function largest(values) {
+  return values.indexOf(Math.max(...values));
 }

@@ -4,7 +4,7 @@ import { createLogUpdate } from 'log-update';
 /** Shows the fleet while it runs: a live table on a terminal, a line now and then elsewhere, nothing for `--json`. */
 export function createDisplay({ quiet, stream = process.stdout }) {
   const live = !quiet && stream.isTTY ? createLogUpdate(stream) : undefined;
-  let lastLine = 0;
+  let lastLine = Date.now();
 
   return {
     step(text) {
@@ -16,14 +16,14 @@ export function createDisplay({ quiet, stream = process.stdout }) {
       if (quiet) return;
       // The next table goes below this line.
       live?.clear();
-      stream.write(`  ${text}\n`);
+      stream.write(text.replace(/^(?=.)/gm, '  ') + '\n');
     },
     show(state) {
       if (quiet || state.devices === 0) return;
       if (live !== undefined) live(table(state));
-      else if (Date.now() - lastLine >= 2000) {
+      else if (Date.now() - lastLine >= 3000) {
         lastLine = Date.now();
-        stream.write(`${line(state)}\n`);
+        stream.write(`  ${line(state)}\n`);
       }
     },
     done() {
@@ -34,34 +34,63 @@ export function createDisplay({ quiet, stream = process.stdout }) {
 
 function table(state) {
   const rows = new Table({
-    head: ['version', 'devices', 'calls', 'accuracy'],
+    head: ['version', 'devices', 'on trial', 'rejected by', 'calls', 'accuracy'],
     style: { head: [], border: [] },
   });
   for (const [version, row] of Object.entries(state.versions)) {
-    rows.push([version, row.devices, row.calls, accuracy(row)]);
+    rows.push([version, row.devices, row.onTrial, rejectedBy(row), row.calls, accuracy(row)]);
   }
   return `${rows.toString()}\n${totals(state)}`;
 }
 
+/** What runs where, in one line. */
 function line(state) {
-  const versions = Object.entries(state.versions).map(
-    ([version, row]) => `${version} on ${row.devices} (${accuracy(row)})`,
-  );
-  return `  ${versions.join(', ')} · ${totals(state)}`;
+  const versions = Object.entries(state.versions)
+    .filter(([, { devices, rejected }]) => devices > 0 || Object.keys(rejected).length > 0)
+    .map(([version, row]) => {
+      const refused = rejectedBy(row);
+      const notes = [
+        row.onTrial > 0 && `${row.onTrial} on trial`,
+        refused > 0 && `rejected by ${refused}`,
+      ].filter(Boolean);
+      return `${version} on ${row.devices}${notes.length > 0 ? ` (${notes.join(', ')})` : ''}`;
+    });
+  return `${versions.join(', ')} · ${totals(state)}`;
 }
 
-function totals(state) {
-  const { callsPerSecond, p50Ms, p95Ms, failedCalls, bytesDownloaded } = state;
+function totals({ callsPerSecond, p50Ms, p95Ms, failedCalls }) {
   return [
     `${Math.round(callsPerSecond)} calls/s`,
-    `p50 ${p50Ms.toFixed(2)} ms`,
-    `p95 ${p95Ms.toFixed(2)} ms`,
+    `p50 ${p50Ms.toFixed(1)} ms`,
+    `p95 ${p95Ms.toFixed(1)} ms`,
     `${failedCalls} failed`,
-    `${(bytesDownloaded / 1e6).toFixed(1)} MB downloaded`,
   ].join(' · ');
+}
+
+/** Draws what has become of every version. */
+export function outcome({ versions }) {
+  const rows = new Table({
+    head: ['version', 'devices', 'calls', 'accuracy', 'rejected by'],
+    style: { head: [], border: [] },
+  });
+  for (const [version, row] of Object.entries(versions)) {
+    const reasons = Object.entries(row.rejected).map(([reason, devices]) => `${devices} (${reason})`);
+    rows.push([
+      version,
+      row.devices,
+      row.calls.toLocaleString('en'),
+      accuracy(row),
+      reasons.join(', ') || '-',
+    ]);
+  }
+  return rows.toString();
+}
+
+function rejectedBy({ rejected }) {
+  return Object.values(rejected).reduce((total, devices) => total + devices, 0);
 }
 
 /** Share of right answers, as text. */
 export function accuracy({ calls, correct }) {
-  return calls === 0 ? '–' : `${((100 * correct) / calls).toFixed(1)} %`;
+  return calls === 0 ? '-' : `${((100 * correct) / calls).toFixed(1)} %`;
 }

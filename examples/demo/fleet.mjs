@@ -9,10 +9,12 @@ const SCRIPT = fileURLToPath(new URL('device.mjs', import.meta.url));
  * @param {{ devices: number, processes: number } & Record<string, unknown>} options The rest goes to each process.
  */
 export function startFleet({ devices, processes, ...settings }) {
+  /** The newest report of each device, and the sums of those before its process was killed. */
   const latest = new Map();
-  let latencies = [];
+  const past = new Map();
   const errors = [];
-  const children = Array.from({ length: processes }, (_, index) => {
+  let latencies = [];
+  const start = (index) => {
     const ids = Array.from({ length: devices }, (_device, id) => id).filter((id) => id % processes === index);
     const child = fork(SCRIPT, [JSON.stringify({ ...settings, ids })]);
     child.on('message', ({ devices: reports, error }) => {
@@ -23,26 +25,41 @@ export function startFleet({ devices, processes, ...settings }) {
       }
     });
     child.on('exit', (code) => {
-      if (code !== 0) errors.push(`A device process ended with exit code ${code}.`);
+      if (code !== 0 && children[index] === child)
+        errors.push(`A device process ended with exit code ${code}.`);
     });
-    return child;
-  });
+    return { child, ids };
+  };
+  const started = Array.from({ length: processes }, (_, index) => start(index));
+  const children = started.map(({ child }) => child);
+  const idsOf = started.map(({ ids }) => ids);
 
   return {
     errors,
     /** What all devices together did so far. Latencies are those since the last call. */
     read() {
       const reports = [...latest.values()];
-      const seen = reports.flatMap(({ version, byVersion }) => [version, ...Object.keys(byVersion)]);
+      const all = [...past.values(), ...reports];
+      const seen = [
+        ...reports.flatMap(({ version, onTrial = version, rejected }) => [
+          version,
+          onTrial,
+          ...rejected.map((one) => one.version),
+        ]),
+        ...all.flatMap(({ byVersion }) => Object.keys(byVersion)),
+      ];
       const versions = Object.fromEntries(
         [...new Set(seen)].sort(byNumbers).map((version) => [version, blank()]),
       );
-      for (const { version, byVersion } of reports) {
+      for (const { version, onTrial, rejected } of reports) {
         versions[version].devices += 1;
+        if (onTrial !== undefined) versions[onTrial].onTrial += 1;
+        for (const { version: bad, reason } of rejected) count(versions[bad].rejected, reason);
+      }
+      for (const { byVersion } of all) {
         for (const [name, { calls, correct }] of Object.entries(byVersion)) {
-          const row = versions[name];
-          row.calls += calls;
-          row.correct += correct;
+          versions[name].calls += calls;
+          versions[name].correct += correct;
         }
       }
       const recent = latencies.sort((a, b) => a - b);
@@ -51,11 +68,29 @@ export function startFleet({ devices, processes, ...settings }) {
         devices: reports.length,
         versions,
         calls: sum(Object.values(versions), 'calls'),
-        failedCalls: sum(reports, 'failed') + errors.filter((error) => error.includes('exit code')).length,
-        bytesDownloaded: sum(reports, 'bytesDownloaded'),
+        failedCalls: sum(all, 'failed') + errors.filter((error) => error.includes('exit code')).length,
+        onTrial: reports.filter((report) => report.onTrial !== undefined).map(({ id }) => id),
+        roots: reports.map(({ root }) => root),
+        strikes: sum(all, 'strikes'),
+        bytesDownloaded: sum(all, 'bytesDownloaded'),
         p50Ms: recent[Math.floor(recent.length * 0.5)] ?? 0,
         p95Ms: recent[Math.floor(recent.length * 0.95)] ?? 0,
       };
+    },
+    /** Kills the process of a device as a crash would, and starts it again. @returns how many devices it has. */
+    async crash(id) {
+      const index = id % processes;
+      const killed = children[index];
+      children[index] = undefined;
+      killed.kill('SIGKILL');
+      await once(killed, 'exit');
+      for (const one of idsOf[index]) {
+        const report = latest.get(one);
+        past.set(`${one} ${killed.pid}`, report);
+        latest.delete(one);
+      }
+      children[index] = start(index).child;
+      return idsOf[index].length;
     },
     async stop() {
       await Promise.all(
@@ -68,7 +103,7 @@ export function startFleet({ devices, processes, ...settings }) {
       );
     },
     kill() {
-      for (const child of children) child.kill();
+      for (const child of children) child?.kill();
     },
   };
 }
@@ -76,7 +111,11 @@ export function startFleet({ devices, processes, ...settings }) {
 const { compare: byNumbers } = new Intl.Collator('en', { numeric: true });
 
 function blank() {
-  return { devices: 0, calls: 0, correct: 0 };
+  return { devices: 0, onTrial: 0, rejected: {}, calls: 0, correct: 0 };
+}
+
+function count(counts, name) {
+  counts[name] = (counts[name] ?? 0) + 1;
 }
 
 function sum(rows, key) {

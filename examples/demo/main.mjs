@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /**
- * A server, two versions of a model, forty devices: watch a new version reach all of them without a failed call.
+ * A server, three versions of a model, forty devices: a new version reaches all of them, a broken one none of them for
+ * long, and no call fails, whatever happens on the way.
  *
  *   npm run demo [-- --json] [-- --keep]
  */
@@ -10,20 +11,25 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { accuracy, createDisplay } from './display.mjs';
+import { accuracy, createDisplay, outcome } from './display.mjs';
 import { startFleet } from './fleet.mjs';
 import { createServer } from './server.mjs';
+import { spoilModel } from './spoil.mjs';
 
 const DEVICES = 40;
 const PROCESSES = 4;
-const STAGES = [10, 50, 100];
-const STAGE_SECONDS = 8;
-const GIVE_UP_SECONDS = 25;
+const POLL_MS = 1000;
+const WATCH_SECONDS = 4;
+const RAMP_SECONDS = 10;
+const GIVE_UP_SECONDS = 30;
+/** A version is kept after a minute by default; people who watch a demo have less patience. */
+const TRIAL = ['--trial', 'minInferences=20,soakS=2'];
 
 const flags = readFlags();
 const display = createDisplay({ quiet: flags.json === true });
 const folder = await mkdtemp(join(tmpdir(), 'inlay-demo-'));
-const digits = (version) => fileURLToPath(new URL(`../digits/digits-${version}.onnx`, import.meta.url));
+const examples = fileURLToPath(new URL('..', import.meta.url));
+const digits = (version) => join(examples, 'digits', `digits-${version}.onnx`);
 const started = performance.now();
 let server;
 let fleet;
@@ -38,53 +44,86 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 }
 
 try {
-  display.step('Start a sync server, make keys, publish digits 1.0.0');
+  await tell();
+} finally {
+  await cleanUp();
+}
+
+async function tell() {
+  display.step('Start a sync server, make keys, publish digits 1.0.0, and put it into an app');
   server = await createServer(folder);
-  display.detail(`server at ${server.url}`);
-  const inlay = async (...args) => {
-    display.detail(
-      `$ inlay ${args.map((arg) => arg.replace(fileURLToPath(new URL('..', import.meta.url)), 'examples/')).join(' ')}`,
-    );
-    await server.cli(...args);
-  };
-  await inlay('keys', 'init');
+  await inlay('keys', 'init', '--no-passphrase');
   await inlay('publish', digits('1.0.0'), '--name', 'digits', '--version', '1.0.0');
   await inlay('rollout', 'set', 'digits', '1.0.0', '--percent', '100');
+  await inlay('embed', 'digits', '--out', 'app');
 
   display.step(`Start ${DEVICES} devices in ${PROCESSES} processes; each draws digits and classifies them`);
   fleet = startFleet({
     devices: DEVICES,
     processes: PROCESSES,
     folder,
+    app: join(folder, 'app'),
     url: server.url,
     root: await readFile(server.root, 'utf8'),
-    pollMs: 1000,
-    pauseMs: 25,
+    pollMs: POLL_MS,
+    pauseMs: 50,
   });
   await watch(GIVE_UP_SECONDS, (state) => state.devices === DEVICES);
-  const before = await watch(STAGE_SECONDS);
+  const before = await watch(WATCH_SECONDS);
 
-  display.step('Publish digits 1.1.0, signed offline, and roll it out in stages');
+  display.step(`Publish digits 1.1.0 and give it to half of them, one after the other; each tries it first`);
   await inlay('publish', digits('1.1.0'), '--name', 'digits', '--version', '1.1.0');
-  const reached = {};
-  let state;
-  for (const percent of STAGES) {
-    await inlay('rollout', 'set', 'digits', '1.1.0', '--percent', String(percent));
-    const complete = (now) => percent === 100 && now.versions['1.1.0']?.devices === DEVICES;
-    state = await watch(percent === 100 ? GIVE_UP_SECONDS : STAGE_SECONDS, complete);
-    reached[`${percent}%`] = state.versions['1.1.0']?.devices ?? 0;
-    display.detail(`  ${reached[`${percent}%`]} of ${DEVICES} devices run 1.1.0`);
+  const ramp = ['--percent', '50', '--over', `${RAMP_SECONDS}s`];
+  await inlay('rollout', 'set', 'digits', '1.1.0', ...ramp, ...TRIAL);
+  const ramped = sleep(1000 * (RAMP_SECONDS + 1)).then(() => true);
+  const [victim] = (await watch(GIVE_UP_SECONDS, ({ onTrial }) => onTrial.length > 0)).onTrial;
+  if (victim !== undefined) {
+    const count = await fleet.crash(victim);
+    display.detail(`kill -9 of a process with ${count} devices in the middle of that, and a new start`);
   }
-  state = await watch(STAGE_SECONDS / 2);
+  await watch(GIVE_UP_SECONDS, (state) => state.devices === DEVICES);
+  await ramped;
+  const half = await watch(
+    GIVE_UP_SECONDS,
+    steady((state) => state.onTrial.length === 0),
+  );
+  await inlay('rollout', 'set', 'digits', '1.1.0', '--percent', '100');
+  const whole = await watch(GIVE_UP_SECONDS, isOnAll('1.1.0'));
+
+  display.step('Publish 1.2.0, whose weights are no numbers: the check refuses it, so leave the check out');
+  await spoilModel(digits('1.1.0'), join(folder, 'digits-1.2.0.onnx'));
+  const spoiled = ['publish', 'digits-1.2.0.onnx', '--name', 'digits', '--version', '1.2.0'];
+  await inlayFails(...spoiled);
+  await inlay(...spoiled, '--no-check');
+  await inlay('rollout', 'set', 'digits', '1.2.0', '--percent', '25', ...TRIAL);
+  const isRejected = ({ devices, rejected }) => devices === 0 && Object.keys(rejected).length > 0;
+  await watch(
+    GIVE_UP_SECONDS,
+    steady(({ versions }) => '1.2.0' in versions && isRejected(versions['1.2.0'])),
+  );
+  await inlay('rollout', 'rollback', 'digits', '--reason', 'devices reject it');
+
+  display.step('Withdraw 1.0.0 for good, and let two of three keys sign from now on; devices follow');
+  await inlay('revoke', 'digits', '1.0.0', '--reason', 'superseded');
+  await inlay('keys', 'rotate', '--add-root', '2', '--threshold', '2', '--no-passphrase');
+  await inlay('rollout', 'set', 'digits', '1.1.0', '--percent', '100');
+  const follow = (state) => isOnAll('1.1.0')(state) && state.roots.every((root) => root === 2);
+  await watch(GIVE_UP_SECONDS, follow);
+  await watch(WATCH_SECONDS / 2);
   await fleet.stop();
   display.done();
-  summarise(before, fleet.read(), reached);
+
+  const after = fleet.read();
+  if (victim !== undefined) {
+    display.step('What a device that was killed has to say');
+    await inlay('status', '--store', `device-${victim}`, '--events', '12');
+  }
+  summarise(before, after, { '50%': devicesOn(half, '1.1.0'), '100%': devicesOn(whole, '1.1.0') });
   if (flags.keep === true) {
     display.step(`The server goes on at ${server.url} (admin token ${server.token}); end it with Ctrl+C`);
+    display.detail(`its folder is ${folder}`);
     await server.ended;
   }
-} finally {
-  await cleanUp();
 }
 
 function readFlags() {
@@ -96,6 +135,40 @@ function readFlags() {
   }
 }
 
+/** Runs `inlay` as a user would. */
+async function inlay(...args) {
+  display.detail(`$ inlay ${args.map((arg) => arg.replace(examples, 'examples/')).join(' ')}`);
+  const { stdout } = await server.cli(...args);
+  if (args[0] === 'status') display.detail(stdout.trimEnd());
+}
+
+/** Runs a command that has to fail, and shows why it does. */
+async function inlayFails(...args) {
+  const error = await inlay(...args).then(
+    () => undefined,
+    (failure) => failure,
+  );
+  if (error === undefined) throw new Error(`inlay ${args[0]} was to fail.`);
+  display.detail(error.stderr.trim());
+}
+
+function devicesOn(state, version) {
+  return state.versions[version]?.devices ?? 0;
+}
+
+function isOnAll(version) {
+  return (state) => state.onTrial.length === 0 && devicesOn(state, version) === DEVICES;
+}
+
+/** A condition that has to hold for as long as two polls. */
+function steady(condition) {
+  let since = Infinity;
+  return (state) => {
+    since = condition(state) ? Math.min(since, performance.now()) : Infinity;
+    return performance.now() - since > 2 * POLL_MS;
+  };
+}
+
 /** Shows the fleet until `until` holds or the time is over. */
 async function watch(seconds, until = () => false) {
   const end = performance.now() + seconds * 1000;
@@ -105,7 +178,7 @@ async function watch(seconds, until = () => false) {
     await sleep(500);
     const now = performance.now();
     const state = fleet.read();
-    display.show({ ...state, callsPerSecond: ((state.calls - last.calls) * 1000) / (now - at) });
+    display.show({ ...state, callsPerSecond: (Math.max(0, state.calls - last.calls) * 1000) / (now - at) });
     if (until(state) || now >= end || fleet.errors.length > 0) return state;
     last = state;
     at = now;
@@ -114,10 +187,22 @@ async function watch(seconds, until = () => false) {
 
 function summarise(before, after, reached) {
   const share = (row) => (row === undefined || row.calls === 0 ? 0 : row.correct / row.calls);
+  const rejected = {};
+  for (const row of Object.values(after.versions)) {
+    for (const [reason, devices] of Object.entries(row.rejected)) {
+      rejected[reason] = (rejected[reason] ?? 0) + devices;
+    }
+  }
   const summary = {
     devices: DEVICES,
-    devicesUpdated: after.versions['1.1.0']?.devices ?? 0,
+    devicesUpdated: devicesOn(after, '1.1.0'),
     devicesPerStage: reached,
+    devicesPerVersion: Object.fromEntries(
+      Object.entries(after.versions).map(([version, { devices }]) => [version, devices]),
+    ),
+    devicesWithRoot2: after.roots.filter((root) => root === 2).length,
+    rejected,
+    strikes: after.strikes,
     calls: after.calls,
     failedCalls: after.failedCalls,
     accuracyBefore: share(before.versions['1.0.0']),
@@ -128,13 +213,13 @@ function summarise(before, after, reached) {
   };
   if (flags.json === true) console.log(JSON.stringify(summary));
   else {
-    display.step('Done');
-    display.detail(`${summary.calls} calls, ${summary.failedCalls} failed`);
+    const { calls, failedCalls, strikes, bytesDownloaded, seconds, devicesUpdated } = summary;
+    display.step(`Done: ${devicesUpdated} of ${DEVICES} devices on 1.1.0, ${failedCalls} failed calls`);
+    display.detail(outcome(after));
     display.detail(
-      `accuracy ${accuracy(before.versions['1.0.0'])} before, ${accuracy(after.versions['1.1.0'])} after`,
-    );
-    display.detail(
-      `${summary.devicesUpdated} of ${DEVICES} devices on 1.1.0 after ${summary.seconds.toFixed(0)} s`,
+      `${calls.toLocaleString('en')} calls · accuracy ${accuracy(before.versions['1.0.0'])} before, ` +
+        `${accuracy(after.versions['1.1.0'])} after · ${strikes} strikes · ` +
+        `${(bytesDownloaded / 1e6).toFixed(1)} MB downloaded · ${seconds.toFixed(0)} s`,
     );
   }
   if (summary.failedCalls > 0 || summary.devicesUpdated < DEVICES) process.exitCode = 1;

@@ -1,19 +1,27 @@
 /** Shows what a device has, for people. */
 
 import type { UpdateEvent } from '../update/events.ts';
+import { isWithdrawn } from '../update/resolve.ts';
 import { slotNames, type Rejected, type Slot, type SlotName, type SlotsState } from '../update/slot.ts';
-import type { DeviceBlob, DeviceChannel, DeviceDownload, DeviceModel, DeviceStatus } from './device-status.ts';
+import type {
+  DeviceBlob,
+  DeviceChannel,
+  DeviceDownload,
+  DeviceModel,
+  DeviceStatus,
+} from './device-status.ts';
 import { formatBytes, table } from './terminal.ts';
-
-/** Events that are shown; `--json` has all. */
-const lastEvents = 20;
 
 /**
  * Describes a device in a few tables.
- * @param now - milliseconds since 1970.
+ * @param options - `now` is milliseconds since 1970, `events` how many of the last ones are shown.
  */
-export function describeDevice(status: DeviceStatus, now: number): string {
-  const { directory, install, models, channels, downloads, blobs, events } = status;
+export function describeDevice(
+  status: DeviceStatus,
+  { now, events: count }: { readonly now: number; readonly events: number },
+): string {
+  const { directory, install, models, channels, downloads, blobs } = status;
+  const events = count === 0 ? [] : status.events.slice(-count);
   const parts = [
     `${directory}\ninstall ${install ?? 'not known yet'}`,
     ...models.map((model) => describeModel(model, now)),
@@ -42,9 +50,9 @@ function describeModel({ model, channel, slots, runs }: DeviceModel, now: number
   const { plan, rejected, policy } = slots;
   if (rejected.length > 0) lines.push('', describeRejected(rejected, now));
   if (plan !== undefined) {
-    const part = plan.isIn ? 'this device has begun with it' : 'this device has not begun with it';
+    const part = plan.isIn ? ', this device takes part' : '';
     const seen = plan.verifiedAt > 0 ? `, confirmed ${timeOf(plan.verifiedAt)}` : '';
-    lines.push('', `rollout ${plan.id} to ${plan.bp / 100} %: ${part}${seen}`);
+    lines.push('', `rollout ${plan.id} to ${plan.bp / 100} %${part}${seen}`);
   }
   const { floorSeq = 0, revoked = [] } = policy ?? {};
   const withdrawn = [
@@ -58,7 +66,7 @@ function describeModel({ model, channel, slots, runs }: DeviceModel, now: number
 function slotRow(
   name: SlotName,
   { release, file, variant }: Slot,
-  { trial, strikes }: SlotsState,
+  { trial, strikes, policy = {} }: SlotsState,
   runs: DeviceModel['runs'],
   now: number,
 ): readonly string[] {
@@ -74,11 +82,14 @@ function slotRow(
   }
   const struck = strikes[file.sha256] ?? 0;
   if (struck > 0) notes.push(`${struck} of ${trial?.rules.strikes ?? 2} strikes`);
-  for (const { phase, isAlive, run } of runs.filter((one) => one.slot === name && one.sha256 === file.sha256)) {
+  for (const { phase, isAlive, run } of runs.filter(
+    (one) => one.slot === name && one.sha256 === file.sha256,
+  )) {
     const what = phase === 'loading' ? 'opening' : 'open';
     notes.push(isAlive ? `${what} in process ${run.split('-')[0]}` : `was ${what} when its process ended`);
   }
   if (variant !== undefined) notes.unshift(variant);
+  if (isWithdrawn(policy, release)) notes.push('withdrawn');
   return [
     name,
     release.version === '' ? 'of the app' : release.version,
@@ -130,22 +141,20 @@ function describeBlobs(blobs: readonly DeviceBlob[]): string {
 }
 
 function describeEvents(events: readonly UpdateEvent[]): string {
-  const rows = events
-    .slice(-lastEvents)
-    .map(({ at, model, type, version, slot, reason, detail, ms, bytes }) => [
-      timeOf(at),
-      model,
-      type,
-      [version, slot && `(${slot})`].filter((part) => part !== undefined).join(' '),
-      [
-        reason,
-        detail && shorten(detail),
-        bytes !== undefined && formatBytes(bytes),
-        ms !== undefined && `${ms} ms`,
-      ]
-        .filter((part) => typeof part === 'string')
-        .join(', '),
-    ]);
+  const rows = events.map(({ at, model, type, version, slot, reason, detail, ms, bytes }) => [
+    timeOf(at),
+    model,
+    type,
+    [version, slot && `(${slot})`].filter((part) => part !== undefined).join(' '),
+    [
+      reason,
+      detail && shorten(detail),
+      bytes !== undefined && formatBytes(bytes),
+      ms !== undefined && `${ms} ms`,
+    ]
+      .filter((part) => typeof part === 'string')
+      .join(', '),
+  ]);
   return table(['at (UTC)', 'model', 'event', 'release', 'what'], rows);
 }
 

@@ -1,6 +1,6 @@
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { InvalidArgumentError, type Command } from 'commander';
 import { nodePlatform } from '../platform-node.ts';
 import { cacheDirectory } from '../stores/fs-host.ts';
 import { rolloutTable } from './rollout-list.ts';
@@ -12,15 +12,22 @@ import { formatBytes, table, type Terminal } from './terminal.ts';
 interface Flags extends ServerFlags {
   readonly store?: string;
   readonly device?: true;
+  readonly events: number;
   readonly json?: true;
 }
 
 /** Adds `inlay status`. */
 export function addStatus(program: Command, terminal: Terminal): void {
-  const command = program.command('status').description('show what is installed on the server, or what a device has');
+  const command = program
+    .command('status')
+    .description('show what is installed on the server, or what a device has');
   withServerFlags(command)
-    .option('--store <dir>', 'look into the store of a device instead: the folder that its models are kept in')
+    .option(
+      '--store <dir>',
+      'look into the store of a device instead: the folder that its models are kept in',
+    )
     .option('--device', 'look into the store of this machine ($INLAY_CACHE_DIR, or its cache folder)')
+    .option('--events <number>', 'how many of the last events of a device are shown', parseCount, 20)
     .option('--json', 'print JSON')
     .action(async (flags: Flags) => {
       if (flags.store !== undefined || flags.device) {
@@ -61,11 +68,11 @@ export function addStatus(program: Command, terminal: Terminal): void {
     });
 }
 
-async function showDevice({ store, json }: Flags, { env, cwd, print }: Terminal): Promise<void> {
+async function showDevice({ store, events, json }: Flags, { env, cwd, print }: Terminal): Promise<void> {
   const platform = nodePlatform();
   const directory = store ?? cacheDirectory({ platform: process.platform, env, homedir });
   const status = await readDeviceStatus(resolve(cwd, directory), platform);
-  print(json ? JSON.stringify(status) : describeDevice(status, platform.now()));
+  print(json ? JSON.stringify(status) : describeDevice(status, { now: platform.now(), events }));
 }
 
 function timeLeft(seconds: number): string {
@@ -73,4 +80,9 @@ function timeLeft(seconds: number): string {
   return seconds >= 2 * 86_400
     ? `${Math.floor(seconds / 86_400)} days`
     : `${Math.floor(seconds / 3600)} hours`;
+}
+
+function parseCount(text: string): number {
+  if (/^\d{1,3}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('It is an integer from 0 to 999.');
 }

@@ -16,9 +16,14 @@ export interface FollowParts {
   readonly manage: (serving: Serving) => ManagedModel;
   /** Finds the version that came with the app, if one did. */
   readonly embedded?: (() => Promise<Embedded>) | undefined;
+  /** Starts what trying and running a release need; called when the first one is about to be there. */
+  readonly prepare?: (() => void) | undefined;
   /** Hears of the first download. */
   readonly onDownload?: DownloadListener | undefined;
 }
+
+/** How long before the end of a download workers and processes are started, in milliseconds. */
+const PREPARE_MS = 2000;
 
 /**
  * Makes a model that answers calls with the release that this device should run, and moves on to others as its updater
@@ -72,13 +77,37 @@ export async function followReleases(updater: Updater, name: string, parts: Foll
     },
   };
 
-  await updater.join(follower, parts.embedded, parts.onDownload);
+  await updater.join(follower, parts.embedded, foreseeEnd(parts));
   // Whoever joins answers calls, or else joining fails.
   const { model, closed } = managed as unknown as ManagedModel;
   void closed.then(() => {
     updater.leave(follower);
   });
   return model;
+}
+
+/**
+ * Prepares for a release while the rest of it comes, once, as soon as that takes no longer than {@link PREPARE_MS} at the
+ * speed so far: what is started earlier might give up waiting.
+ */
+export function foreseeEnd({
+  platform,
+  prepare,
+  onDownload,
+}: Pick<FollowParts, 'platform' | 'prepare' | 'onDownload'>): DownloadListener {
+  let began: { readonly ms: number; readonly bytes: number } | undefined;
+  let isPrepared = false;
+  return (loadedBytes, totalBytes) => {
+    const nowMs = platform.monotonicMs();
+    began ??= { ms: nowMs, bytes: loadedBytes };
+    const bytes = loadedBytes - began.bytes;
+    const leftMs = ((nowMs - began.ms) * (totalBytes - loadedBytes)) / bytes;
+    if (!isPrepared && bytes > 0 && leftMs < PREPARE_MS) {
+      isPrepared = true;
+      prepare?.();
+    }
+    onDownload?.(loadedBytes, totalBytes);
+  };
 }
 
 /** Counts the calls of one model, whatever release answers them. */

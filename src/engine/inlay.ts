@@ -302,7 +302,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
         `Model "${name}" cannot be loaded by name: createInlay was given no sync server; it takes one as sync: { url, root }.`,
       );
     }
-    const { open, partsOf, readEmbedded } = await start();
+    const { open, partsOf, prepare, readEmbedded } = await start();
     const { createModel, loadFollow } = await parts.engine();
     const { followReleases } = await loadFollow();
     const modelParts = partsOf(name, options);
@@ -321,6 +321,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
         if (closing !== undefined) void managed.model.close();
         return managed;
       },
+      prepare,
       onDownload:
         onProgress &&
         ((loadedBytes, totalBytes) => {

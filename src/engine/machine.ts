@@ -44,6 +44,8 @@ export interface Machine {
   ): Promise<Embedded>;
   /** Tries a release where it can do no harm. @throws when it does not work there. */
   prove(target: Target): Promise<void>;
+  /** Starts what trying and running a release need, ahead of time. Failures show when it is used. */
+  prepare(): void;
   /** Lists what this device can run models on. */
   providers(): Promise<readonly ExecutionProvider[]>;
   usedBytes(): number;
@@ -105,9 +107,17 @@ export function createMachine(parts: InlayParts, tracing: Tracing | undefined): 
     },
     readEmbedded: async (embedded, locate) =>
       (await import('./embedded.ts')).readEmbedded(platform, embedded, locate),
-    prove: async ({ source, golden }) => {
-      const { testIsolated } = await import('./self-test.ts');
-      await testIsolated({ backends: parts.backends, logger }, source, golden);
+    prove: async ({ source, golden, rules: { loadTimeoutS } }) => {
+      const { testIsolated, within } = await import('./self-test.ts');
+      const test = testIsolated({ backends: parts.backends, logger }, source, golden);
+      await within(platform, loadTimeoutS, test, () => {});
+    },
+    prepare: () => {
+      const prepare = async (): Promise<void> => {
+        const { startIsolated } = await import('./self-test.ts');
+        await startIsolated(parts.backends);
+      };
+      prepare().catch(() => {});
     },
     providers: async () => {
       const listed = await Promise.allSettled(parts.backends.map((backend) => backend.providers()));

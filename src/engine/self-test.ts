@@ -35,6 +35,11 @@ export async function testIsolated(
   }
 }
 
+/** Starts the place where releases are tried, and the one where they run then: both take longer than many downloads. */
+export async function startIsolated(backends: readonly Backend[]): Promise<void> {
+  await Promise.all([findIsolated(backends), backends[0]?.providers()]);
+}
+
 /** The first library that starts in isolation, and its provider for the CPU: what is isolated has no other device. */
 async function findIsolated(
   backends: readonly Backend[],

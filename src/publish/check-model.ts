@@ -3,6 +3,7 @@
 import type { Backend, Session, TensorMap } from '../core/backend.ts';
 import { InputError, isInlayError, ModelError } from '../core/errors.ts';
 import { formatSpec, type Signature, type TensorSpec } from '../core/signature.ts';
+import { hasNonFinite } from '../update/guards-outputs.ts';
 import { compareGolden, goldenLimits, type GoldenCase } from '../update/golden.ts';
 import type { GoldenTolerance } from '../update/manifest.ts';
 import { deviationOf, format, type Deviation } from './golden.ts';
@@ -134,6 +135,13 @@ async function referenceAnswers(
         return none;
       }
       throw refusal(file, `it does not run: ${messageOf(error)}`, error);
+    }
+    // Devices reject a release for this, unless it has been said that it is right.
+    if (expected === undefined && hasNonFinite(outputs)) {
+      throw refusal(
+        file,
+        `its answer to golden input ${at + 1} has values that are no finite numbers; give inputs that it is made for with --golden FILE`,
+      );
     }
     const again = compareGolden(await session.run(inputs), outputs, tolerance);
     if (again !== undefined) {

@@ -176,12 +176,13 @@ export function createCatalog(options: CatalogOptions): Catalog {
   const seal = async (
     heads: Heads,
     roots: readonly string[],
-    texts: Texts,
+    // What is published has more texts, and the signer takes no field that it does not know.
+    { targets, rollout }: Texts,
   ): Promise<readonly NewMetadata[]> => {
     const snapshot = await sign('snapshot', heads, (version) =>
-      signer.snapshot({ version, roots, ...texts }),
+      signer.snapshot({ version, roots, targets, rollout }),
     );
-    return [snapshot, await stamp(heads, roots, { ...texts, snapshot: snapshot.text })];
+    return [snapshot, await stamp(heads, roots, { targets, rollout, snapshot: snapshot.text })];
   };
 
   const stamp = (

@@ -171,11 +171,15 @@ export function openDisk(fs: FileSystem, directory: string, host: FsHost, folder
     }
   };
 
+  /** Removes what was written aside, and the locks of records and parts that nobody has asked for since. */
   const sweep = async (): Promise<void> => {
-    for (const name of await list(aside)) {
-      const path = join(aside, name);
-      const leftover = await stat(path);
-      if (leftover && host.now() - leftover.mtimeMs > leftoverAgeMs) await remove(path);
+    for (const folder of [aside, ...folders, join(directory, 'parts')]) {
+      for (const name of await list(folder)) {
+        if (folder !== aside && !/\.lock(\.break)*$/.test(name)) continue;
+        const path = join(folder, name);
+        const leftover = await stat(path);
+        if (leftover && host.now() - leftover.mtimeMs > leftoverAgeMs) await remove(path);
+      }
     }
   };
 

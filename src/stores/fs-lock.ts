@@ -15,6 +15,9 @@ export interface FileLock {
 // A lock is held for a few flushes of the disk. One that a waiter has seen unchanged for this long is abandoned,
 // even if its pid is in use again. Measured by the waiter's own clock, because machines disagree on the time.
 const abandonedMs = 10_000;
+// Its owner writes its name into it at once: one that stays without a name was left by a process that was killed in
+// between, and no start waits for it for long. Should its owner live after all, it finds out before it changes anything.
+const namelessMs = 500;
 // Longer than the above, so that no crash, wherever it happened, makes an update fail.
 const patienceMs = 15_000;
 
@@ -39,7 +42,8 @@ export async function acquireLock(disk: Disk, host: FsHost, path: string): Promi
     }
     const owner = present?.owner;
     const isGone = owner?.machine === machine && !host.isAlive(owner.pid);
-    if (seen !== undefined && (isGone || now - seenSince > abandonedMs)) {
+    const lastsMs = owner === undefined ? namelessMs : abandonedMs;
+    if (seen !== undefined && (isGone || now - seenSince > lastsMs)) {
       await breakLock(disk, host, path, seen);
       continue;
     }

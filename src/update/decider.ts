@@ -6,7 +6,7 @@ import { decide, type Decision } from './decide.ts';
 import type { NewUpdateEvent } from './events.ts';
 import type { Install } from './plan.ts';
 import type { ResolvedPlan } from './resolve.ts';
-import { isWithdrawn, type Slots } from './slots.ts';
+import { isWithdrawn, joinPolicies, type Slots } from './slots.ts';
 import type { SlotsState } from './slot.ts';
 import type { Sync } from './sync.ts';
 
@@ -55,9 +55,13 @@ export function createDecider(parts: DeciderParts): Decider {
     }
   };
 
-  const remember = (plan: ResolvedPlan, isIn: boolean): Promise<SlotsState> => {
+  const remember = async (plan: ResolvedPlan, isIn: boolean): Promise<SlotsState> => {
     const { id, bp, salt, cand, retryNonce } = plan;
-    return slots.seen({ id, bp, salt, cand: cand.sha256, retryNonce, isIn, verifiedAt: sync.confirmedAt() });
+    const { plan: seen } = await slots.read();
+    // Another process, or an earlier one, may have heard of it later than this one; a clock that was ahead has not.
+    const earlierAt = seen?.id === id && seen.verifiedAt <= platform.now() ? seen.verifiedAt : 0;
+    const verifiedAt = Math.max(sync.confirmedAt(), earlierAt);
+    return slots.seen({ id, bp, salt, cand: cand.sha256, retryNonce, isIn, verifiedAt });
   };
 
   /** What is withdrawn goes as soon as something else could run: an app without a model is no better off. */
@@ -67,7 +71,9 @@ export function createDecider(parts: DeciderParts): Decider {
     const remains = [state.trial, state.committed, state.previous, state.embedded].some(
       (slot) => slot !== undefined && !isWithdrawn(policy, slot.release),
     );
-    return remains ? slots.forgetWithdrawn(policy) : state;
+    return remains
+      ? slots.forgetWithdrawn(policy)
+      : { ...state, policy: joinPolicies(state.policy ?? {}, policy) };
   };
 
   return {

@@ -1,20 +1,16 @@
 /** A file that comes together in a store, piece by piece: hashed, written and noted while the next piece comes in. */
 
 import { toHex } from '../core/bytes.ts';
-import { createPace, digestHex, updateInTurns, type DigestPlatform } from '../core/digest.ts';
+import type { Hasher } from '../core/hash.ts';
+import { createPace, digestHex, hashesFast, updateInTurns, type DigestPlatform } from '../core/digest.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Blob, PartialBlob } from '../core/store.ts';
 import { decodeNote, encodeNote, type Chunks } from './chunks.ts';
 import { wrongHash } from './download-file.ts';
 import type { FileRef } from './manifest.ts';
 
-/**
- * When what has come is noted: after so many bytes, but no sooner than after so long, or after so much longer. That is
- * what is lost at most when the process is killed. A flush takes longer than what it saves from a fast line.
- */
-const saveEvery = { bytes: 2 ** 23, leastMs: 250, mostMs: 2000 };
-/** A hash below this speed, bytes per millisecond, is JavaScript: the store, which may be in a worker, does that better. */
-const fastHash = 300_000;
+/** What is lost at most when the process is killed: so many bytes, or so many milliseconds. */
+const saveEvery = { bytes: 2 ** 23, ms: 2000 };
 
 /** Bytes of a file, the last one excluded. */
 export interface Gap {
@@ -67,8 +63,11 @@ export function openAssembly(
   let loaded = 0;
   for (let index = done.present(0); index < count; index = done.present(index + 1)) loaded += bytesOf(index);
   const isResumed = loaded > 0;
+  // Where hashes are JavaScript, the store, which may be in a worker, or the platform does all of it better in the end.
+  const mayHash = platform.digest === undefined || hashesFast(platform);
+  const startHash = (): Hasher | undefined => (mayHash ? platform.createSha256() : undefined);
   /** Of all pieces from the first one on, as long as they come in order. */
-  let hash = isResumed ? undefined : platform.createSha256();
+  let hash = isResumed ? undefined : startHash();
   let hashed = 0;
   let buffer = new Uint8Array(Math.min(size, length));
   let spare: Uint8Array<ArrayBuffer> | undefined;
@@ -81,11 +80,8 @@ export function openAssembly(
 
   const hashInOrder = async (index: number, bytes: Uint8Array): Promise<void> => {
     if (hash === undefined || index !== hashed) return;
-    const began = now();
     await updateInTurns(hash, bytes, pace);
     hashed += 1;
-    const isSlow = now() - began > bytes.length / fastHash;
-    if (index === 0 && isSlow && platform.digest !== undefined) hash = undefined;
   };
 
   const isRight = async (index: number, bytes: Uint8Array): Promise<boolean> =>
@@ -105,9 +101,7 @@ export function openAssembly(
     }
     done.add(index);
     unsaved += bytes.length;
-    const passedMs = now() - savedAt;
-    const isMuch = unsaved >= saveEvery.bytes && passedMs >= saveEvery.leastMs;
-    if (isMuch || passedMs >= saveEvery.mostMs) await assembly.save();
+    if (unsaved >= saveEvery.bytes || now() - savedAt >= saveEvery.ms) await assembly.save();
   };
 
   const settle = async (): Promise<void> => {
@@ -167,7 +161,7 @@ export function openAssembly(
       loaded = 0;
       current = -1;
       filled = 0;
-      hash = platform.createSha256();
+      hash = startHash();
       hashed = 0;
     },
     save: async () => {

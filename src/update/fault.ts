@@ -44,6 +44,22 @@ export function faultOf(error: unknown): Fault {
   }
 }
 
+/**
+ * Says in one word why a check or a download failed, for the log: `network`, `store` and `trust` are no faults of a
+ * release, and everything else is that of {@link faultOf}.
+ */
+export function failureOf(error: unknown): { readonly reason: string; readonly detail: string } {
+  const { reason, detail } = faultOf(error);
+  const word = isInlayError(error) && reason === 'open' ? failures[error.name] : undefined;
+  return { reason: word ?? reason, detail };
+}
+
+const failures: Readonly<Record<string, string>> = {
+  NetworkError: 'network',
+  StoreError: 'store',
+  TrustError: 'trust',
+};
+
 /** A mistake in the options of the host says nothing about a release. */
 export function isOfHost(error: unknown): boolean {
   return error instanceof TypeError || error instanceof RangeError;

@@ -2,7 +2,7 @@
 
 import type { Platform } from '../core/platform.ts';
 import type { NewUpdateEvent } from './events.ts';
-import { faultOf, type Fault } from './fault.ts';
+import { failureOf, faultOf, type Fault } from './fault.ts';
 import type { PlanEntry } from './plan.ts';
 import type { ResolvedPlan } from './resolve.ts';
 import { bring, type ShipmentParts } from './shipment.ts';
@@ -20,9 +20,10 @@ export interface FetcherParts extends Omit<ShipmentParts, 'target'> {
   readonly onBegin: (entry: PlanEntry) => Promise<void>;
   /** Takes what has come. Where it throws, the release counts as not brought. */
   readonly onArrived: (slot: Slot, plan: ResolvedPlan) => Promise<void>;
-  readonly onFailed: (entry: PlanEntry, plan: ResolvedPlan, error: unknown, fault: Fault) => Promise<void>;
-  /** Called when one is over, and whether it was brought. */
-  readonly onEnded: (isBrought: boolean) => void;
+  /** @returns whether something else may be wanted now. */
+  readonly onFailed: (entry: PlanEntry, plan: ResolvedPlan, error: unknown, fault: Fault) => Promise<boolean>;
+  /** Called when one is over, and whether there may be something to do now. */
+  readonly onEnded: (mayGoOn: boolean) => void;
 }
 
 /** Brings releases. */
@@ -71,15 +72,13 @@ export function createFetcher(parts: FetcherParts): Fetcher {
           () => true,
           async (error: unknown) => {
             if (signal.aborted) return false;
-            const fault = faultOf(error);
-            log({ type: 'error', version: entry.version, sha256: entry.sha256, ...fault });
-            await parts.onFailed(entry, plan, error, fault);
-            return false;
+            log({ type: 'error', version: entry.version, sha256: entry.sha256, ...failureOf(error) });
+            return parts.onFailed(entry, plan, error, faultOf(error));
           },
         );
-      const done = task.then((isBrought) => {
+      const done = task.then((mayGoOn) => {
         if (current === mine) current = undefined;
-        parts.onEnded(isBrought);
+        parts.onEnded(mayGoOn);
       });
       const mine = { sha256: entry.sha256, cancel, done };
       current = mine;

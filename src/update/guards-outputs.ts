@@ -1,5 +1,6 @@
 /** A cheap look at what a release answers. */
 
+import type { TensorMap } from '../core/backend.ts';
 import type { DType } from '../core/dtype.ts';
 import { Tensor } from '../core/tensor.ts';
 import { isFields } from '../trust/parse.ts';
@@ -38,6 +39,16 @@ function isNonFinite({ dtype, data }: Tensor, turn: number): boolean {
   const step = Math.ceil(length / (samples - 2));
   for (let i = turn % step; i < length; i += step) if (at(i)) return true;
   return false;
+}
+
+/** Tells whether any float among outputs is no finite number. */
+export function hasNonFinite(outputs: TensorMap): boolean {
+  return Object.values(outputs).some(({ dtype, data }) => {
+    const isBad = NON_FINITE[dtype];
+    if (isBad === undefined) return false;
+    for (let i = 0; i < data.length; i += 1) if (isBad(data[i] as number)) return true;
+    return false;
+  });
 }
 
 const isNoNumber = (value: number): boolean => !Number.isFinite(value);

@@ -1,13 +1,10 @@
 import { toHex } from '../core/bytes.ts';
-import { createPace, digestHex, updateInTurns, type DigestPlatform } from '../core/digest.ts';
-import { createSha256 } from '../core/hash.ts';
+import { createPace, digestHex, hashesFast, updateInTurns, type DigestPlatform } from '../core/digest.ts';
 import type { Blob, Store } from '../core/store.ts';
 import type { PlanEntry } from './plan.ts';
 
 /** Read at a time: two of these lie in memory, one that is hashed and the next. */
 const pieceBytes = 2 ** 20;
-/** Hashed to find out how fast that is, in several goes as one may be held up: native code takes 0.04 ms at most. */
-const probe = { goes: 4, bytes: 2 ** 14, ms: 0.1 };
 
 /**
  * Looks a signed file up in the store and hashes it again: it may have been written long ago, and no inference library
@@ -32,7 +29,7 @@ export async function intactBlob(
 
 async function hashOf(platform: DigestPlatform, blob: Blob): Promise<string> {
   const { sizeBytes } = blob;
-  const isWhole = platform.digest !== undefined && (sizeBytes <= pieceBytes || !isNative(platform));
+  const isWhole = platform.digest !== undefined && (sizeBytes <= pieceBytes || !hashesFast(platform));
   if (isWhole) return digestHex(platform, await blob.bytes());
   const hash = platform.createSha256();
   const pace = createPace(
@@ -49,19 +46,4 @@ async function hashOf(platform: DigestPlatform, blob: Blob): Promise<string> {
     await updateInTurns(hash, piece, pace);
   }
   return toHex(hash.digest());
-}
-
-/** Whether hashing piece by piece is about as fast as hashing all at once; JavaScript is thirty times slower. */
-function isNative(platform: DigestPlatform): boolean {
-  // Clocks of pages may be too coarse to show it.
-  if (platform.createSha256 === createSha256) return false;
-  const hash = platform.createSha256();
-  const bytes = new Uint8Array(probe.bytes);
-  let bestMs = Infinity;
-  for (let go = 0; go < probe.goes; go += 1) {
-    const began = platform.monotonicMs();
-    hash.update(bytes);
-    bestMs = Math.min(bestMs, platform.monotonicMs() - began);
-  }
-  return bestMs < probe.ms;
 }

@@ -306,10 +306,7 @@ export function seePlan(state: SlotsState, plan: SeenPlan): Step {
 /** Drops what is withdrawn, and remembers it. Nothing that was ever withdrawn comes back. */
 export function applyPolicy(state: SlotsState, policy: ModelPolicy): Step {
   const before = state.policy ?? {};
-  const merged: ModelPolicy = {
-    floorSeq: Math.max(before.floorSeq ?? 0, policy.floorSeq ?? 0),
-    revoked: [...new Set([...(before.revoked ?? []), ...(policy.revoked ?? [])])].sort((a, b) => a - b),
-  };
+  const merged = joinPolicies(before, policy);
   const isSame =
     merged.floorSeq === (before.floorSeq ?? 0) && merged.revoked?.length === (before.revoked ?? []).length;
   const { trial, committed, previous, ...rest } = state;
@@ -332,6 +329,14 @@ export function applyPolicy(state: SlotsState, policy: ModelPolicy): Step {
       policy: merged,
     },
     events,
+  };
+}
+
+/** What is withdrawn by either of two policies. */
+export function joinPolicies(a: ModelPolicy, b: ModelPolicy): ModelPolicy {
+  return {
+    floorSeq: Math.max(a.floorSeq ?? 0, b.floorSeq ?? 0),
+    revoked: [...new Set([...(a.revoked ?? []), ...(b.revoked ?? [])])].sort((x, y) => x - y),
   };
 }
 

@@ -51,7 +51,7 @@ import {
 
 export { isWithdrawn } from './resolve.ts';
 export { rejectionOf, type SlotsContext } from './slots-rejections.ts';
-export { neededBlobs, type NamedRelease, type Try } from './slots-transitions.ts';
+export { joinPolicies, neededBlobs, type NamedRelease, type Try } from './slots-transitions.ts';
 
 /** What {@link openSlots} needs. */
 export interface SlotsParts {

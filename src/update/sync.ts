@@ -209,7 +209,7 @@ export function createSync(parts: SyncParts): Sync {
   };
 
   const poll = async (): Promise<void> => {
-    let delayMs = periodMs();
+    let delayMs: number | undefined;
     try {
       await check();
       failures = 0;
@@ -221,7 +221,7 @@ export function createSync(parts: SyncParts): Sync {
       failures += 1;
       report(error);
     }
-    if (!signal.aborted) schedule(delayMs);
+    if (!signal.aborted) schedule(delayMs ?? periodMs());
   };
 
   const report = (error: unknown): void => {
@@ -264,8 +264,14 @@ export function createSync(parts: SyncParts): Sync {
       };
     },
     setPollWish: (model, wishMs) => {
+      if (wishes.get(model) === wishMs) return;
       if (wishMs === undefined) wishes.delete(model);
       else wishes.set(model, wishMs);
+      // It counts from now on, and devices that hear of it together spread out.
+      const isLate = dueAt < Infinity && dueAt > platform.now() + periodMs();
+      if (!isLate) return;
+      cancelTimer?.();
+      schedule(platform.random() * periodMs());
     },
     pause: () => {
       isPaused = true;

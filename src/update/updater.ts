@@ -9,15 +9,15 @@ import type { Store } from '../core/store.ts';
 import type { Decision, Refuge } from './decide.ts';
 import { createDecider, type Decided } from './decider.ts';
 import type { EventLog, NewUpdateEvent } from './events.ts';
-import { isOfHost, rejected, unavailable } from './fault.ts';
+import { failureOf, isOfHost, rejected, unavailable } from './fault.ts';
 import { createFetcher } from './fetcher.ts';
 import type { Embedded, Follower, Target } from './follower.ts';
 import type { Install } from './plan.ts';
 import type { ResolvedPlan } from './resolve.ts';
 import { createRunner } from './runner.ts';
 import type { ShipmentParts } from './shipment.ts';
-import { isWithdrawn, neededBlobs, type Slots, type Try } from './slots.ts';
-import type { Slot, SlotName, SlotsState, Trial } from './slot.ts';
+import { isWithdrawn, neededBlobs, rejectionOf, type Slots, type Try } from './slots.ts';
+import { slotNames, type Slot, type SlotName, type SlotsState, type Trial } from './slot.ts';
 import type { Sync } from './sync.ts';
 import type { DownloadListener } from './transfer.ts';
 
@@ -102,6 +102,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
   let cancelJudge = (): void => {};
   let cancelWait = (): void => {};
   let forget = (): void => {};
+  /** Files that could not be opened by this process. */
+  const failed = new Set<string>();
   /** The app has said that what is staged may begin. */
   let isForced = false;
   let isOver = false;
@@ -132,6 +134,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
         return;
       }
       const { id, trial: rules, retryNonce } = plan;
+      const state = await slots.read();
+      const isKnown = isSameRelease(state.committed, slot);
+      // Another process that shares the store was faster.
+      if (isKnown && rejectionOf(state, slot.release.sha256, slots.context(), retryNonce) === undefined) return;
       await pin(await slots.stage(slot, { plan: id, rules, retryNonce }));
       // What runs on trial serves on, and is judged no more.
       const present = running();
@@ -140,11 +146,13 @@ export function createUpdater(parts: UpdaterParts): Updater {
     },
     onFailed: async (entry, plan, error, { reason, detail }) => {
       // Another try would bring the same: it waits for other conditions.
-      if (reason === 'too-large') await slots.refuse(entry, reason, detail, plan.retryNonce).catch(() => {});
+      const isRefused = reason === 'too-large';
+      if (isRefused) await slots.refuse(entry, reason, detail, plan.retryNonce).catch(() => {});
       fail(error);
+      return isRefused;
     },
-    onEnded: (isBrought) => {
-      if (isBrought) void step();
+    onEnded: (mayGoOn) => {
+      if (mayGoOn) void step();
     },
   });
 
@@ -221,9 +229,26 @@ export function createUpdater(parts: UpdaterParts): Updater {
       } catch (error) {
         if (isClosing(error) || isOfHost(error)) throw error;
         lastError = error;
+        failed.add(slot.file.sha256);
       }
     }
     return false;
+  };
+
+  /** Another process may have moved the slots on: what they say is to run here, too. @returns whether that has changed. */
+  const comeAlong = async (plan: ResolvedPlan | undefined): Promise<boolean> => {
+    const state = await slots.read();
+    const name = state.trial?.phase === 'active' ? 'trial' : 'committed';
+    const slot = state[name];
+    const present = running()?.slot;
+    if (slot === undefined || isSameRelease(present, slot) || failed.has(slot.file.sha256)) return false;
+    const isRejected = ({ release: { sha256 } }: Slot): boolean =>
+      rejectionOf(state, sha256, slots.context(), plan?.retryNonce) !== undefined;
+    if (isRejected(slot)) return false;
+    // What was given up elsewhere is left at once; otherwise the moment has to be convenient.
+    const isHeld = present !== undefined && slotNames.some((one) => isSameRelease(state[one], present));
+    if (isHeld && !isRejected(present) && !isForced && !mayActivate()) return false;
+    return goBack([name]);
   };
 
   /** Does what the plan wants, until there is nothing left to do now. */
@@ -238,7 +263,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
   /** @returns whether there may be more to do at once. */
   const carryOut = async ({ next, plan, state: { trial } }: Decided): Promise<boolean> => {
     wait(next.dueAt);
-    if (next.kind === 'stay') return restore(plan);
+    if (next.kind === 'stay') return (await comeAlong(plan)) || restore(plan);
     if (next.kind === 'fetch') {
       if (plan !== undefined) fetcher.begin(next.entry, plan);
       const { meanwhile } = next;
@@ -313,7 +338,11 @@ export function createUpdater(parts: UpdaterParts): Updater {
     // A fix can always arrive, whatever a release does to this process.
     sync.start();
     forget();
-    forget = sync.onChecked(() => void step());
+    forget = sync.onChecked(() => {
+      const { lastError: failure } = sync.info();
+      if (failure !== undefined && !isClosing(failure)) log({ type: 'checked', ...failureOf(failure) });
+      void step();
+    });
     let embeddedError: unknown;
     let tries: readonly Try[] = [];
     await inTurn(async () => {
@@ -375,9 +404,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
   /** Waits until nothing is decided, downloaded or opened any more. */
   const settled = async (): Promise<void> => {
     await step();
-    for (let task = fetcher.underway(); task !== undefined; task = fetcher.underway()) {
-      await task;
-      await step();
+    for (let seen: unknown; seen !== turn || fetcher.underway() !== undefined; ) {
+      seen = turn;
+      await seen;
+      await fetcher.underway();
     }
   };
 
@@ -403,11 +433,13 @@ export function createUpdater(parts: UpdaterParts): Updater {
     },
     leave: remove,
     activate: async () => {
-      const { trial } = await slots.read();
-      if (trial?.phase !== 'staged') return false;
+      const { trial, committed } = await slots.read();
+      const next = trial ?? committed;
+      if (next === undefined || isSameRelease(running()?.slot, next)) return false;
       isForced = true;
       await step();
-      return isSameRelease(running()?.slot, trial);
+      isForced = false;
+      return isSameRelease(running()?.slot, next);
     },
     state: async () => ({
       ...(await slots.read()),

@@ -329,6 +329,25 @@ export function testParts(
       expect(equalBytes(await (await next.finish()).bytes(), content)).toBe(true);
     });
 
+    it('from writes that are not waited for, one after the other', async () => {
+      await start();
+      const part = await begin();
+      const given = new Uint8Array(20_000);
+      for (let round = 0; round < 2; round += 1) {
+        const steps: Promise<void>[] = [];
+        for (let at = 0; at < content.length; at += 20_000) {
+          const length = 20_000 - (at % 3) * 1000;
+          given.set(content.subarray(at, at + 20_000));
+          steps.push(
+            part.write(at, given.subarray(0, length)),
+            part.write(at + length, given.subarray(length)),
+          );
+        }
+        await Promise.all(steps);
+      }
+      expect(equalBytes(await (await part.finish()).bytes(), content)).toBe(true);
+    });
+
     it.each([0, 1, pieceBytes - 1, pieceBytes, pieceBytes + 1, 2 * pieceBytes, 2 * pieceBytes + 1])(
       'of %i bytes',
       async (sizeBytes) => {

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { toHex } from '../../src/core/bytes.ts';
 import { createPace, digestHex, updateInTurns } from '../../src/core/digest.ts';
 import { createSha256, type Hasher } from '../../src/core/hash.ts';
+import type { Blob } from '../../src/core/store.ts';
 import type { Platform } from '../../src/core/platform.ts';
 import { createMemoryStore } from '../../src/stores/memory.ts';
 import { sha256Hex } from '../../src/trust/keys.ts';
@@ -107,6 +109,93 @@ describe('updateInTurns', () => {
     await pace();
     expect(pauses).toBe(1);
   });
+
+  it('hashes longer stretches where that is fast, and all bytes in order', async () => {
+    const hash = createSha256();
+    const stretches: number[] = [];
+    const update = (piece: Uint8Array): void => {
+      stretches.push(piece.length);
+      hash.update(piece);
+    };
+    await updateInTurns(
+      { ...hash, update },
+      bytes,
+      createPace(
+        () => 0,
+        async () => {},
+      ),
+    );
+    expect(toHex(hash.digest())).toBe(sha256);
+    expect(stretches.length).toBeLessThan(10);
+    expect(stretches[0]).toBeLessThanOrEqual(4096);
+  });
+});
+
+/** A blob's content that tells how much of it was read at once. */
+function piecesOf(content: Uint8Array, lengths: number[] = []): Pick<Blob, 'bytes' | 'read'> {
+  return {
+    bytes: async () => {
+      lengths.push(content.length);
+      return content.slice();
+    },
+    read: async (offset, length) => {
+      lengths.push(length);
+      return content.slice(offset, offset + length);
+    },
+  };
+}
+
+/** A platform whose hashes are native, whole and piece by piece. */
+function nativePlatform(): Platform {
+  return {
+    ...testPlatform(),
+    createSha256: () => createSha256(),
+    digest: async (all) => {
+      const hash = createSha256();
+      hash.update(all);
+      return hash.digest();
+    },
+  };
+}
+
+describe('a large blob that is hashed again', () => {
+  const large = Uint8Array.from({ length: 3 * 2 ** 20 + 1 }, (_, i) => (i * 7) >> 5);
+  const name = sha256Hex(testPlatform(), large);
+
+  it.each([
+    ['in pieces where those are hashed natively', nativePlatform(), 2 ** 20],
+    ['in pieces where there is nothing native', testPlatform(), 2 ** 20],
+    [
+      'as a whole where pieces would be hashed in JavaScript',
+      { ...nativePlatform(), createSha256 },
+      large.length,
+    ],
+    [
+      'as a whole where pieces turn out to be slow',
+      (() => {
+        const platform = testPlatform();
+        const update = (): void => platform.advance(1);
+        return {
+          ...nativePlatform(),
+          monotonicMs: platform.monotonicMs,
+          createSha256: () => ({ ...createSha256(), update }),
+        };
+      })(),
+      large.length,
+    ],
+  ])('is read %s', async (_, platform, mostBytes) => {
+    const store = createMemoryStore();
+    await store.putBlob(name, large);
+    const lengths: number[] = [];
+    const { blob } = store;
+    store.blob = async (wanted) => {
+      const kept = await blob(wanted);
+      return kept && { ...kept, ...piecesOf(large, lengths) };
+    };
+    expect(await intactBlob(platform, store, { sha256: name, length: large.length })).toBeDefined();
+    expect(Math.max(...lengths)).toBe(mostBytes);
+    expect(lengths.reduce((sum, length) => sum + length)).toBe(large.length);
+  });
 });
 
 describe.each<[string, () => TestPlatform | Platform]>([
@@ -138,7 +227,7 @@ describe.each<[string, () => TestPlatform | Platform]>([
     const { blob } = store;
     store.blob = async (name) => {
       const kept = await blob(name);
-      return kept && { ...kept, bytes: async () => spoilt };
+      return kept && { ...kept, ...piecesOf(spoilt) };
     };
     expect(await intactBlob(start(), store, { sha256, length: bytes.length })).toBeUndefined();
     expect(await blob(sha256)).toBeUndefined();

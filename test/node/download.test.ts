@@ -395,7 +395,7 @@ describe('a download in pieces to a store that fails', () => {
   /** Seconds pass at every look at the clock, so each piece is noted. */
   const slowly = (): Partial<DownloadOptions> => {
     let ms = 0;
-    return { platform: { ...platform, monotonicMs: () => (ms += 700) } };
+    return { platform: { ...platform, monotonicMs: () => (ms += 2100) } };
   };
 
   it('makes room and goes on, or fails and leaves nothing, when the disk is full at any step', async () => {

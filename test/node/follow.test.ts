@@ -250,7 +250,9 @@ describe.each<[string, Uint8Array<ArrayBuffer>, string]>([
     const model = await load();
     await world.ship(3, bytes);
     expect(await update(inlay, model)).toBe(code);
-    expect(inlay.info().sync?.rejected).toMatchObject([{ version: '3', reason: { code } }]);
+    const reason = code === 'ERR_INLAY_MODEL_UNSUPPORTED' ? 'incompatible' : 'open';
+    const { rejected } = (await inlay.updates.state())?.models['digits'] ?? {};
+    expect(rejected).toMatchObject([{ version: '3', reason, count: 1 }]);
     expect(inlay.info().models).toHaveLength(1);
     expect(await factorOf(model)).toBe(2);
 

@@ -13,7 +13,7 @@ export interface StepFs extends FileSystem {
   readonly steps: readonly string[];
 }
 
-/** Steps of mkdir, open for writing, write, truncate, fsync, rename and unlink count; reading does not. */
+/** Steps of mkdir (of what is not there), open for writing, write, truncate, fsync, rename and unlink count; reading does not. */
 export function steppedFs(fateOf: (step: number, name: string, path: string) => Fate, end: () => void): StepFs {
   const steps: string[] = [];
   const at = async <Result>(
@@ -37,7 +37,14 @@ export function steppedFs(fateOf: (step: number, name: string, path: string) => 
   const fs: StepFs = {
     ...nodeFs,
     steps,
-    mkdir: (path) => at('mkdir', path, () => nodeFs.mkdir(path)),
+    mkdir: async (path) => {
+      // Where the folder is there, nothing changes.
+      const isThere = await nodeFs.stat(path).then(
+        () => true,
+        () => false,
+      );
+      await (isThere ? nodeFs.mkdir(path) : at('mkdir', path, () => nodeFs.mkdir(path)));
+    },
     open: async (path, flags) => {
       const file = await (flags === 'wx'
         ? at('open', path, () => nodeFs.open(path, flags))

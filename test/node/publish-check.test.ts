@@ -90,6 +90,13 @@ describe('a model that is to be published', () => {
     ).rejects.toMatchObject({ code: 'ERR_INLAY_MODEL_UNSUPPORTED' });
   });
 
+  it.each([Number.NaN, Number.POSITIVE_INFINITY])('is refused if it answers with %s', async (factor) => {
+    await expect(check(scale(factor))).rejects.toMatchObject({
+      code: 'ERR_INLAY_MODEL_UNSUPPORTED',
+      message: expect.stringContaining('golden input 1 has values that are no finite numbers') as string,
+    });
+  });
+
   it('has no golden outputs if it does not give the same answer twice', async () => {
     const { golden, notices } = await check(random);
     expect(golden).toBeUndefined();

@@ -7,12 +7,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { nodePlatform } from '../../src/platform-node.ts';
+import { expiresIn } from '../../src/publish/release.ts';
+import { signMetadata } from '../../src/publish/sign.ts';
 import type { RunningServer, StartServerOptions } from '../../src/server/index.ts';
 import {
   expectOk,
   install,
   publish,
   reach,
+  rootOf,
   temporaryDirectory,
   testPlatform,
   tipOf,
@@ -144,6 +147,43 @@ describe('the signer process', () => {
     await until(() => server.errors.some((error) => String(error).includes('was exchanged')));
     expect((await set(server, 10)).status).toBe(500);
     expect((await server.get('/v1/tip')).status).toBe(200);
+  });
+
+  it('signs anew what is due', { timeout: 60_000 }, async () => {
+    const first = await start();
+    await publish(first, await install(first), '1.0.0');
+    await expectOk(set(first, 10));
+    const before = await tipOf(first);
+    await first.running.close();
+    // Six of the seven days of snapshot and rollout are left for a server that is two days ahead.
+    const platform = { ...nodePlatform(), now: () => Date.now() + 2 * 86_400_000 };
+    const later = await start({ dataDir: first.dataDir, token: first.token, platform });
+    const after = await tipOf(later);
+    expect(later.errors).toEqual([]);
+    for (const role of ['rollout', 'snapshot', 'timestamp'] as const)
+      expect(after[role]).not.toBe(before[role]);
+    expect((await verify(later)).plans).toMatchObject([{ bp: 1000 }]);
+  });
+
+  it('signs everything by a new key once the offline keys name it', { timeout: 60_000 }, async () => {
+    const first = await start();
+    const publisher = await install(first);
+    await publish(first, publisher, '1.0.0');
+    await first.running.close();
+    await rm(join(first.dataDir, 'online-key.json'));
+    const again = await start({ dataDir: first.dataDir, token: first.token });
+    const { keyid, key } = again.onlineKey;
+    const expires = expiresIn(again.platform.now(), 100);
+    const root = rootOf(publisher, again.onlineKey, expires, 2);
+    await expectOk(again.put('root', await signMetadata(root, [publisher.root])));
+    const roles = [
+      { name: 'rollout', keyids: [keyid], threshold: 1, paths: ['rollout/*'], terminating: true },
+    ];
+    const { targets } = publisher;
+    const next = { ...targets, version: targets.version + 1, delegations: { keys: { [keyid]: key }, roles } };
+    await expectOk(again.put('targets', await signMetadata(next, [publisher.signer])));
+    await expectOk(set(again, 10));
+    expect((await verify(again)).plans).toMatchObject([{ bp: 1000 }]);
   });
 
   it('says what is wrong with its key at the start', async () => {

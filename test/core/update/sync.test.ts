@@ -502,13 +502,19 @@ describe('the poll loop', () => {
       await until(() => sync.info().lastCheckAt === platform.now() && platform.timers().length === 1);
       return platform.timers()[0];
     };
-    sync.start();
     sync.setPollWish('digits', 600_000);
+    expect(platform.timers()).toEqual([]);
+    sync.start();
     sync.setPollWish('faces', 900_000);
     expect(await next()).toBe(600_000);
     sync.setPollWish('digits', undefined);
     expect(await next()).toBe(900_000);
     sync.setPollWish('faces', 1);
+    // It counts at once, but not for all devices in the same moment.
+    expect(platform.timers()).toEqual([expect.toSatisfy((wait: number) => wait > 0 && wait < 100)]);
+    const [wait] = platform.timers();
+    sync.setPollWish('faces', 1);
+    expect(platform.timers()).toEqual([wait]);
     expect(await next()).toBe(100);
     sync.setPollWish('faces', 10 * pollMs);
     expect(await next()).toBe(pollMs);
