@@ -128,7 +128,9 @@ export default {
     hoistTransitiveImports: false,
     // They name `worker.js`, `worker-web.js` and `server/signer/main.js` by paths relative to their own.
     chunkFileNames: ({ name }) =>
-      ['node-backends', 'web-realms', 'server/signer/spawn'].includes(name) ? '[name].js' : 'chunks/[name].js',
+      ['node-backends', 'web-realms', 'server/signer/spawn'].includes(name)
+        ? '[name].js'
+        : 'chunks/[name].js',
     // Hooks and contexts are for the components of the client; frameworks with server components need to be told.
     banner: ({ name }) => (name === 'react' ? "'use client';" : ''),
     sourcemap: true,

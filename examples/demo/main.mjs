@@ -21,7 +21,7 @@ const PROCESSES = 4;
 const POLL_MS = 1000;
 const WATCH_SECONDS = 4;
 const RAMP_SECONDS = 10;
-const GIVE_UP_SECONDS = 30;
+const GIVE_UP_SECONDS = 60;
 /** A version is kept after a minute by default; people who watch a demo have less patience. */
 const TRIAL = ['--trial', 'minInferences=20,soakS=2'];
 

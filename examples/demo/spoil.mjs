@@ -16,6 +16,6 @@ export async function spoilModel(from, to) {
       data.map(() => Number.NaN),
     ),
   );
-  const initializer = graph.initializer.with(-1, spoiled);
+  const initializer = [...graph.initializer.slice(0, -1), spoiled];
   await writeFile(to, encodeModel({ ...model, graph: { ...graph, initializer } }));
 }

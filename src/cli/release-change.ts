@@ -95,8 +95,12 @@ function affected(
       const state = now?.state === plan.state ? '' : ` (its rollout is ${now?.state ?? 'over'})`;
       return [`Channel ${channel} offered ${cand.version}${state}: devices go back to ${backTo}; ${next}.`];
     }
+    const { state, rules = [], deny = [] } = plan;
+    // A rollout that is complete has nobody outside, unless it says so.
+    if (state === 'complete' && rules.length + deny.length === 0) return [];
+    const whose = state === 'rolledback' ? 'all devices' : `devices outside the rollout of ${cand.version}`;
     return [
-      `Channel ${channel} has ${base?.version} for devices outside the rollout of ${cand.version}: they go back to the version before it or the one in the app; complete the rollout, or ${next}.`,
+      `Channel ${channel} has ${base?.version} for ${whose}: they go back to the version before it or the one in the app; ${next}.`,
     ];
   });
 }

@@ -44,16 +44,17 @@ export function addStatus(program: Command, terminal: Terminal): void {
         `root ${root}, targets ${targets}, ${blobs.count} blobs (${formatBytes(blobs.sizeBytes)})`,
       );
       const releases = Object.entries(models).flatMap(([model, versions]) =>
-        versions.map(({ version, seq, length, sha256 }) => [
+        versions.map(({ version, seq, length, sha256, isWithdrawn }) => [
           model,
           version,
           String(seq),
           formatBytes(length),
           sha256.slice(0, 12),
+          isWithdrawn ? 'withdrawn' : '',
         ]),
       );
       if (releases.length > 0) {
-        terminal.print(`\n${table(['model', 'version', 'seq', 'size', 'sha256'], releases)}`);
+        terminal.print(`\n${table(['model', 'version', 'seq', 'size', 'sha256', ''], releases)}`);
       }
       const plans = rolloutTable(channels);
       if (plans !== undefined) terminal.print(`\n${plans}`);

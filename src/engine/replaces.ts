@@ -12,7 +12,7 @@ export function assertReplaces(model: string, present: Signature, version: strin
       'ERR_INLAY_MODEL_UNSUPPORTED',
       `Version ${version} of model "${model}" cannot stand in for the present one: ${difference}; ` +
         'publish it under another name, or on a channel for the apps that are made for it.',
-      { details: { model, version } },
+      { details: { model, version, reason: 'signature' } },
     );
   };
   for (const before of present.inputs) {

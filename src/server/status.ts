@@ -1,3 +1,4 @@
+import { isWithdrawn } from '../publish/release.ts';
 import type { NamedKey } from '../trust/keys.ts';
 import type { SignedPlan } from '../update/plan.ts';
 import type { CatalogState, Release } from './catalog-state.ts';
@@ -12,6 +13,9 @@ export interface ExpiryWarning {
   /** What it means, and what to do. */
   readonly message: string;
 }
+
+/** A release of a model; `isWithdrawn` where no device may run it any more. */
+export type StatusRelease = Omit<Release, 'model'> & { readonly isWithdrawn?: true };
 
 /** What `GET /v1/admin/status` answers. */
 export interface ServerStatus {
@@ -28,7 +32,7 @@ export interface ServerStatus {
   /** Offline roles with less than 30 days left, and online ones with less than 24 hours. */
   readonly warnings: readonly ExpiryWarning[];
   /** Releases, in the order in which they were published. */
-  readonly models: Readonly<Record<string, readonly Omit<Release, 'model'>[]>>;
+  readonly models: Readonly<Record<string, readonly StatusRelease[]>>;
   /** Plans by channel. */
   readonly channels: Readonly<Record<string, readonly SignedPlan[]>>;
   readonly blobs: { readonly count: number; readonly sizeBytes: number };
@@ -44,9 +48,11 @@ export function createStatus(
   now: number,
 ): ServerStatus {
   const { heads, published } = state;
-  const models = new Map<string, Omit<Release, 'model'>[]>();
+  const models = new Map<string, StatusRelease[]>();
   const releases = [...(published?.releases.values() ?? [])].sort((a, b) => a.seq - b.seq);
-  for (const { model, ...release } of releases) {
+  for (const { model, ...facts } of releases) {
+    const isOut = published !== undefined && isWithdrawn(published.targets, model, facts.seq);
+    const release: StatusRelease = { ...facts, ...(isOut && { isWithdrawn: true }) };
     const listed = models.get(model);
     if (listed) listed.push(release);
     else models.set(model, [release]);

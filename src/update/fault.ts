@@ -35,6 +35,7 @@ export function faultOf(error: unknown): Fault {
       if (details['reason'] === 'hung') return { reason: 'hang', detail };
       return { reason: details['reason'] === 'memory' ? 'memory' : 'crash', detail };
     case 'ERR_INLAY_MODEL_UNSUPPORTED':
+      if (details['reason'] === 'signature') return { reason: 'signature', detail };
       return { reason: details['maxModelBytes'] === undefined ? 'incompatible' : 'too-large', detail };
     case 'ERR_INLAY_HASH':
     case 'ERR_INLAY_LENGTH':

@@ -10,7 +10,7 @@ const pieceBytes = 2 ** 20;
  * Looks a signed file up in the store and hashes it again: it may have been written long ago, and no inference library
  * notices a bit that has flipped in a weight. What does not have its signed length and hash is deleted.
  *
- * It costs one read of the file and its hash, some 1 ms per megabyte in Node, and 2 MiB of memory where hashes that are
+ * It costs one read of the file and its hash, some 2 ms per megabyte in Node, and 2 MiB of memory where hashes that are
  * made piece by piece are native; elsewhere the size of the file, as only the whole can be hashed off the thread.
  * @returns `undefined` when the file is absent or was damaged.
  * @throws {@link StoreError}

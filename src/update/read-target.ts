@@ -6,14 +6,25 @@ import { readGolden } from './golden.ts';
 import { intactBlob } from './intact.ts';
 import { DEFAULT_TRIAL } from './plan.ts';
 import type { Slot, SlotName, SlotsState } from './slot.ts';
+import type { Sync } from './sync.ts';
+
+/** What {@link readTarget} works with. */
+export interface ReadTargetParts {
+  readonly model: string;
+  readonly platform: DigestPlatform;
+  readonly store: Store;
+  readonly sync: Pick<Sync, 'isSigned'>;
+}
 
 /**
- * Reads what a slot holds.
+ * Reads what a slot holds. Slots are records that anything on the device might have changed, so what they name counts only
+ * if the offline key signed it.
  * @param isVerified - whether its file was verified a moment ago, and need not be read for that again.
- * @returns `undefined` when the file, or what it is to be tried with, is gone or damaged: a store may always lose things.
+ * @returns `undefined` when the file, or what it is to be tried with, is gone, damaged or not signed: a store may always
+ * lose things.
  */
 export async function readTarget(
-  { platform, store }: { readonly platform: DigestPlatform; readonly store: Store },
+  { model, platform, store, sync }: ReadTargetParts,
   name: SlotName,
   slot: Slot,
   embedded: Embedded | undefined,
@@ -24,6 +35,10 @@ export async function readTarget(
     isVerified ? store.blob(slot.file.sha256) : intactBlob(platform, store, slot.file);
   const blob = isOfApp ? undefined : await find();
   if (!isOfApp && blob === undefined) return undefined;
+  if (!isOfApp && !isVerified) {
+    const proof = slot.proof === undefined ? undefined : await store.blob(slot.proof);
+    if (!(await sync.isSigned(model, slot.file, await proof?.bytes()))) return undefined;
+  }
   const { rules = DEFAULT_TRIAL, phase }: Partial<NonNullable<SlotsState['trial']>> =
     name === 'trial' ? slot : {};
   const isNew = phase === 'staged';

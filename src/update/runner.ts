@@ -12,6 +12,7 @@ import { baselineOf, observe } from './observe.ts';
 import { readTarget } from './read-target.ts';
 import type { LoadToken, Slots } from './slots.ts';
 import type { Slot, SlotName, Trial } from './slot.ts';
+import type { Sync } from './sync.ts';
 
 /** What answers calls. */
 export interface Running {
@@ -30,6 +31,7 @@ export interface RunnerParts {
   readonly model: string;
   readonly platform: Platform;
   readonly store: Store;
+  readonly sync: Pick<Sync, 'isSigned'>;
   readonly slots: Slots;
   readonly log: (event: Omit<NewUpdateEvent, 'model'>) => void;
   /** Tries a release where it can do no harm. @throws when it does not work there. */

@@ -17,6 +17,11 @@ export interface Slot {
   readonly file: { readonly sha256: string; readonly length: number };
   /** Name of the variant, where the release has several. */
   readonly variant?: string;
+  /**
+   * SHA-256 of the signed `targets` that listed the file, which is in the store as well: what proves at each start that
+   * it was signed, also when newer targets list it no more. Absent for what came with the app.
+   */
+  readonly proof?: string;
   /** The golden inputs, which are in the store as well. */
   readonly golden?: FileRef & { readonly tolerance: GoldenTolerance };
 }

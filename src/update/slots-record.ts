@@ -69,6 +69,7 @@ const slot = {
   release: fields(release),
   file: fields({ sha256: hash, length: isSize }),
   variant: maybe(text),
+  proof: maybe(hash),
   golden: maybe(
     fields({
       path: text,

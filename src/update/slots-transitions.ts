@@ -343,7 +343,9 @@ export function joinPolicies(a: ModelPolicy, b: ModelPolicy): ModelPolicy {
 /** Files that a state cannot do without: those of the slots, and those that runs have open. */
 export function neededBlobs(state: SlotsState): readonly string[] {
   const slots = slotNames.flatMap((name) => state[name] ?? []);
-  const files = slots.flatMap(({ file, golden }) => [file.sha256, ...(golden ? [golden.sha256] : [])]);
+  const files = slots.flatMap(({ file, golden, proof = [] }) =>
+    [file.sha256, ...(golden ? [golden.sha256] : [])].concat(proof),
+  );
   return [...new Set([...files, ...state.markers.map(({ sha256 }) => sha256)])];
 }
 
@@ -406,8 +408,14 @@ function without(markers: readonly Marker[], { id }: Marker): readonly Marker[] 
 }
 
 /** A release without what only counts while it is on trial. */
-function bare({ release, file, variant, golden }: Slot): Slot {
-  return { release, file, ...(variant !== undefined && { variant }), ...(golden && { golden }) };
+function bare({ release, file, variant, golden, proof }: Slot): Slot {
+  return {
+    release,
+    file,
+    ...(variant !== undefined && { variant }),
+    ...(proof !== undefined && { proof }),
+    ...(golden && { golden }),
+  };
 }
 
 function about(

@@ -45,6 +45,9 @@ export async function installId(platform: Pick<Platform, 'randomBytes'>, store: 
   const isId = (bytes: Uint8Array | undefined): boolean =>
     bytes?.length === 32 &&
     bytes.every((byte) => (byte >= 0x30 && byte <= 0x39) || (byte >= 0x61 && byte <= 0x66));
+  // A disk that is full can still be read.
+  const known = await store.readRecord('install');
+  if (known !== undefined && isId(known)) return fromUtf8(known);
   const drawn = toUtf8(toHex(platform.randomBytes(16)));
   const kept = await store.updateRecord('install', (present) => (isId(present) ? undefined : drawn));
   return fromUtf8(kept ?? drawn);

@@ -2,13 +2,15 @@
 
 import { abortWith, assertNotAborted } from '../core/abort.ts';
 import { toUtf8 } from '../core/bytes.ts';
-import { closedError } from '../core/errors.ts';
+import { closedError, isInlayError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { fullJitter, retry, retryAfterMs } from '../core/retry.ts';
 import type { Store } from '../core/store.ts';
 import { createTrustedMetadata, type TrustedMetadata } from '../trust/client.ts';
 import { sha256Hex } from '../trust/keys.ts';
-import type { ModelPolicy, TargetFile } from '../trust/metadata.ts';
+import type { ModelPolicy, TargetFile, Targets } from '../trust/metadata.ts';
+import { parseEnvelope } from '../trust/parse.ts';
+import { verifySignatures } from '../trust/verify.ts';
 import { refresh } from './refresh.ts';
 import { policyOf, resolvePlan, type ResolvedPlan } from './resolve.ts';
 import { openMetadata } from './state.ts';
@@ -69,6 +71,18 @@ export interface Sync {
   plan(model: string): Promise<ResolvedPlan | undefined>;
   /** What the offline-signed targets say of a path; `undefined` where they do not list it. */
   target(path: string): Promise<TargetFile | undefined>;
+  /** The targets in force as they were signed; `undefined` before the first. */
+  targetsText(): Promise<Uint8Array<ArrayBuffer> | undefined>;
+  /**
+   * Tells whether the offline key signed a file as one of a model: in the targets in force, or in earlier ones. Whether
+   * they have expired does not matter, since that stops no inference.
+   * @param proof - the earlier ones, as they were signed.
+   */
+  isSigned(
+    model: string,
+    file: { readonly sha256: string; readonly length: number },
+    proof: Uint8Array | undefined,
+  ): Promise<boolean>;
   /** Which releases of a model are withdrawn. It holds also where no plan counts. */
   policy(model: string): Promise<Required<ModelPolicy>>;
   /** When the metadata that is in force was last confirmed by the server, milliseconds since 1970; 0 for never. */
@@ -255,6 +269,26 @@ export function createSync(parts: SyncParts): Sync {
         const { targets = {} } = (await trusted()).targets ?? {};
         return Object.hasOwn(targets, path) ? targets[path] : undefined;
       }),
+    targetsText: () =>
+      run(async () => {
+        const { targets } = (await trusted()).export();
+        return targets === undefined ? undefined : toUtf8(targets);
+      }),
+    isSigned: (model, file, proof) =>
+      run(async () => {
+        const set = await trusted();
+        if (set.targets && listsFile(set.targets, model, file)) return true;
+        if (proof === undefined) return false;
+        try {
+          const envelope = parseEnvelope(proof, 'targets');
+          const { keys, roles } = set.root;
+          await verifySignatures(platform, envelope, 'targets', keys, roles.targets);
+          return listsFile(envelope.signed, model, file);
+        } catch (error) {
+          if (isInlayError(error) && error.name === 'TrustError') return false;
+          throw error;
+        }
+      }),
     policy: (model) => run(async () => policyOf((await trusted()).targets ?? {}, model)),
     confirmedAt: () => confirmedAt,
     onChecked: (listener) => {
@@ -300,6 +334,19 @@ export function createSync(parts: SyncParts): Sync {
       await Promise.allSettled([...underway]);
     },
   };
+}
+
+function listsFile(
+  { targets }: Targets,
+  model: string,
+  { sha256, length }: { readonly sha256: string; readonly length: number },
+): boolean {
+  return Object.values(targets).some(
+    (target) =>
+      target.hashes['sha256']?.toLowerCase() === sha256 &&
+      target.length === length &&
+      target.custom?.['model'] === model,
+  );
 }
 
 function checkUrl(url: string): string {

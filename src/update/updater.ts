@@ -6,6 +6,7 @@
 import { closedError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
+import { sha256Hex } from '../trust/keys.ts';
 import type { Decision, Refuge } from './decide.ts';
 import { createDecider, type Decided } from './decider.ts';
 import type { EventLog, NewUpdateEvent } from './events.ts';
@@ -137,8 +138,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
       const state = await slots.read();
       const isKnown = isSameRelease(state.committed, slot);
       // Another process that shares the store was faster.
-      if (isKnown && rejectionOf(state, slot.release.sha256, slots.context(), retryNonce) === undefined) return;
-      await pin(await slots.stage(slot, { plan: id, rules, retryNonce }));
+      if (isKnown && rejectionOf(state, slot.release.sha256, slots.context(), retryNonce) === undefined)
+        return;
+      const proved = { ...slot, ...(await keepProof()) };
+      await pin(await slots.stage(proved, { plan: id, rules, retryNonce }));
       // What runs on trial serves on, and is judged no more.
       const present = running();
       if (present?.name === 'trial' && present.slot.release.path !== slot.release.path)
@@ -167,6 +170,20 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (isClosing(error)) return;
     lastError = error;
     for (const follower of runner.followers) follower.failed(error);
+  };
+
+  /** Keeps the signed targets of now: they prove at later starts that a release was signed. */
+  const keepProof = async (): Promise<Pick<Slot, 'proof'>> => {
+    const text = await sync.targetsText();
+    if (text === undefined) return {};
+    const proof = sha256Hex(platform, text);
+    try {
+      if ((await store.blob(proof)) === undefined) await store.putBlob(proof, text);
+      return { proof };
+    } catch {
+      // The targets in force list it, too.
+      return {};
+    }
   };
 
   /** What runs, what it can go back to, and what is on its way, are not evicted. */
@@ -288,9 +305,14 @@ export function createUpdater(parts: UpdaterParts): Updater {
     return (await goBack()) && !isSameRelease(running()?.slot, before);
   };
 
-  /** Brings the file of what is committed again, where the store has lost it. */
-  const restore = async (plan: ResolvedPlan | undefined): Promise<false> => {
-    const { committed } = await slots.read();
+  /** Brings a file again that the store has lost. @returns whether there may be more to do at once. */
+  const restore = async (plan: ResolvedPlan | undefined): Promise<boolean> => {
+    const { committed, trial } = await slots.read();
+    if (trial?.phase === 'active' && running()?.name !== 'trial' && runner.isLost(trial.file.sha256)) {
+      // It begins anew.
+      await slots.revert('committed');
+      return true;
+    }
     const isLost = committed !== undefined && runner.isLost(committed.file.sha256);
     if (isLost && plan?.isCurrent === true) fetcher.begin(committed.release, plan);
     else fetcher.stop();
@@ -365,6 +387,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
         await inTurn(() => goBack(namesOf(tries.filter((one) => one.isLastResort))));
       if (running() === undefined) {
         forget();
+        if (isOver) throw closedError('This Inlay');
         throw unavailable(model, failure ?? lastError, embeddedError ?? (embedded && lastError));
       }
     } else if (running()?.name === 'embedded') {
@@ -376,8 +399,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
   /** A trial that has answered goes on first, unless the plan that is known says otherwise; another one comes beside the rest. */
   const startable = async (tries: readonly Try[]): Promise<readonly Try[]> => {
     if (!tries.some(({ name }) => name === 'trial')) return tries;
-    const { next } = await decider.decide();
-    if (next.kind === 'revert' && next.to !== 'base') await slots.revert(next.to);
+    const { next } = (await decider.decide().catch(fail)) ?? {};
+    if (next?.kind === 'revert' && next.to !== 'base') await slots.revert(next.to);
     const { trial } = await slots.read();
     const others = tries.filter(({ name }) => name !== 'trial');
     if (trial === undefined) return others;
@@ -404,7 +427,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
   /** Waits until nothing is decided, downloaded or opened any more. */
   const settled = async (): Promise<void> => {
     await step();
-    for (let seen: unknown; seen !== turn || fetcher.underway() !== undefined; ) {
+    for (let seen: unknown; seen !== turn || fetcher.underway() !== undefined;) {
       seen = turn;
       await seen;
       await fetcher.underway();

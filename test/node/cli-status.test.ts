@@ -240,6 +240,26 @@ describe('inlay status --store', () => {
   });
 });
 
+describe('inlay status', () => {
+  it('marks releases that are withdrawn, of which no device of a complete rollout takes notice', async () => {
+    const { user } = await startDevice();
+    await user.ok('rollout', 'set', 'digits', '1.2.0', '--percent', '100');
+    expect(await user.ok('revoke', 'digits', '1.1.0')).toBe('digits 1.1.0 is withdrawn.');
+    const shown = await user.ok('status');
+    expect(shown).toMatch(/^digits +1\.1\.0 +1 .* withdrawn$/m);
+    expect(shown).toMatch(/^digits +1\.2\.0 +2 +\d+ B +[0-9a-f]{12}$/m);
+  });
+
+  it('warns all devices of a base that is withdrawn after a rollback', async () => {
+    const { user } = await startDevice();
+    await user.ok('rollout', 'set', 'digits', '1.2.0', '--percent', '10');
+    await user.ok('rollout', 'rollback', 'digits');
+    expect(await user.ok('revoke', 'digits', '1.1.0')).toContain(
+      'Channel stable has 1.1.0 for all devices: ',
+    );
+  });
+});
+
 async function recordNames(store: Store): Promise<readonly string[]> {
   const files = await readdir(join(store.info().location ?? '', 'records'));
   return [...new Set(files.map((file) => file.replace(/\.[01]$/, '')))];

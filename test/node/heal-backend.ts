@@ -20,13 +20,12 @@ const leaked: Uint8Array[] = [];
 
 /**
  * Creates the backend.
- * @param places - `isolated`: where releases are tried; `spare`: deeds that are done only there, as a model that is too
- * much for one device is done by another.
+ * @param isolated - the place where releases are tried, if there is one.
  */
-export function createTinyBackend(places: { readonly isolated?: Backend } = {}): Backend {
+export function createTinyBackend(isolated?: Backend): Backend {
   return {
     name: 'tiny',
-    ...(places.isolated && { isolated: places.isolated }),
+    ...(isolated && { isolated }),
     providers: async () => [{ name: 'cpu', device: 'cpu' }],
     createSession: async (source, { provider }) => {
       const bytes = source.bytes ?? (await readFile(source.path));

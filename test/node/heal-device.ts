@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { onnxruntimeNode } from '../../src/backends/onnxruntime-node.ts';
 import type { Backend } from '../../src/core/backend.ts';
 import type { Platform } from '../../src/core/platform.ts';
-import { createInlay, type Inlay, type Model, type NamedReference, type SyncOptions } from '../../src/node.ts';
+import {
+  createInlay,
+  type Inlay,
+  type Model,
+  type NamedReference,
+  type SyncOptions,
+} from '../../src/node.ts';
 import { nodePlatform } from '../../src/platform-node.ts';
 import { openFsStore, type FileSystem } from '../../src/stores/fs.ts';
 import type { SlotsState } from '../../src/update/slot.ts';
@@ -103,7 +109,7 @@ export async function factorOf(model: Model): Promise<number> {
 
 /** Calls until a version has proved itself. */
 export async function commit(device: Device, model: Model, version: number): Promise<void> {
-  for (const deadline = Date.now() + 15_000; Date.now() < deadline; ) {
+  for (const deadline = Date.now() + 15_000; Date.now() < deadline;) {
     const { committed, trial } = await device.slots();
     if (committed?.release.version === String(version) && trial === undefined) return;
     await model.run({ x: [1, -2] });
@@ -111,7 +117,8 @@ export async function commit(device: Device, model: Model, version: number): Pro
       setTimeout(resolve, 1);
     });
   }
-  const { committed, trial, decision, lastError } = (await device.slots()) as SlotsState & Record<string, unknown>;
+  const { committed, trial, decision, lastError } = (await device.slots()) as SlotsState &
+    Record<string, unknown>;
   throw new Error(`Version ${version} is not committed: ${JSON.stringify({ committed, trial, decision })}`, {
     cause: lastError,
   });

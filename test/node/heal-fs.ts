@@ -14,7 +14,10 @@ export interface StepFs extends FileSystem {
 }
 
 /** Steps of mkdir (of what is not there), open for writing, write, truncate, fsync, rename and unlink count; reading does not. */
-export function steppedFs(fateOf: (step: number, name: string, path: string) => Fate, end: () => void): StepFs {
+export function steppedFs(
+  fateOf: (step: number, name: string, path: string) => Fate,
+  end: () => void,
+): StepFs {
   const steps: string[] = [];
   const at = async <Result>(
     name: string,

@@ -49,7 +49,12 @@ async function startWithOne(
   await world.ship(1, { trial });
   folders += 1;
   const directory = join(base, String(folders));
-  const device = startDevice(world, { directory, backend, ...more, platform: { ...impatient(), ...more.platform } });
+  const device = startDevice(world, {
+    directory,
+    backend,
+    ...more,
+    platform: { ...impatient(), ...more.platform },
+  });
   onTestFinished(() => device.close());
   const model = await device.load();
   await commit(device, model, 1);
@@ -63,7 +68,8 @@ async function rest(device: Device): Promise<void> {
   const deadline = Date.now() + 20_000;
   const failures = async (): Promise<number> =>
     (await device.inlay.updates.history()).filter(
-      ({ type, reason }) => type === 'error' || type === 'staged' || (type === 'checked' && reason !== undefined),
+      ({ type, reason }) =>
+        type === 'error' || type === 'staged' || (type === 'checked' && reason !== undefined),
     ).length;
   const before = await failures();
   await device.inlay.checkForUpdates().catch((error: unknown) => {
@@ -98,7 +104,12 @@ const instead =
 const html = instead(200, { 'content-type': 'text/html; charset=utf-8' }, '<!doctype html><h1>Log in</h1>');
 
 /** What the server does with the files that match, and the word of the log. */
-const faults: readonly (readonly [name: string, on: (path: string) => boolean, spoil: Spoiler, reason: string])[] = [
+const faults: readonly (readonly [
+  name: string,
+  on: (path: string) => boolean,
+  spoil: Spoiler,
+  reason: string,
+])[] = [
   [
     'stalls in the middle of the file',
     isModel,
@@ -214,11 +225,16 @@ const faults: readonly (readonly [name: string, on: (path: string) => boolean, s
     },
     'network',
   ],
-  ['says that the model is compressed, which it is not', isModel, ({ response, body }) => {
-    response.writeHead(200, { 'content-encoding': 'gzip' });
-    response.end(body);
-    return true;
-  }, 'network'],
+  [
+    'says that the model is compressed, which it is not',
+    isModel,
+    ({ response, body }) => {
+      response.writeHead(200, { 'content-encoding': 'gzip' });
+      response.end(body);
+      return true;
+    },
+    'network',
+  ],
   ['answers with nothing', isModel, instead(200, { 'content-length': '0' }), 'hash'],
 ];
 
@@ -403,7 +419,12 @@ describe('a clock', () => {
     await device.close();
     const copy = `${directory}-copy`;
     await cp(directory, copy, { recursive: true });
-    const later = startDevice(world, { directory: copy, backend, offline: true, platform: { now: () => now() } });
+    const later = startDevice(world, {
+      directory: copy,
+      backend,
+      offline: true,
+      platform: { now: () => now() },
+    });
     onTestFinished(() => later.close());
     const present = await later.load();
     expect(await factorOf(present)).toBe(1);

@@ -106,7 +106,11 @@ export async function startWorld(): Promise<World & { close(): Promise<void> }> 
   const answers = serve(() => repository);
   const seen: string[] = [];
 
+  /** What is being published is not seen by halves. */
+  let publishing: Promise<unknown> = Promise.resolve();
+
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    await publishing;
     const path = request.url ?? '';
     const { range } = request.headers;
     seen.push(range === undefined ? path : `${path} ${range}`);
@@ -138,6 +142,49 @@ export async function startWorld(): Promise<World & { close(): Promise<void> }> 
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
 
+  const ship = async (version: number, options: ShipOptions): Promise<Shipped> => {
+    const { bytes = scale(version), golden = true, trial = quickTrial, plan = {} } = options;
+    const seq = version;
+    const ref = (file: string, content: Uint8Array): FileRef => ({
+      path: `models/digits/${seq}/${file}`,
+      sha256: sha256Of(content),
+      length: content.length,
+    });
+    const described = describe(bytes, chunkBytes, ref('model.onnx', bytes).path);
+    const companion = goldenOf(version);
+    const manifest: ReleaseManifest = {
+      v: 1,
+      model: 'digits',
+      version: String(version),
+      seq,
+      files: [{ ...described.target, variant: 'fp32', chunks: described.chunks }],
+      ...(golden && {
+        golden: { ...ref('golden.json', companion), tolerance: { absoluteE6: 10, relativeE6: 10 } },
+      }),
+    };
+    const written = canonicalJson(manifest);
+    for (const content of [bytes, companion, written]) repository.blobs.set(sha256Of(content), content);
+    const added = addRelease(repository.targetsBody, {
+      model: 'digits',
+      version: String(version),
+      file: 'model.onnx',
+      length: bytes.length,
+      sha256: sha256Of(bytes),
+      expires: expiresIn(platform.now(), 180),
+      custom: { manifest: ref('release.json', written) },
+    });
+    if (added.seq !== seq) throw new Error(`Versions are shipped in order, from 1; this is ${added.seq}.`);
+    repository.targetsBody = added.targets;
+    const release = listReleases(added.targets).find((one) => one.seq === seq);
+    if (release === undefined) throw new Error('The release is not listed.');
+    await repository.rollOut(release, 100);
+    const [present] = repository.plans['stable'] ?? [];
+    if (present === undefined) throw new Error('There is no plan.');
+    repository.plans = { stable: [{ ...present, trial, ...plan }] };
+    await repository.signAll();
+    return { release, files: [bytes, ...(golden ? [companion] : [])].map(sha256Of) };
+  };
+
   const world: World & { close(): Promise<void> } = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     root: fromUtf8(repository.roots[0] ?? new Uint8Array()),
@@ -145,48 +192,10 @@ export async function startWorld(): Promise<World & { close(): Promise<void> }> 
     requests: () => seen.splice(0),
     spoil: undefined,
     resign: (days) => repository.signAll(days),
-    ship: async (version, options = {}) => {
-      const { bytes = scale(version), golden = true, trial = quickTrial, plan = {} } = options;
-      const seq = version;
-      const ref = (file: string, content: Uint8Array): FileRef => ({
-        path: `models/digits/${seq}/${file}`,
-        sha256: sha256Of(content),
-        length: content.length,
-      });
-      const described = describe(bytes, chunkBytes, ref('model.onnx', bytes).path);
-      const companion = goldenOf(version);
-      const manifest: ReleaseManifest = {
-        v: 1,
-        model: 'digits',
-        version: String(version),
-        seq,
-        files: [{ ...described.target, variant: 'fp32', chunks: described.chunks }],
-        ...(golden && {
-          golden: { ...ref('golden.json', companion), tolerance: { absoluteE6: 10, relativeE6: 10 } },
-        }),
-      };
-      const written = canonicalJson(manifest);
-      for (const content of [bytes, companion, written])
-        repository.blobs.set(sha256Of(content), content);
-      const added = addRelease(repository.targetsBody, {
-        model: 'digits',
-        version: String(version),
-        file: 'model.onnx',
-        length: bytes.length,
-        sha256: sha256Of(bytes),
-        expires: expiresIn(platform.now(), 180),
-        custom: { manifest: ref('release.json', written) },
-      });
-      if (added.seq !== seq) throw new Error(`Versions are shipped in order, from 1; this is ${added.seq}.`);
-      repository.targetsBody = added.targets;
-      const release = listReleases(added.targets).find((one) => one.seq === seq);
-      if (release === undefined) throw new Error('The release is not listed.');
-      await repository.rollOut(release, 100);
-      const [present] = repository.plans['stable'] ?? [];
-      if (present === undefined) throw new Error('There is no plan.');
-      repository.plans = { stable: [{ ...present, trial, ...plan }] };
-      await repository.signAll();
-      return { release, files: [bytes, ...(golden ? [companion] : [])].map(sha256Of) };
+    ship: (version, options = {}) => {
+      const shipping = ship(version, options);
+      publishing = shipping.catch(() => {});
+      return shipping;
     },
     close: async () => {
       server.closeAllConnections();

@@ -114,6 +114,10 @@ describe('the app', () => {
     const stop = platform.onActive?.(() => {
       returns += 1;
     });
+    let hides = 0;
+    const forget = platform.onHide?.(() => {
+      hides += 1;
+    });
     const states: (boolean | undefined)[] = [];
     for (const state of ['unknown', 'inactive', 'background', 'active']) {
       appState.currentState = state;
@@ -122,9 +126,25 @@ describe('the app', () => {
     }
     expect(states).toEqual([true, true, false, true]);
     expect(returns).toBe(1);
+    expect(hides).toBe(3);
     stop?.();
+    forget?.();
     expect(listeners.size).toBe(0);
     expect(reactNativePlatform().isActive).toBeUndefined();
+    expect(reactNativePlatform().onHide).toBeUndefined();
+  });
+
+  it('tells rollouts and downloads what the app knows of the device', () => {
+    let isMetered = true;
+    const platform = reactNativePlatform({
+      traits: { os: 'android', memoryMiB: 4096 },
+      conditions: () => ({ isMetered }),
+    });
+    expect(platform.traits).toEqual({ os: 'android', memoryMiB: 4096 });
+    expect(platform.conditions?.()).toEqual({ isMetered: true });
+    isMetered = false;
+    expect(platform.conditions?.()).toEqual({ isMetered: false });
+    expect(reactNativePlatform().conditions).toBeUndefined();
   });
 });
 

@@ -71,13 +71,20 @@ export async function startWorld(): Promise<World> {
   return {
     sync: { url, root: fromUtf8(signed), pollMs: 3_600_000 },
     ship: async (version, bytes, trial) => {
-      const { path, seq, sha256, sizeBytes } = await publishRelease({ server: client, keys, platform }, bytes, {
-        model: 'digits',
-        version,
-        file: 'digits.onnx',
-      });
+      const { path, seq, sha256, sizeBytes } = await publishRelease(
+        { server: client, keys, platform },
+        bytes,
+        {
+          model: 'digits',
+          version,
+          file: 'digits.onnx',
+        },
+      );
       await expectOk(
-        server.put('rollouts/stable/digits', JSON.stringify({ version, percent: 100, ...(trial && { trial }) })),
+        server.put(
+          'rollouts/stable/digits',
+          JSON.stringify({ version, percent: 100, ...(trial && { trial }) }),
+        ),
       );
       return { path, seq, sha256, length: sizeBytes, version };
     },

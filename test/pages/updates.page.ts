@@ -64,7 +64,10 @@ const api = {
   /** Bytes of the model that are there of the download under way. */
   loadedBytes: async () => (await inlay?.updates.state())?.transfers[0]?.loadedBytes ?? 0,
   history: async () =>
-    (await inlay?.updates.history())?.map(({ type, version = '', reason = '' }) => `${type} ${version} ${reason}`.trim()),
+    (await inlay?.updates.history())?.map(({ type, version = '', reason = '' }) =>
+      `${type} ${version} ${reason}`.trim(),
+    ),
+  degraded: () => inlay?.info().store.degraded,
   workers: () => workers.length,
   terminate: (index: number) => workers[index]?.terminate(),
   close: () => inlay?.close(),

@@ -1,7 +1,15 @@
 import type { Browser, BrowserContext, Page } from 'playwright';
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import { randomBytes } from '../node/server-fixture.ts';
-import { buildPage, call, describePages, removePage, startChromium, startSite, type Site } from './fixture.ts';
+import {
+  buildPage,
+  call,
+  describePages,
+  removePage,
+  startChromium,
+  startSite,
+  type Site,
+} from './fixture.ts';
 import { AT_ONCE, givesNaN, hangs, scale, startWorld, type World } from './updates-fixture.ts';
 import type { StartOptions } from './updates.page.ts';
 
@@ -23,7 +31,10 @@ const soon = { timeout: 40_000, interval: 100 };
 /** The weights make a file of so many mebibytes that does not compress. */
 const large = (factor: number, mebibytes: number): Uint8Array<ArrayBuffer> => {
   const numbers = new Float32Array(randomBytes(mebibytes * 2 ** 20).buffer);
-  return scale(factor, numbers.map((value) => (Number.isFinite(value) ? value : 0)));
+  return scale(
+    factor,
+    numbers.map((value) => (Number.isFinite(value) ? value : 0)),
+  );
 };
 
 describePages('a page', () => {
@@ -95,7 +106,9 @@ describePages('a page', () => {
       await expect.poll(async () => (await slotsOf(page)).markers.at(-1)?.[0], soon).toBe('loading');
       await call(page, 'terminate', started - 1);
     }
-    await expect.poll(async () => (await slotsOf(page)).rejected, soon).toEqual(['2 crash']);
+    // One that is ended while it starts looks as if it hung.
+    const outcome = expect.stringMatching(/^2 (crash|hang)$/);
+    await expect.poll(async () => (await slotsOf(page)).rejected, soon).toEqual([outcome]);
     expect(await ask(page)).toEqual(['1', 1]);
   });
 
@@ -103,10 +116,12 @@ describePages('a page', () => {
     const { world, page } = await settled();
     await world.ship('2', givesNaN());
     await call(page, 'check');
-    await expect.poll(async () => {
-      await ask(page);
-      return (await slotsOf(page)).rejected;
-    }, soon).toEqual(['2 invalid-outputs']);
+    await expect
+      .poll(async () => {
+        await ask(page);
+        return (await slotsOf(page)).rejected;
+      }, soon)
+      .toEqual(['2 invalid-outputs']);
     await expect.poll(() => ask(page), soon).toEqual(['1', 1]);
   });
 
@@ -114,10 +129,12 @@ describePages('a page', () => {
     const { world, context, page } = await settled();
     await world.ship('2', scale(2), AT_ONCE);
     await call(page, 'check');
-    await expect.poll(async () => {
-      await ask(page);
-      return (await slotsOf(page)).committed;
-    }, soon).toBe('2');
+    await expect
+      .poll(async () => {
+        await ask(page);
+        return (await slotsOf(page)).committed;
+      }, soon)
+      .toBe('2');
     await context.route(`${world.sync.url}/**`, (route) => route.abort());
     await page.reload();
     expect(await start(world, page)).toBe('2');
@@ -145,22 +162,26 @@ describePages('a page', () => {
     await expect.poll(() => ask(page), soon).toEqual(['2', 2]);
   });
 
-  it('that crashes twice while it tries a release leaves it, and starts with the last good one', SLOW, async () => {
-    const { world, page: first, open, context } = await settled();
-    await world.ship('2', hangs());
-    let page = first;
-    for (const strikes of [1, 2]) {
+  it(
+    'that crashes twice while it tries a release leaves it, and starts with the last good one',
+    SLOW,
+    async () => {
+      const { world, page: first, open, context } = await settled();
+      await world.ship('2', hangs());
+      let page = first;
+      for (const strikes of [1, 2]) {
+        await call(page, 'check');
+        await expect.poll(async () => (await slotsOf(page)).markers.at(-1)?.[0], soon).toBe('loading');
+        await crash(context, page);
+        page = await open();
+        expect(await start(world, page)).toBe('1');
+        expect(await ask(page)).toEqual(['1', 1]);
+        if (strikes === 1) expect((await slotsOf(page)).strikes).toEqual([1]);
+      }
       await call(page, 'check');
-      await expect.poll(async () => (await slotsOf(page)).markers.at(-1)?.[0], soon).toBe('loading');
-      await crash(context, page);
-      page = await open();
-      expect(await start(world, page)).toBe('1');
-      expect(await ask(page)).toEqual(['1', 1]);
-      if (strikes === 1) expect((await slotsOf(page)).strikes).toEqual([1]);
-    }
-    await call(page, 'check');
-    expect(await slotsOf(page)).toMatchObject({ rejected: ['2 crash'], trial: undefined, committed: '1' });
-  });
+      expect(await slotsOf(page)).toMatchObject({ rejected: ['2 crash'], trial: undefined, committed: '1' });
+    },
+  );
 
   it.each([
     ['goes on to another page', (page: Page) => page.goto('about:blank')],
@@ -206,30 +227,46 @@ describePages('a page', () => {
     }
   });
 
-  it('and another tab get both what one of them has downloaded', SLOW, async () => {
-    const { world, page, open, context } = await settled();
+  it('and another tab come to the same release, which both begin to download at once', SLOW, async () => {
+    const { world, page, open } = await settled();
     const other = await open();
     expect(await start(world, other)).toBe('1');
-    const { sha256 } = await world.ship('2', large(2, 3), AT_ONCE);
-    const bytes = countBytes(context, sha256);
+    await world.ship('2', large(2, 3), AT_ONCE);
     await Promise.all([call(page, 'check'), call(other, 'check')]);
-    for (const tab of [page, other]) await expect.poll(() => ask(tab), soon).toEqual(['2', 2]);
-    console.log(`Two tabs have downloaded ${bytes()} bytes of a file of 3 MiB.`);
+    await expect
+      .poll(async () => {
+        // Each tab hears of what the other has done when it asks the next time.
+        await Promise.all([call(page, 'check'), call(other, 'check')]);
+        return [await ask(page), await ask(other)];
+      }, soon)
+      .toEqual([
+        ['2', 2],
+        ['2', 2],
+      ]);
     for (const tab of [page, other]) expect((await slotsOf(tab)).rejected).toEqual([]);
   });
 
-  it('without room for a release goes on with the present one', SLOW, async () => {
-    const { world, page, context } = await settled();
-    await world.ship('2', large(2, 12), AT_ONCE);
-    const session = await context.newCDPSession(page);
-    await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(page.url()).origin, quotaSize: 4_000_000 });
-    await call(page, 'check');
-    await expect.poll(async () => (await slotsOf(page)).lastError, soon).toBe('ERR_INLAY_STORE_FULL');
-    expect(await ask(page)).toEqual(['1', 1]);
-    await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(page.url()).origin });
-    await call(page, 'check');
-    await expect.poll(() => ask(page), soon).toEqual(['2', 2]);
-  });
+  it(
+    'without room for a release keeps it in memory, and starts with the one that there was room for',
+    SLOW,
+    async () => {
+      const { world, page, context } = await settled();
+      await world.ship('2', large(2, 12), AT_ONCE);
+      const session = await context.newCDPSession(page);
+      await session.send('Storage.overrideQuotaForOrigin', {
+        origin: new URL(page.url()).origin,
+        quotaSize: 4_000_000,
+      });
+      await call(page, 'check');
+      await expect.poll(() => ask(page), soon).toEqual(['2', 2]);
+      expect(await call(page, 'degraded')).toMatch(/in memory only/);
+      await context.route(`${world.sync.url}/**`, (route) => route.abort());
+      await page.reload();
+      expect(await start(world, page)).toBe('1');
+      expect(await ask(page)).toEqual(['1', 1]);
+      expect((await slotsOf(page)).rejected).toEqual([]);
+    },
+  );
 
   it('goes on with a download where it was when it was reloaded', SLOW, async () => {
     const { world, page, context } = await settled();
@@ -268,13 +305,4 @@ async function crash(context: BrowserContext, page: Page): Promise<void> {
   session.send('Page.crash').catch(() => {});
   await crashed;
   await page.close().catch(() => {});
-}
-
-/** Counts what pages receive of a file, as far as the lengths of its answers tell. */
-function countBytes(context: BrowserContext, sha256: string): () => number {
-  let bytes = 0;
-  context.on('response', (response) => {
-    if (response.url().includes(sha256)) bytes += Number(response.headers()['content-length'] ?? 0);
-  });
-  return () => bytes;
 }

@@ -28,7 +28,8 @@ try {
     for (const part of parts) cpSync(join(from, part), join(to, part), { recursive: true });
   };
   install('inlay', root, ['package.json', 'dist']);
-  for (const name of ['@noble/ed25519', '@noble/hashes']) install(name, join(root, 'node_modules', name));
+  for (const name of ['@noble/curves', '@noble/ed25519', '@noble/hashes'])
+    install(name, join(root, 'node_modules', name));
   for (const extra of extras) install(...extra.split('='));
   mkdirSync(join(app, '.map'));
   writeFileSync(join(app, 'assets-registry.js'), 'exports.registerAsset = (asset) => asset;');

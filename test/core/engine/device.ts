@@ -33,7 +33,11 @@ export interface World {
   readonly repository: Repository;
   readonly server: FakeServer;
   /** Publishes a version and rolls it out. */
-  ship(version: string, bytes: Uint8Array, plan?: Partial<SignedPlan>): Promise<PlanEntry & { model: string }>;
+  ship(
+    version: string,
+    bytes: Uint8Array,
+    plan?: Partial<SignedPlan>,
+  ): Promise<PlanEntry & { model: string }>;
   /** Changes the plan in force. */
   change(plan: Partial<SignedPlan>): Promise<void>;
 }
@@ -132,7 +136,9 @@ export function startDevice(world: World, options: DeviceOptions = {}): Device {
       return state;
     },
     events: async () =>
-      (await inlay.updates.history()).map(({ type, reason }) => (reason === undefined ? type : `${type} ${reason}`)),
+      (await inlay.updates.history()).map(({ type, reason }) =>
+        reason === undefined ? type : `${type} ${reason}`,
+      ),
   };
 }
 
@@ -172,7 +178,8 @@ function deedBackend(platform: TestPlatform): ReturnType<typeof fakeBackend> {
       return {
         ...session,
         run: async ({ x }) => {
-          if (deed === deeds.fails && x?.data.some((value) => value !== 0)) throw new BackendError('ERR_INLAY_RUN_FAILED', 'It does not run.');
+          if (deed === deeds.fails && x?.data.some((value) => value !== 0))
+            throw new BackendError('ERR_INLAY_RUN_FAILED', 'It does not run.');
           if (deed === deeds.isSlow) platform.advance(50);
           const by = deed === deeds.givesNaN ? NaN : factor;
           const data = Float32Array.from(x?.data as Float32Array, (value) => value * by);

@@ -1,4 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { toUtf8 } from '../../../src/core/bytes.ts';
+import { sha256Hex } from '../../../src/trust/keys.ts';
+import { decodeSlots, encodeSlots, slotsRecord } from '../../../src/update/slots-record.ts';
 import { answerOf, callOften, codeOf, createWorld, made, startDevice, type Device } from './device.ts';
 
 const minute = 60_000;
@@ -9,6 +12,11 @@ const day = 24 * hour;
 async function proveItself(device: Device, model: Awaited<ReturnType<Device['load']>>): Promise<void> {
   await callOften(model);
   await device.pass(2 * minute);
+}
+
+/** Who keeps the slots of a device: the channel `stable` of the server of the tests. */
+function ownerOf({ platform }: Device): string {
+  return `sync-stable-${sha256Hex(platform, toUtf8('https://sync.test')).slice(0, 16)}`;
 }
 
 describe('a release', () => {
@@ -282,6 +290,59 @@ describe('a version that came with the app', () => {
     expect(model.version).toBe('1.0.0');
     expect(world.server.requests.filter(({ path }) => path.includes('/targets/'))).toEqual([]);
     await device.inlay.close();
+  });
+});
+
+describe('a store that somebody has written to', () => {
+  it('has no file run that the offline key did not sign', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const first = startDevice(world);
+    const model = await first.load();
+    await proveItself(first, model);
+    await first.inlay.close();
+    const forged = made(66);
+    const sha256 = sha256Hex(first.platform, forged);
+    await first.store.putBlob(sha256, forged);
+    const record = slotsRecord(first.platform, ownerOf(first), 'digits');
+    await first.store.updateRecord(record, (bytes) => {
+      const state = decodeSlots(bytes ?? new Uint8Array());
+      if (state?.committed === undefined) throw new Error('Nothing is committed.');
+      const committed = { ...state.committed, file: { sha256, length: forged.length } };
+      return encodeSlots({ ...state, committed });
+    });
+    world.server.intercept = () => Promise.reject(new TypeError('fetch failed'));
+    const offline = startDevice(world, first);
+    expect(await codeOf(offline.load())).toBe('ERR_INLAY_MODEL_UNAVAILABLE');
+    await offline.inlay.close();
+    world.server.intercept = () => undefined;
+    const online = startDevice(world, first);
+    expect(await answerOf(await online.load())).toEqual(['1.0.0', 2]);
+    await online.inlay.close();
+  });
+
+  it('still runs what was signed once, when newer targets list it no more', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const first = startDevice(world);
+    await proveItself(first, await first.load());
+    const { repository } = world;
+    const { targets, ...body } = repository.targetsBody;
+    await world.ship('1.1.0', made(3), { bp: 1, state: 'ramp' });
+    const others = Object.entries(repository.targetsBody.targets).filter(([path]) => !(path in targets));
+    repository.targetsBody = {
+      ...body,
+      version: repository.targetsBody.version + 1,
+      targets: Object.fromEntries(others),
+    };
+    repository.plans = { stable: [] };
+    await repository.signAll();
+    await first.update();
+    await first.inlay.close();
+    world.server.intercept = () => Promise.reject(new TypeError('fetch failed'));
+    const offline = startDevice(world, first);
+    expect(await answerOf(await offline.load())).toEqual(['1.0.0', 2]);
+    await offline.inlay.close();
   });
 });
 

@@ -22,7 +22,11 @@ const files = ({ server }: World): number =>
 
 describe('options', () => {
   it.each([
-    ['an activation that there is not', { policy: { activate: 'soon' as never } }, /sync\.policy\.activate is one of/],
+    [
+      'an activation that there is not',
+      { policy: { activate: 'soon' as never } },
+      /sync\.policy\.activate is one of/,
+    ],
     ['a URL that is none', { url: 'ftp://sync.test' }, /no http or https URL/],
   ])('are refused: %s', async (_, options, message) => {
     const world = await createWorld();
@@ -190,39 +194,44 @@ describe('a pause', () => {
 });
 
 describe('activation', () => {
-  it.each(['now', 'idle', 'next-start', 'manual'] as const)('`%s` is the same for all handles', async (activate) => {
-    const world = await createWorld();
-    await world.ship('1.0.0', one);
-    const app = startApp(world, { policy: { activate } });
-    const models = [await app.follow(), await app.follow(), await app.follow()];
-    // The first release has nothing to wait for.
-    expect(models.map((model) => model.version())).toEqual(['1.0.0', '1.0.0', '1.0.0']);
-    for (const model of models) model.call(10);
-    await app.pass(2 * minute);
-    const [busy] = models;
-    if (busy === undefined) throw new Error('There is no handle.');
-    busy.isIdleFor = 0;
-    await world.ship('1.1.0', two);
-    await app.update();
-    const versions = (): readonly (string | undefined)[] => [...new Set(models.map((model) => model.version()))];
-    expect(versions()).toEqual([activate === 'now' ? '1.1.0' : '1.0.0']);
-    await app.pass(minute);
-    busy.isIdleFor = Infinity;
-    await app.pass(300);
-    expect(versions()).toEqual([activate === 'now' || activate === 'idle' ? '1.1.0' : '1.0.0']);
-    if (activate === 'manual') {
-      expect(await app.client.updater('digits').activate()).toBe(true);
-      expect(versions()).toEqual(['1.1.0']);
-      expect(await app.client.updater('digits').activate()).toBe(false);
-    }
-    await app.client.close();
-    if (activate !== 'next-start') return;
-    const next = startApp(world, { store: app.store, policy: { activate } });
-    const after = await next.follow();
-    await until(() => after.version() === '1.1.0');
-    expect(after.answered).toEqual(['1.0.0', '1.1.0']);
-    await next.client.close();
-  });
+  it.each(['now', 'idle', 'next-start', 'manual'] as const)(
+    '`%s` is the same for all handles',
+    async (activate) => {
+      const world = await createWorld();
+      await world.ship('1.0.0', one);
+      const app = startApp(world, { policy: { activate } });
+      const models = [await app.follow(), await app.follow(), await app.follow()];
+      // The first release has nothing to wait for.
+      expect(models.map((model) => model.version())).toEqual(['1.0.0', '1.0.0', '1.0.0']);
+      for (const model of models) model.call(10);
+      await app.pass(2 * minute);
+      const [busy] = models;
+      if (busy === undefined) throw new Error('There is no handle.');
+      busy.isIdleFor = 0;
+      await world.ship('1.1.0', two);
+      await app.update();
+      const versions = (): readonly (string | undefined)[] => [
+        ...new Set(models.map((model) => model.version())),
+      ];
+      expect(versions()).toEqual([activate === 'now' ? '1.1.0' : '1.0.0']);
+      await app.pass(minute);
+      busy.isIdleFor = Infinity;
+      await app.pass(300);
+      expect(versions()).toEqual([activate === 'now' || activate === 'idle' ? '1.1.0' : '1.0.0']);
+      if (activate === 'manual') {
+        expect(await app.client.updater('digits').activate()).toBe(true);
+        expect(versions()).toEqual(['1.1.0']);
+        expect(await app.client.updater('digits').activate()).toBe(false);
+      }
+      await app.client.close();
+      if (activate !== 'next-start') return;
+      const next = startApp(world, { store: app.store, policy: { activate } });
+      const after = await next.follow();
+      await until(() => after.version() === '1.1.0');
+      expect(after.answered).toEqual(['1.0.0', '1.1.0']);
+      await next.client.close();
+    },
+  );
 
   it('takes a release that has to be left away at once, whatever the policy', async () => {
     const world = await createWorld();
@@ -246,7 +255,10 @@ describe('activation', () => {
     const app = startApp(world, { policy: { activate: 'manual' } });
     const model = await app.follow();
     await app.prove(model);
-    for (const [name, bytes] of [['1.1.0', two], ['1.2.0', three]] as const) {
+    for (const [name, bytes] of [
+      ['1.1.0', two],
+      ['1.2.0', three],
+    ] as const) {
       await world.ship(name, bytes);
       await app.update();
     }
@@ -270,14 +282,20 @@ describe('two apps with one store', () => {
     const alive = new Set(['a', 'b']);
     const apps = ['a', 'b'].map((id) => startApp(world, { store, platform: processOf(world, id, alive) }));
     const models = await Promise.all(apps.map((app) => app.follow()));
-    for (const [at, app] of apps.entries()) models[at] && (await app.prove(models[at]));
-    for (const [name, bytes] of [['1.1.0', two], ['1.2.0', three]] as const) {
+    for (const [at, app] of apps.entries()) if (models[at]) await app.prove(models[at]);
+    for (const [name, bytes] of [
+      ['1.1.0', two],
+      ['1.2.0', three],
+    ] as const) {
       await world.ship(name, bytes);
       await Promise.all(apps.map((app) => app.update()));
       expect(models.map((model) => model.version())).toEqual([name, name]);
-      await Promise.all(apps.map((app, at) => models[at] && app.prove(models[at])));
+      for (const [at, app] of apps.entries()) if (models[at]) await app.prove(models[at]);
       for (const app of apps) {
-        expect(await app.state()).toMatchObject({ running: 'committed', committed: { release: { version: name } } });
+        expect(await app.state()).toMatchObject({
+          running: 'committed',
+          committed: { release: { version: name } },
+        });
       }
     }
     expect((await apps[0]?.state())?.previous?.release.version).toBe('1.1.0');

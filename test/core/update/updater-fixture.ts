@@ -8,8 +8,13 @@ import { createMemoryStore } from '../../../src/stores/memory.ts';
 import { sha256Hex } from '../../../src/trust/keys.ts';
 import type { Embedded, Follower, Target } from '../../../src/update/follower.ts';
 import type { GoldenTolerance, ReleaseFile } from '../../../src/update/manifest.ts';
-import { createUpdateClient, type UpdateClient, type UpdateClientParts } from '../../../src/update/update-client.ts';
+import {
+  createUpdateClient,
+  type UpdateClient,
+  type UpdateClientParts,
+} from '../../../src/update/update-client.ts';
 import type { UpdaterState } from '../../../src/update/updater.ts';
+import { blobsIn } from '../../conformance/store.ts';
 import { createWorld, type World } from '../engine/device.ts';
 import { testPlatform, until, type TestPlatform } from '../platform.ts';
 
@@ -149,6 +154,16 @@ export function startApp(world: World, options: AppOptions = {}): App {
   return app;
 }
 
+/** Files of releases in a store: without the signed metadata that proves where they are from. */
+export async function filesIn(store: Store): Promise<readonly string[]> {
+  const files: string[] = [];
+  for (const sha256 of await blobsIn(store)) {
+    const bytes = (await (await store.blob(sha256))?.bytes()) ?? new Uint8Array();
+    if (!new TextDecoder().decode(bytes).includes('"_type":"targets"')) files.push(sha256);
+  }
+  return files;
+}
+
 /** Lets everything that is under way come to its end. */
 export async function settle(turns = 40): Promise<void> {
   for (let turn = 0; turn < turns; turn += 1) {
@@ -169,7 +184,7 @@ export async function failing(app: Pick<App, 'platform'>, task: Promise<unknown>
     await until(() => outcome !== undefined || app.platform.timers().some((wait) => wait <= 10_000));
     if (outcome === undefined) app.platform.advance(10_000);
   }
-  return (outcome as { readonly error: unknown }).error;
+  return outcome.error;
 }
 
 /** What came with the app. */

@@ -53,22 +53,73 @@ const hardlyAny = { state: 'ramp', bp: 1 } as const;
 
 describe('a device', () => {
   it.each<[string, Parameters<typeof rolling>[0], string, string, AppOptions?]>([
-    ['in `allow` takes part whatever its bucket', ({ salt, id }) => ({ ...hardlyAny, allow: [unitHash(salt, id)] }), '1.1.0', 'began'],
+    [
+      'in `allow` takes part whatever its bucket',
+      ({ salt, id }) => ({ ...hardlyAny, allow: [unitHash(salt, id)] }),
+      '1.1.0',
+      'began',
+    ],
     ['in `deny` does not', ({ salt, id }) => ({ deny: [unitHash(salt, id)] }), '1.0.0', 'denied'],
-    ['in both does not', ({ salt, id }) => ({ allow: [unitHash(salt, id)], deny: [unitHash(salt, id)] }), '1.0.0', 'denied'],
+    [
+      'in both does not',
+      ({ salt, id }) => ({ allow: [unitHash(salt, id)], deny: [unitHash(salt, id)] }),
+      '1.0.0',
+      'denied',
+    ],
     ['outside the share does not', () => hardlyAny, '1.0.0', 'not-in-bucket'],
-    ['that meets one of the rules takes part', () => ({ rules: [{ app: '>=9.0.0' }, { app: '>=2.0.0 <3.0.0', runtime: ['test'] }] }), '1.1.0', 'complete', { app: { version: '2.5.0' } }],
-    ['that meets none of the rules does not', () => ({ rules: [{ app: '>=3.0.0' }, { os: ['ios'] }] }), '1.0.0', 'rules', { app: { version: '2.5.0' } }],
-    ['that does not say what a rule asks for does not', () => ({ rules: [{ app: '>=1.0.0' }] }), '1.0.0', 'rules'],
-    ['that does not know a condition of a rule does not', () => ({ rules: [{ runtime: ['test'], moon: ['full'] }] as SignedPlan['rules'] & {} }), '1.0.0', 'rules'],
-    ['with the attribute that a rule asks for takes part', () => ({ rules: [{ attributes: { site: ['vienna', 'graz'] } }] }), '1.1.0', 'complete', { app: { attributes: { site: 'graz' } } }],
-    ['without the attribute that places it in a bucket does not', () => ({ state: 'ramp', bp: 10_000, bucketBy: 'site' }), '1.0.0', 'no-attribute'],
-    ['placed by an attribute takes part', () => ({ state: 'ramp', bp: 10_000, bucketBy: 'site' }), '1.1.0', 'began', { app: { attributes: { site: 'graz' } } }],
+    [
+      'that meets one of the rules takes part',
+      () => ({ rules: [{ app: '>=9.0.0' }, { app: '>=2.0.0 <3.0.0', runtime: ['test'] }] }),
+      '1.1.0',
+      'complete',
+      { app: { version: '2.5.0' } },
+    ],
+    [
+      'that meets none of the rules does not',
+      () => ({ rules: [{ app: '>=3.0.0' }, { os: ['ios'] }] }),
+      '1.0.0',
+      'rules',
+      { app: { version: '2.5.0' } },
+    ],
+    [
+      'that does not say what a rule asks for does not',
+      () => ({ rules: [{ app: '>=1.0.0' }] }),
+      '1.0.0',
+      'rules',
+    ],
+    [
+      'that does not know a condition of a rule does not',
+      () => ({ rules: [{ ...{ moon: ['full'] }, runtime: ['test'] }] }),
+      '1.0.0',
+      'rules',
+    ],
+    [
+      'with the attribute that a rule asks for takes part',
+      () => ({ rules: [{ attributes: { site: ['vienna', 'graz'] } }] }),
+      '1.1.0',
+      'complete',
+      { app: { attributes: { site: 'graz' } } },
+    ],
+    [
+      'without the attribute that places it in a bucket does not',
+      () => ({ state: 'ramp', bp: 10_000, bucketBy: 'site' }),
+      '1.0.0',
+      'no-attribute',
+    ],
+    [
+      'placed by an attribute takes part',
+      () => ({ state: 'ramp', bp: 10_000, bucketBy: 'site' }),
+      '1.1.0',
+      'began',
+      { app: { attributes: { site: 'graz' } } },
+    ],
   ])('%s', async (_, plan, expected, reason, options) => {
     const { app, model } = await rolling(plan, options);
     expect(model.version()).toBe(expected);
     const { decision } = await app.state();
-    expect(reason === 'began' ? ['began', 'in-bucket', 'allowed', 'complete'] : [reason, 'began']).toContain(decision?.reason);
+    expect(reason === 'began' ? ['began', 'in-bucket', 'allowed', 'complete'] : [reason, 'began']).toContain(
+      decision?.reason,
+    );
     await app.client.close();
   });
 
@@ -265,9 +316,11 @@ describe('a download that is held', () => {
 });
 
 describe('a rejected release', () => {
-  const refusing = { onOpen: ({ version: name }: { readonly version: string | undefined }) => {
-    if (name === '1.1.0') throw new Error('It does not open.');
-  } };
+  const refusing = {
+    onOpen: ({ version: name }: { readonly version: string | undefined }) => {
+      if (name === '1.1.0') throw new Error('It does not open.');
+    },
+  };
 
   it('is not downloaded or opened again before its time, and is when `retryNonce` says so', async () => {
     const world = await createWorld();

@@ -5,10 +5,10 @@ import { Tensor } from '../../../src/core/tensor.ts';
 import { rejected } from '../../../src/update/fault.ts';
 import { writeGolden } from '../../../src/update/golden.ts';
 import type { Patcher } from '../../../src/update/patcher.ts';
-import { blobsIn } from '../../conformance/store.ts';
 import {
   createWorld,
   embed,
+  filesIn,
   hashOf,
   publish,
   startApp,
@@ -29,7 +29,9 @@ const golden = {
   tolerance: { absoluteE6: 1000, relativeE6: 0 },
 };
 const downloads = ({ server }: World): string[] =>
-  server.requests.splice(0).flatMap(({ path }) => /^\/v1\/targets\/.*\/([0-9a-f]{64})\./.exec(path)?.[1] ?? []);
+  server.requests
+    .splice(0)
+    .flatMap(({ path }) => /^\/v1\/targets\/.*\/([0-9a-f]{64})\./.exec(path)?.[1] ?? []);
 
 describe('a release with variants', () => {
   const files = [
@@ -52,7 +54,7 @@ describe('a release with variants', () => {
     const model = await app.follow();
     expect(model.present()).toMatchObject({ version: '1.0.0', variant, source: { bytes } });
     // The manifest is read once, and is no model.
-    expect(await blobsIn(app.store)).toEqual([hashOf(bytes)]);
+    expect(await filesIn(app.store)).toEqual([hashOf(bytes)]);
     expect((await app.state()).trial).toMatchObject({ variant, file: { sha256: hashOf(bytes) } });
     await app.client.close();
   });
@@ -65,7 +67,10 @@ describe('a release with variants', () => {
     await app.prove(model);
     await app.update();
     expect(model.answered).toEqual(['1.0.0']);
-    expect((await app.state()).committed).toMatchObject({ variant: 'int8', release: { sha256: hashOf(one) } });
+    expect((await app.state()).committed).toMatchObject({
+      variant: 'int8',
+      release: { sha256: hashOf(one) },
+    });
     await app.client.close();
     downloads(world);
     const next = startApp(world, { store: app.store });
@@ -103,13 +108,16 @@ describe('a manifest', () => {
       version: repository.targetsBody.version + 1,
       targets: {
         ...targets,
-        [second.path]: { ...targets[second.path], custom: { ...targets[second.path]?.custom, manifest } } as never,
+        [second.path]: {
+          ...targets[second.path],
+          custom: { ...targets[second.path]?.custom, manifest },
+        } as never,
       },
     };
     await repository.rollOut(second, 100);
     const app = startApp(world);
     await expect(app.follow()).rejects.toMatchObject({ cause: { code: 'ERR_INLAY_PLAN_INVALID' } });
-    expect(await blobsIn(app.store)).toEqual([]);
+    expect(await filesIn(app.store)).toEqual([]);
     await app.client.close();
   });
 
@@ -117,12 +125,11 @@ describe('a manifest', () => {
     const world = await createWorld();
     const release = await publish(world, '1.0.0', { files: [{ variant: 'fp32', bytes: one }] });
     await world.repository.rollOut(release, 100);
-    world.server.intercept = (path) =>
-      path.includes('release.json') ? new Response('{"v":1}') : undefined;
+    world.server.intercept = (path) => (path.includes('release.json') ? new Response('{"v":1}') : undefined);
     const app = startApp(world);
     await expect(app.follow()).rejects.toMatchObject({ cause: { code: 'ERR_INLAY_LENGTH' } });
     world.server.intercept = () => undefined;
-    expect(await blobsIn(app.store)).toEqual([]);
+    expect(await filesIn(app.store)).toEqual([]);
     expect((await app.follow()).version()).toBe('1.0.0');
     await app.client.close();
   });
@@ -144,43 +151,49 @@ describe('golden inputs', () => {
     });
     const model = await app.follow();
     expect(proven).toEqual(['1.0.0']);
-    expect(await blobsIn(app.store)).toHaveLength(2);
+    expect(await filesIn(app.store)).toHaveLength(2);
     await app.client.close();
-    const next = startApp(world, { store: app.store, prove: async () => Promise.reject(new Error('Again.')) });
+    const next = startApp(world, {
+      store: app.store,
+      prove: async () => Promise.reject(new Error('Again.')),
+    });
     const again = await next.follow();
     expect(again.present()).toMatchObject({ isNew: false, golden: undefined });
     expect(model.present()?.isNew).toBe(true);
     await next.client.close();
   });
 
-  it.each(['where it can do no harm', 'in its own place'])('that it gets wrong %s reject it', async (where) => {
-    const world = await createWorld();
-    await world.ship('1.0.0', one);
-    const wrong = rejected('golden', 'output "y" differs');
-    const app = startApp(world, {
-      prove: async ({ version: name }) => {
-        if (name === '1.1.0' && where !== 'in its own place') throw wrong;
-      },
-    });
-    let opened = 0;
-    const model = await app.follow({
-      onOpen: ({ version: name }) => {
-        if (name !== '1.1.0') return;
-        opened += 1;
-        throw wrong;
-      },
-    });
-    await app.prove(model);
-    await world.repository.rollOut(await publish(world, '1.1.0', { files, golden }), 100);
-    await app.update();
-    expect(model.answered).toEqual(['1.0.0']);
-    expect(opened).toBe(where === 'in its own place' ? 1 : 0);
-    expect((await app.state()).rejected).toMatchObject([
-      { version: '1.1.0', reason: 'golden', detail: 'output "y" differs' },
-    ]);
-    expect(model.errors).toMatchObject([{ code: 'ERR_INLAY_UPDATE_REJECTED' }]);
-    await app.client.close();
-  });
+  it.each(['where it can do no harm', 'in its own place'])(
+    'that it gets wrong %s reject it',
+    async (where) => {
+      const world = await createWorld();
+      await world.ship('1.0.0', one);
+      const wrong = rejected('golden', 'output "y" differs');
+      const app = startApp(world, {
+        prove: async ({ version: name }) => {
+          if (name === '1.1.0' && where !== 'in its own place') throw wrong;
+        },
+      });
+      let opened = 0;
+      const model = await app.follow({
+        onOpen: ({ version: name }) => {
+          if (name !== '1.1.0') return;
+          opened += 1;
+          throw wrong;
+        },
+      });
+      await app.prove(model);
+      await world.repository.rollOut(await publish(world, '1.1.0', { files, golden }), 100);
+      await app.update();
+      expect(model.answered).toEqual(['1.0.0']);
+      expect(opened).toBe(where === 'in its own place' ? 1 : 0);
+      expect((await app.state()).rejected).toMatchObject([
+        { version: '1.1.0', reason: 'golden', detail: 'output "y" differs' },
+      ]);
+      expect(model.errors).toMatchObject([{ code: 'ERR_INLAY_UPDATE_REJECTED' }]);
+      await app.client.close();
+    },
+  );
 
   it('that were lost before the trial are fetched again: nothing is tried without them', async () => {
     const world = await createWorld();
@@ -238,7 +251,7 @@ describe('a patch', () => {
     const asked = downloads(world);
     expect(asked).toContain(hashOf(end));
     expect(asked).not.toContain(hashOf(longer));
-    expect((await model.present()?.source)?.bytes).toEqual(longer);
+    expect(model.present()?.source.bytes).toEqual(longer);
     await app.client.close();
   });
 
@@ -256,7 +269,7 @@ describe('a patch', () => {
     await app.prove(model);
     await world.repository.rollOut(await publish(world, '1.1.0', { files }), 100);
     await app.update();
-    expect((await model.present()?.source)?.bytes).toEqual(longer);
+    expect(model.present()?.source.bytes).toEqual(longer);
     await app.client.close();
   });
 });

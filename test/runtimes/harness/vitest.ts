@@ -5,6 +5,7 @@
 import {
   ASYMMETRIC_MATCHERS_OBJECT,
   chai,
+  customMatchers,
   JestAsymmetricMatchers,
   JestChaiExpect,
   JestExtend,
@@ -13,6 +14,8 @@ import {
 chai.use(JestExtend);
 chai.use(JestChaiExpect);
 chai.use(JestAsymmetricMatchers);
+const extensible = chai.expect as typeof chai.expect & { extend(expect: unknown, matchers: object): void };
+extensible.extend(chai.expect, customMatchers);
 
 /** As in the configuration of vitest. */
 const POLL = { interval: 50, timeout: 1000 };
