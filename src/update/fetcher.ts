@@ -32,15 +32,15 @@ export interface Fetcher {
   begin(entry: PlanEntry, plan: ResolvedPlan): void;
   /** Gives up what is under way. What is there of it stays for the next time. */
   stop(): void;
-  /** Resolves when what is under way is over; `undefined` while there is nothing. */
-  underway(): Promise<void> | undefined;
+  /** Resolves when what is under way is over, with whether there may be something to do now; `undefined` for nothing. */
+  underway(): Promise<boolean> | undefined;
 }
 
 /** Creates the fetcher of one model. */
 export function createFetcher(parts: FetcherParts): Fetcher {
   const { platform, sync, log } = parts;
   let current:
-    | { readonly sha256: string; readonly cancel: AbortController; readonly done: Promise<void> }
+    | { readonly sha256: string; readonly cancel: AbortController; readonly done: Promise<boolean> }
     | undefined;
 
   const fetch = async (entry: PlanEntry, plan: ResolvedPlan, signal: AbortSignal): Promise<void> => {
@@ -79,6 +79,7 @@ export function createFetcher(parts: FetcherParts): Fetcher {
       const done = task.then((mayGoOn) => {
         if (current === mine) current = undefined;
         parts.onEnded(mayGoOn);
+        return mayGoOn;
       });
       const mine = { sha256: entry.sha256, cancel, done };
       current = mine;

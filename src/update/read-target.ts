@@ -20,8 +20,7 @@ export interface ReadTargetParts {
  * Reads what a slot holds. Slots are records that anything on the device might have changed, so what they name counts only
  * if the offline key signed it.
  * @param isVerified - whether its file was verified a moment ago, and need not be read for that again.
- * @returns `undefined` when the file, or what it is to be tried with, is gone, damaged or not signed: a store may always
- * lose things.
+ * @returns `lost` when the file, or what it is to be tried with, is gone or damaged: a store may always lose things.
  */
 export async function readTarget(
   { model, platform, store, sync }: ReadTargetParts,
@@ -29,15 +28,15 @@ export async function readTarget(
   slot: Slot,
   embedded: Embedded | undefined,
   isVerified: boolean,
-): Promise<Omit<Target, 'watch'> | undefined> {
+): Promise<Omit<Target, 'watch'> | 'lost' | 'unsigned'> {
   const isOfApp = name === 'embedded' && embedded?.slot.file.sha256 === slot.file.sha256;
   const find = (): Promise<Blob | undefined> =>
     isVerified ? store.blob(slot.file.sha256) : intactBlob(platform, store, slot.file);
   const blob = isOfApp ? undefined : await find();
-  if (!isOfApp && blob === undefined) return undefined;
+  if (!isOfApp && blob === undefined) return 'lost';
   if (!isOfApp && !isVerified) {
     const proof = slot.proof === undefined ? undefined : await store.blob(slot.proof);
-    if (!(await sync.isSigned(model, slot.file, await proof?.bytes()))) return undefined;
+    if (!(await sync.isSigned(model, slot.file, await proof?.bytes()))) return 'unsigned';
   }
   const { rules = DEFAULT_TRIAL, phase }: Partial<NonNullable<SlotsState['trial']>> =
     name === 'trial' ? slot : {};
@@ -46,7 +45,7 @@ export async function readTarget(
   if (isNew && slot.golden !== undefined) {
     const file = await intactBlob(platform, store, slot.golden);
     // Without it, nobody knows whether the release works.
-    if (file === undefined) return undefined;
+    if (file === undefined) return 'lost';
     golden = { cases: readGolden(await file.bytes()), tolerance: slot.golden.tolerance };
   }
   return {

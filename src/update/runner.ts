@@ -91,9 +91,12 @@ export function createRunner(parts: RunnerParts): Runner {
     const { release, file } = slot;
     // What has just been verified need not be read again.
     const found = await readTarget(parts, name, slot, embedded, fresh.delete(file.sha256));
-    if (found === undefined) {
-      lost.add(file.sha256);
-      log({ type: 'record-lost', slot: name, version: release.version, sha256: file.sha256 });
+    if (found === 'unsigned' && name !== 'embedded') await slots.discard(name);
+    if (typeof found === 'string') {
+      if (found === 'lost') {
+        lost.add(file.sha256);
+        log({ type: 'record-lost', slot: name, version: release.version, sha256: file.sha256 });
+      }
       throw new StoreError(
         'ERR_INLAY_STORE_MISSING',
         `The file of version ${release.version} of model "${model}" is no longer in the store; it is fetched again.`,

@@ -125,6 +125,13 @@ export function stageTrial(
   };
 }
 
+/** Empties a slot that names what was never signed. */
+export function discardSlot(state: SlotsState, name: Exclude<SlotName, 'embedded'>): Step {
+  const { [name]: slot, ...rest } = state;
+  if (slot === undefined) return unchanged(state);
+  return { state: rest, events: [about(slot.release, 'record-lost', { slot: name, reason: 'unsigned' })] };
+}
+
 /** Names what came with the app. */
 export function embed(state: SlotsState, slot: Slot): Step {
   const embedded = bare(slot);

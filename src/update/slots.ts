@@ -21,6 +21,7 @@ import {
   buryRuns,
   commitTrial,
   countCalls,
+  discardSlot,
   embed,
   endLoad,
   failLoad,
@@ -130,6 +131,8 @@ export interface Slots {
   revert(to: Exclude<SlotName, 'trial'>): Promise<SlotsState>;
   /** Remembers a verified plan. Within one rollout the share never falls, and who is in stays in. */
   seen(plan: SeenPlan): Promise<SlotsState>;
+  /** Empties a slot that names what was never signed: something else has written to the store. */
+  discard(name: Exclude<SlotName, 'embedded'>): Promise<SlotsState>;
   /** Drops what is withdrawn, and remembers it for starts without network. */
   forgetWithdrawn(policy: ModelPolicy): Promise<SlotsState>;
   /** Names the files that must not be evicted. */
@@ -336,6 +339,7 @@ export function openSlots({ store, owner, model, platform, sdk, app, events }: S
     },
     revert: (to) => applyCounted((state) => revertTo(state, to)),
     seen: (plan) => apply((state) => seePlan(state, plan)),
+    discard: (name) => apply((state) => discardSlot(state, name)),
     forgetWithdrawn: (policy) => apply((state) => applyPolicy(state, policy)),
     neededBlobs: async () => neededBlobs(await read()),
     context,

@@ -424,13 +424,14 @@ export function createUpdater(parts: UpdaterParts): Updater {
     forget();
   };
 
-  /** Waits until nothing is decided, downloaded or opened any more. */
+  /** Does what the plan wants, and waits until something runs, or nothing comes any more. */
   const settled = async (): Promise<void> => {
     await step();
-    for (let seen: unknown; seen !== turn || fetcher.underway() !== undefined;) {
-      seen = turn;
-      await seen;
-      await fetcher.underway();
+    for (let round = 0; round < MOST_TURNS && running() === undefined; round += 1) {
+      const task = fetcher.underway();
+      if (task === undefined || !(await task)) return;
+      // What has come is tried, and another release may be wanted after that.
+      await turn;
     }
   };
 

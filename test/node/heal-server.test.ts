@@ -1,67 +1,11 @@
-import { cp, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { isInlayError } from '../../src/core/errors.ts';
-import { nodePlatform } from '../../src/platform-node.ts';
-import type { Model } from '../../src/node.ts';
-import {
-  commit,
-  factorOf,
-  listFiles,
-  realBackend,
-  startDevice,
-  wrongBlobs,
-  type Device,
-  type DeviceOptions,
-} from './heal-device.ts';
-import { startWorld, type Exchange, type Spoiler, type World } from './heal-world.ts';
+import { commit, factorOf, listFiles, wrongBlobs, type Device } from './heal-device.ts';
+import { patientTrial, prepareOutdated } from './heal-outdated.ts';
+import type { Exchange, Spoiler } from './heal-world.ts';
 
-const DAY_MS = 86_400_000;
-const backend = realBackend();
-let base: string;
-let folders = 0;
-beforeAll(async () => {
-  base = await mkdtemp(join(tmpdir(), 'inlay-heal-server-'));
-});
-afterAll(async () => {
-  await backend.close();
-  await rm(base, { recursive: true, force: true });
-});
-
-/** Silence is noticed soon; everything else takes its time. */
-function impatient(): DeviceOptions['platform'] {
-  const { setTimer } = nodePlatform();
-  return {
-    setTimer: (task, delayMs, keepAlive) => setTimer(task, delayMs === 20_000 ? 250 : delayMs, keepAlive),
-  };
-}
-
-const trial = { minInferences: 2, soakS: 0, loadTimeoutS: 60 };
-
-/** A device that runs version 1, and version 2 is out. */
-async function startWithOne(
-  more: Partial<DeviceOptions> = {},
-): Promise<{ world: World; device: Device; model: Model; directory: string }> {
-  const world = await startWorld();
-  onTestFinished(() => world.close());
-  await world.ship(1, { trial });
-  folders += 1;
-  const directory = join(base, String(folders));
-  const device = startDevice(world, {
-    directory,
-    backend,
-    ...more,
-    platform: { ...impatient(), ...more.platform },
-  });
-  onTestFinished(() => device.close());
-  const model = await device.load();
-  await commit(device, model, 1);
-  await world.ship(2, { trial });
-  world.requests();
-  return { world, device, model, directory };
-}
+const { start } = prepareOutdated();
 
 /** Waits until an update has failed or arrived: no download is under way, and nothing is decided any more. */
 async function rest(device: Device): Promise<void> {
@@ -240,7 +184,7 @@ const faults: readonly (readonly [
 
 describe.each(faults)('a server that %s', (_, on, spoil, reason) => {
   it('stops the update and nothing else, and the log says why', async () => {
-    const { world, device, model, directory } = await startWithOne();
+    const { world, device, model, directory } = await start();
     world.spoil = (exchange) => on(exchange.path) && spoil(exchange);
     await rest(device);
     expect(await factorOf(model)).toBe(1);
@@ -261,7 +205,7 @@ describe.each(faults)('a server that %s', (_, on, spoil, reason) => {
 
 describe('a server that changes what it should not', () => {
   it('and ignores ranges still gives the whole file', async () => {
-    const { world, device, model } = await startWithOne();
+    const { world, device, model } = await start();
     let cuts = 0;
     world.spoil = ({ path, response, headers, body, request }) => {
       if (!isModel(path)) return false;
@@ -286,7 +230,7 @@ describe('a server that changes what it should not', () => {
     ['says so', true],
     ['does not say so', false],
   ])('and has another file behind the second range, and %s, is found out', async (_, isHonest) => {
-    const { world, device, model } = await startWithOne();
+    const { world, device, model } = await start();
     let requests = 0;
     world.spoil = ({ path, request, response, status, headers, body }) => {
       if (!isModel(path)) return false;
@@ -317,12 +261,12 @@ describe('a server that changes what it should not', () => {
   });
 
   it('and goes back to older metadata brings no older version back', async () => {
-    const { world, device, model } = await startWithOne();
+    const { world, device, model } = await start();
     const { files } = world.repository;
     await device.inlay.checkForUpdates();
     await commit(device, model, 2);
     const kept = world.repository.files;
-    await world.ship(3, { trial });
+    await world.ship(3, { trial: patientTrial });
     await device.inlay.checkForUpdates();
     await commit(device, model, 3);
     for (const older of [files, kept]) {
@@ -334,7 +278,7 @@ describe('a server that changes what it should not', () => {
   });
 
   it('and compresses what it should not sends the right bytes all the same', async () => {
-    const { world, device, model } = await startWithOne();
+    const { world, device, model } = await start();
     world.spoil = ({ path, response, body, status }) => {
       if (!isModel(path) || status !== 200) return false;
       response.writeHead(200, { 'content-encoding': 'gzip' });
@@ -343,94 +287,5 @@ describe('a server that changes what it should not', () => {
     };
     await device.inlay.checkForUpdates();
     await commit(device, model, 2);
-  });
-});
-
-describe('a clock', () => {
-  it.each([
-    ['of 1970', 0],
-    ['of 2100', Date.UTC(2100, 0, 1)],
-  ])('%s stops no inference, and the update comes when it is right', async (_, nowMs) => {
-    const { world, device, model, directory } = await startWithOne();
-    await device.close();
-    let now: () => number = () => nowMs;
-    const wrong = startDevice(world, { directory, backend, platform: { ...impatient(), now: () => now() } });
-    onTestFinished(() => wrong.close());
-    const present = await wrong.load();
-    expect(await factorOf(present)).toBe(1);
-    await wrong.inlay.checkForUpdates().catch(() => {});
-    for (let call = 0; call < 5; call += 1) await present.run({ x: [1, -2] });
-    // In 2100, everything has expired: nothing begins. In 1970, nothing has.
-    if (nowMs > 0) expect((await wrong.slots()).committed?.release.version).toBe('1');
-    now = () => Date.now();
-    await wrong.inlay.checkForUpdates();
-    await commit(wrong, present, 2);
-    expect(await factorOf(present)).toBe(2);
-    expect(await factorOf(model).catch(() => 'closed')).toBe('closed');
-  });
-
-  it.each([
-    ['1970', 0],
-    ['2100', Date.UTC(2100, 0, 1)],
-  ])('that jumps to %s and back stops nothing that runs', async (_, jumpMs) => {
-    let now: () => number = () => Date.now();
-    const { world, device, model } = await startWithOne({ platform: { now: () => now() } });
-    now = () => jumpMs;
-    await device.inlay.checkForUpdates().catch(() => {});
-    for (let call = 0; call < 5; call += 1) await model.run({ x: [1, -2] });
-    now = () => Date.now();
-    await device.inlay.checkForUpdates();
-    await commit(device, model, 2);
-    await world.ship(3, { trial });
-    now = () => jumpMs;
-    for (let call = 0; call < 5; call += 1) expect(await factorOf(model)).toBe(2);
-    now = () => Date.now();
-    await device.inlay.checkForUpdates();
-    await commit(device, model, 3);
-  });
-
-  it('that is set back revives no metadata that is older than what is known', async () => {
-    let now: () => number = () => Date.now();
-    const { world, device, model } = await startWithOne({ platform: { now: () => now() } });
-    const { files } = world.repository;
-    await device.inlay.checkForUpdates();
-    await commit(device, model, 2);
-    await world.resign();
-    await device.inlay.checkForUpdates();
-    // A mirror replays what was signed before; in 1970 it has not expired.
-    world.repository.files = files;
-    now = () => 0;
-    await expect(device.inlay.checkForUpdates()).rejects.toMatchObject({ name: 'TrustError' });
-    expect(await factorOf(model)).toBe(2);
-  });
-
-  it('that has run on past the expiry begins nothing, with or without a server', async () => {
-    let now: () => number = () => Date.now();
-    const { world, device, model, directory } = await startWithOne({
-      platform: { now: () => now() },
-      sync: { policy: { activate: 'manual' } },
-    });
-    await device.inlay.checkForUpdates();
-    const staged = async (): Promise<string | undefined> => (await device.slots()).trial?.phase;
-    await expect.poll(staged).toBe('staged');
-    now = () => Date.now() + 400 * DAY_MS;
-    expect(await device.inlay.updates.activate('digits')).toBe(false);
-    expect(await factorOf(model)).toBe(1);
-    await device.close();
-    const copy = `${directory}-copy`;
-    await cp(directory, copy, { recursive: true });
-    const later = startDevice(world, {
-      directory: copy,
-      backend,
-      offline: true,
-      platform: { now: () => now() },
-    });
-    onTestFinished(() => later.close());
-    const present = await later.load();
-    expect(await factorOf(present)).toBe(1);
-    now = () => Date.now();
-    later.connect(true);
-    await later.inlay.checkForUpdates();
-    await commit(later, present, 2);
   });
 });
