@@ -87,4 +87,4 @@ export type {
 } from './engine/variants-compare.ts';
 export type { UpdateEvent, UpdateEventType } from './update/events.ts';
 export type { AppFacts, UpdatePolicy, UpdatesState } from './update/update-client.ts';
-export type { Activation, UpdaterState } from './update/updater.ts';
+export type { Activation, UpdaterState } from './update/follower.ts';

@@ -1,6 +1,6 @@
 import type { Platform } from '../core/platform.ts';
-import type { CallWatch, Embedded, Follower, Opened, Target } from '../update/follower.ts';
-import type { Updater } from '../update/updater.ts';
+import type { CallWatch, Embedded, Follower, Opened, Target, Updater } from '../update/follower.ts';
+
 import type { DownloadListener } from '../update/transfer.ts';
 import { assertReplaces } from './replaces.ts';
 import { testGolden, within } from './self-test.ts';

@@ -128,7 +128,7 @@ export interface FoundTarget {
  * @returns `undefined` if nobody who may lists it.
  * @throws as {@link refreshMetadata}; also if the search leads to more than 32 roles.
  */
-export async function findTarget(
+async function findTarget(
   platform: HashPlatform,
   trusted: TrustedMetadata,
   source: MetadataSource,

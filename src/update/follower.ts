@@ -1,10 +1,12 @@
 /** What an updater and the models that it keeps up to date say to each other. */
 
 import type { ModelSource, TensorMap } from '../core/backend.ts';
+import type { Decision } from './decide.ts';
 import type { GoldenCase } from './golden.ts';
 import type { GoldenTolerance } from './manifest.ts';
 import type { TrialRules } from './plan.ts';
-import type { Slot, SlotName } from './slot.ts';
+import type { Slot, SlotName, SlotsState } from './slot.ts';
+import type { DownloadListener } from './transfer.ts';
 
 /** Inputs with the outputs that a release must give. */
 export interface Golden {
@@ -60,4 +62,46 @@ export interface Embedded {
   source(): Promise<ModelSource>;
   /** Reads it, to have it in the store. */
   bytes(): Promise<Uint8Array>;
+}
+
+/** When a release that is there and verified begins to answer calls. */
+export type Activation =
+  /** As soon as it has proved itself beside the present one. */
+  | 'now'
+  /** When the model has not been called for two seconds. */
+  | 'idle'
+  /** With the next start of the app. */
+  | 'next-start'
+  /** When the app says so. */
+  | 'manual';
+
+/** What an updater says of itself. */
+export interface UpdaterState extends SlotsState {
+  /** What answers calls now. */
+  readonly running: SlotName | undefined;
+  /** What was decided last, and why. */
+  readonly decision: Decision | undefined;
+  /** Why the last attempt to update failed, until one does not. */
+  readonly lastError: unknown;
+}
+
+/** Keeps one model up to date. */
+export interface Updater {
+  readonly model: string;
+  /**
+   * Has a follower answer calls with what this device runs; the first one starts the updater.
+   * @param onDownload - hears of the first download.
+   * @throws when there is nothing to run: why.
+   */
+  join(
+    follower: Follower,
+    embedded: (() => Promise<Embedded>) | undefined,
+    onDownload: DownloadListener | undefined,
+  ): Promise<void>;
+  leave(follower: Follower): void;
+  /** Begins with the release that waits, whatever the policy says. @returns whether one did. */
+  activate(): Promise<boolean>;
+  state(): Promise<UpdaterState>;
+  /** Says that what runs was left in good order. */
+  close(): Promise<void>;
 }

@@ -2,12 +2,15 @@
 
 import type { ExecutionProvider } from '../core/backend.ts';
 import { ModelError, TrustError } from '../core/errors.ts';
+import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
+import { sha256Hex } from '../trust/keys.ts';
 import type { TargetFile } from '../trust/metadata.ts';
 import { isFields, isSize } from '../trust/parse.ts';
 import { readManifest, type FileRef, type ReleaseFile, type ReleaseManifest } from './manifest.ts';
 import type { NetworkRules, PlanEntry } from './plan.ts';
 import type { Slot } from './slot.ts';
+import type { Sync } from './sync.ts';
 import type { DownloadListener, Transfers, Want } from './transfer.ts';
 
 /** A release that is in the store, verified. */
@@ -61,6 +64,28 @@ export async function bring(
       ...(manifest?.golden && { golden: manifest.golden }),
     },
   };
+}
+
+/** Keeps the signed targets of now: they prove at later starts that a release was signed. */
+export async function keepProof({
+  platform,
+  store,
+  sync,
+}: {
+  readonly platform: Pick<Platform, 'createSha256'>;
+  readonly store: Store;
+  readonly sync: Pick<Sync, 'targetsText'>;
+}): Promise<Pick<Slot, 'proof'>> {
+  const text = await sync.targetsText();
+  if (text === undefined) return {};
+  const proof = sha256Hex(platform, text);
+  try {
+    if ((await store.blob(proof)) === undefined) await store.putBlob(proof, text);
+    return { proof };
+  } catch {
+    // The targets in force list it, too.
+    return {};
+  }
 }
 
 async function readShipped(

@@ -12,8 +12,8 @@ import { installId } from './state.ts';
 import { createSync, type SyncInfo, type SyncParts } from './sync.ts';
 import type { DownloadPolicy } from './transfer-policy.ts';
 import { createTransfers, type TransferState } from './transfer.ts';
-import type { Target } from './follower.ts';
-import { createUpdater, type Activation, type Updater, type UpdaterState } from './updater.ts';
+import type { Activation, Target, Updater, UpdaterState } from './follower.ts';
+import { createUpdater } from './updater.ts';
 
 /** How an app wants to be updated. */
 export interface UpdatePolicy {

@@ -6,32 +6,20 @@
 import { closedError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
-import { sha256Hex } from '../trust/keys.ts';
-import type { Decision, Refuge } from './decide.ts';
+import type { Refuge } from './decide.ts';
 import { createDecider, type Decided } from './decider.ts';
 import type { EventLog, NewUpdateEvent } from './events.ts';
 import { failureOf, isOfHost, rejected, unavailable } from './fault.ts';
 import { createFetcher } from './fetcher.ts';
-import type { Embedded, Follower, Target } from './follower.ts';
+import type { Activation, Embedded, Follower, Target, Updater } from './follower.ts';
 import type { Install } from './plan.ts';
 import type { ResolvedPlan } from './resolve.ts';
 import { createRunner } from './runner.ts';
-import type { ShipmentParts } from './shipment.ts';
+import { keepProof, type ShipmentParts } from './shipment.ts';
 import { isWithdrawn, neededBlobs, rejectionOf, type Slots, type Try } from './slots.ts';
 import { slotNames, type Slot, type SlotName, type SlotsState, type Trial } from './slot.ts';
 import type { Sync } from './sync.ts';
 import type { DownloadListener } from './transfer.ts';
-
-/** When a release that is there and verified begins to answer calls. */
-export type Activation =
-  /** As soon as it has proved itself beside the present one. */
-  | 'now'
-  /** When the model has not been called for two seconds. */
-  | 'idle'
-  /** With the next start of the app. */
-  | 'next-start'
-  /** When the app says so. */
-  | 'manual';
 
 /** What an updater works with. */
 export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target'> {
@@ -45,37 +33,6 @@ export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target'> {
   readonly activation: Activation;
   /** Tries a release where it can do no harm. @throws when it does not work there. */
   readonly prove: (target: Target) => Promise<void>;
-}
-
-/** What an updater says of itself. */
-export interface UpdaterState extends SlotsState {
-  /** What answers calls now. */
-  readonly running: SlotName | undefined;
-  /** What was decided last, and why. */
-  readonly decision: Decision | undefined;
-  /** Why the last attempt to update failed, until one does not. */
-  readonly lastError: unknown;
-}
-
-/** Keeps one model up to date. */
-export interface Updater {
-  readonly model: string;
-  /**
-   * Has a follower answer calls with what this device runs; the first one starts the updater.
-   * @param onDownload - hears of the first download.
-   * @throws when there is nothing to run: why.
-   */
-  join(
-    follower: Follower,
-    embedded: (() => Promise<Embedded>) | undefined,
-    onDownload: DownloadListener | undefined,
-  ): Promise<void>;
-  leave(follower: Follower): void;
-  /** Begins with the release that waits, whatever the policy says. @returns whether one did. */
-  activate(): Promise<boolean>;
-  state(): Promise<UpdaterState>;
-  /** Says that what runs was left in good order. */
-  close(): Promise<void>;
 }
 
 /** How often a model that waits for a quiet moment is looked at, and for how long it has to be quiet, milliseconds. */
@@ -140,7 +97,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       // Another process that shares the store was faster.
       if (isKnown && rejectionOf(state, slot.release.sha256, slots.context(), retryNonce) === undefined)
         return;
-      const proved = { ...slot, ...(await keepProof()) };
+      const proved = { ...slot, ...(await keepProof(parts)) };
       await pin(await slots.stage(proved, { plan: id, rules, retryNonce }));
       // What runs on trial serves on, and is judged no more.
       const present = running();
@@ -170,20 +127,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (isClosing(error)) return;
     lastError = error;
     for (const follower of runner.followers) follower.failed(error);
-  };
-
-  /** Keeps the signed targets of now: they prove at later starts that a release was signed. */
-  const keepProof = async (): Promise<Pick<Slot, 'proof'>> => {
-    const text = await sync.targetsText();
-    if (text === undefined) return {};
-    const proof = sha256Hex(platform, text);
-    try {
-      if ((await store.blob(proof)) === undefined) await store.putBlob(proof, text);
-      return { proof };
-    } catch {
-      // The targets in force list it, too.
-      return {};
-    }
   };
 
   /** What runs, what it can go back to, and what is on its way, are not evicted. */

@@ -114,7 +114,8 @@ const prove = async (version: string): Promise<void> => {
     (await inlay.updates.state())?.models['digits']?.committed?.release.version === version;
   while (model.version !== version || !(passed.has(version) || (await isCommitted()))) {
     await call().catch(() => {});
-    await sleep(2);
+    await call().catch(() => {});
+    await sleep(10);
   }
 };
 

@@ -1,6 +1,7 @@
 /** Starts of an app in the process of the tests, with real inference. */
 import { createHash } from 'node:crypto';
 import * as nodeFs from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onnxruntimeNode } from '../../src/backends/onnxruntime-node.ts';
 import type { Backend } from '../../src/core/backend.ts';
@@ -113,8 +114,10 @@ export async function commit(device: Device, model: Model, version: number): Pro
     const { committed, trial } = await device.slots();
     if (committed?.release.version === String(version) && trial === undefined) return;
     await model.run({ x: [1, -2] });
+    await model.run({ x: [1, -2] });
+    // Each look reads files: looking all the time would take most of the time.
     await new Promise((resolve) => {
-      setTimeout(resolve, 1);
+      setTimeout(resolve, 10);
     });
   }
   const { committed, trial, decision, lastError } = (await device.slots()) as SlotsState &
@@ -122,6 +125,19 @@ export async function commit(device: Device, model: Model, version: number): Pro
   throw new Error(`Version ${version} is not committed: ${JSON.stringify({ committed, trial, decision })}`, {
     cause: lastError,
   });
+}
+
+/**
+ * Makes a folder for the tests of a file, in memory where the system has such a place: a process that is killed loses
+ * nothing that it has written, so whether a flush reaches a disk makes no difference here but to the time it takes.
+ */
+export async function scratchFolder(name: string): Promise<string> {
+  const memory = '/dev/shm';
+  const inMemory = await nodeFs.access(memory, nodeFs.constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+  return nodeFs.mkdtemp(join(inMemory ? memory : tmpdir(), `inlay-${name}-`));
 }
 
 /** Files in a folder and those below it, as paths from there. */

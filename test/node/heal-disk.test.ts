@@ -1,5 +1,4 @@
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { isInlayError } from '../../src/core/errors.ts';
@@ -12,6 +11,7 @@ import {
   startDevice,
   wrongBlobs,
   type Device,
+  scratchFolder,
 } from './heal-device.ts';
 import { steppedFs, type Fate } from './heal-fs.ts';
 import { startWorld, type World } from './heal-world.ts';
@@ -36,7 +36,7 @@ let copies = 0;
 
 beforeAll(async () => {
   world = await startWorld();
-  base = await mkdtemp(join(tmpdir(), 'inlay-heal-disk-'));
+  base = await scratchFolder('heal-disk');
   await world.ship(1);
   const origin = join(base, 'origin');
   const device = startDevice(world, { directory: origin, backend: real });

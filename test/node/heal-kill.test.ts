@@ -1,11 +1,18 @@
-import { cp, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend } from '../../src/core/backend.ts';
 import { openFsStore } from '../../src/stores/fs.ts';
 import type { StartOptions } from './heal-app.worker.ts';
-import { commit, factorOf, listFiles, realBackend, startDevice, wrongBlobs } from './heal-device.ts';
+import {
+  commit,
+  factorOf,
+  listFiles,
+  realBackend,
+  startDevice,
+  wrongBlobs,
+  scratchFolder,
+} from './heal-device.ts';
 import { prepareApps, type App, type Apps } from './heal-process.ts';
 import { startWorld, type Shipped, type World } from './heal-world.ts';
 
@@ -22,7 +29,7 @@ let shipped: readonly Shipped[];
 
 beforeAll(async () => {
   [world, apps] = await Promise.all([startWorld(), prepareApps()]);
-  base = await mkdtemp(join(tmpdir(), 'inlay-kill-'));
+  base = await scratchFolder('heal-kill');
   template = join(base, 'template');
   backend = realBackend();
   const first = await world.ship(1);

@@ -1,11 +1,10 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Tensor, tensorFrom } from '../../src/core/tensor.ts';
 import { createTinyBackend, type Deed } from './heal-backend.ts';
 import type { StartOptions } from './heal-app.worker.ts';
-import { commit, factorOf, realBackend, startDevice } from './heal-device.ts';
+import { commit, factorOf, realBackend, startDevice, scratchFolder } from './heal-device.ts';
 import { prepareApps, type App, type Apps } from './heal-process.ts';
 import { modelOf, quickTrial, scale, startWorld, type World } from './heal-world.ts';
 
@@ -17,7 +16,7 @@ const tiny = createTinyBackend();
 
 beforeAll(async () => {
   apps = await prepareApps();
-  base = await mkdtemp(join(tmpdir(), 'inlay-heal-model-'));
+  base = await scratchFolder('heal-model');
 }, 60_000);
 afterAll(async () => {
   await apps.close();

@@ -1,12 +1,18 @@
 /** A device with real inference that runs version 1 while version 2 is out: where most tests begin. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, onTestFinished } from 'vitest';
 import type { Backend } from '../../src/core/backend.ts';
 import type { Model } from '../../src/node.ts';
 import { nodePlatform } from '../../src/platform-node.ts';
-import { commit, realBackend, startDevice, type Device, type DeviceOptions } from './heal-device.ts';
+import {
+  commit,
+  realBackend,
+  startDevice,
+  type Device,
+  type DeviceOptions,
+  scratchFolder,
+} from './heal-device.ts';
 import { startWorld, type World } from './heal-world.ts';
 
 /** Two good calls, and a release is committed, however slow the machine is. */
@@ -38,7 +44,7 @@ export function prepareOutdated(): Outdated {
   let base: string;
   let folders = 0;
   beforeAll(async () => {
-    base = await mkdtemp(join(tmpdir(), 'inlay-heal-outdated-'));
+    base = await scratchFolder('outdated');
   });
   afterAll(async () => {
     await backend.close();

@@ -41,6 +41,7 @@ export async function prepareApps(): Promise<Apps> {
     },
     outdir: folder,
     bundle: true,
+    minify: true,
     splitting: true,
     format: 'esm',
     platform: 'node',
@@ -64,7 +65,7 @@ export async function prepareApps(): Promise<Apps> {
   return {
     start: () => {
       const child = fork(join(folder, 'app.js'), [], {
-        execArgv: [],
+        execArgv: (process.env['PF'] ?? '').split(' ').filter(Boolean),
         serialization: 'advanced',
         stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       });

@@ -1,5 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -7,7 +6,7 @@ import { readEvents } from '../../src/update/events.ts';
 import { openFsStore } from '../../src/stores/fs.ts';
 import type { StartOptions } from './heal-app.worker.ts';
 import { createTinyBackend } from './heal-backend.ts';
-import { commit, factorOf, startDevice, wrongBlobs } from './heal-device.ts';
+import { commit, factorOf, startDevice, wrongBlobs, scratchFolder } from './heal-device.ts';
 import { prepareApps, type App, type Apps } from './heal-process.ts';
 import { startWorld, type World } from './heal-world.ts';
 
@@ -22,7 +21,7 @@ const trial = { minInferences: 2, soakS: 0, graceS: 0, strikes: 3 };
 
 beforeAll(async () => {
   [world, apps] = await Promise.all([startWorld(), prepareApps()]);
-  base = await mkdtemp(join(tmpdir(), 'inlay-two-'));
+  base = await scratchFolder('heal-two');
   await world.ship(1, { trial });
 }, 60_000);
 afterAll(async () => {

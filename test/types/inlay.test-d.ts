@@ -37,18 +37,16 @@ if (isInlayError(caught) && caught.code === 'ERR_INLAY_HASH') {
 
 // A model is found by path, URL, bytes, name or variants, and by nothing else.
 const inlay = createInlay({ device: ['cuda', 'cpu'], placement: 'inline' });
-expectTypeOf(inlay.load)
-  .parameter(0)
-  .toEqualTypeOf<
-    | string
-    | URL
-    | Uint8Array
-    | ArrayBuffer
-    | {
-        readonly name: string;
-        readonly embedded?: string | URL | Uint8Array | ArrayBuffer | EmbeddedRelease;
-      }
-    | VariantsReference
-  >();
+expectTypeOf(inlay.load).parameter(0).toEqualTypeOf<
+  | string
+  | URL
+  | Uint8Array
+  | ArrayBuffer
+  | {
+      readonly name: string;
+      readonly embedded?: string | URL | Uint8Array | ArrayBuffer | EmbeddedRelease;
+    }
+  | VariantsReference
+>();
 // @ts-expect-error: a device preference is one of three words or a list.
 createInlay({ device: 'tpu' });

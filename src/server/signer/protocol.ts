@@ -8,13 +8,6 @@ import type { OnlineSigner } from './port.ts';
 /** What can be asked of the process. */
 export type Verb = 'public' | 'rollout' | 'snapshot' | 'timestamp';
 
-/** A question. */
-export interface Question {
-  readonly id: number;
-  readonly verb: Verb;
-  readonly body: unknown;
-}
-
 /** The answer to the question of the same number; 0 is for the start itself. */
 export interface Answer {
   readonly id: number;

@@ -8,7 +8,7 @@ import type { Model } from '../../../src/engine/model.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
 import type { PlanEntry, SignedPlan } from '../../../src/update/plan.ts';
 import type { SlotsState } from '../../../src/update/slot.ts';
-import { testPlatform, until, type TestPlatform } from '../platform.ts';
+import { testPlatform, type TestPlatform } from '../platform.ts';
 import { createRepository, serve, type FakeServer, type Repository } from '../publish/repository.ts';
 import { fakeBackend, type FakeBackendOptions } from './fakes.ts';
 
@@ -161,8 +161,6 @@ export async function codeOf(promise: Promise<unknown>): Promise<string> {
     (error: unknown) => (isInlayError(error) ? error.code : String(error)),
   );
 }
-
-export { until };
 
 function deedBackend(platform: TestPlatform): ReturnType<typeof fakeBackend> {
   const options: FakeBackendOptions = {};

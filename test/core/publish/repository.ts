@@ -31,6 +31,8 @@ export interface Repository {
   /** Versions of the next signatures. */
   versions: { timestamp: number; snapshot: number; rollout: number };
   files: { timestamp: Uint8Array; snapshot: Uint8Array; targets: Uint8Array; rollout: Uint8Array };
+  /** Signed targets by version: one who has read a tip may ask for them after newer ones have come. */
+  targets: Map<number, Uint8Array>;
   blobs: Map<string, Uint8Array>;
   /** Signs targets, rollout, snapshot and timestamp with new versions. */
   signAll(days?: Partial<Record<'timestamp' | 'snapshot' | 'targets' | 'rollout', number>>): Promise<void>;
@@ -70,6 +72,7 @@ export async function createRepository(platform: Platform): Promise<Repository> 
     plans: { stable: [] },
     versions: { timestamp: 1, snapshot: 1, rollout: 1 },
     files: { timestamp: empty, snapshot: empty, targets: empty, rollout: empty },
+    targets: new Map(),
     blobs: new Map(),
 
     signAll: async (days = {}) => {
@@ -99,6 +102,7 @@ export async function createRepository(platform: Platform): Promise<Repository> 
         snapshot: describeFile(platform, versions.snapshot, snapshot),
       });
       const timestamp = await signMetadata(timestampBody, [repository.online]);
+      repository.targets.set(targetsBody.version, targets);
       repository.files = { timestamp, snapshot, targets, rollout };
       repository.versions = {
         timestamp: versions.timestamp + 1,
@@ -170,7 +174,7 @@ export interface FakeServer {
 /** Serves a repository by `docs/protocol.md`. */
 export function serve(repository: () => Repository): FakeServer {
   const answer = (path: string, headers: Headers): Response => {
-    const { roots, files, blobs, targetsBody } = repository();
+    const { roots, files, targets, blobs } = repository();
     const tip = /^\/v1\/tip\?root=(\d+)$/.exec(path);
     if (tip) {
       const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
@@ -185,9 +189,8 @@ export function serve(repository: () => Repository): FakeServer {
         return new Response(null, { status: 304, headers: { etag } });
       return new Response(toUtf8(body), { headers: { 'content-type': 'application/json', etag } });
     }
-    if (path === `/v1/metadata/${targetsBody.version}.targets.json`) {
-      return new Response(files.targets.slice(), { headers: { 'content-type': 'application/json' } });
-    }
+    const kept = targets.get(Number(/^\/v1\/metadata\/(\d+)\.targets\.json$/.exec(path)?.[1]));
+    if (kept) return new Response(kept.slice(), { headers: { 'content-type': 'application/json' } });
     const blob = blobs.get(/^\/v1\/targets\/models\/.*\/([0-9a-f]{64})\.[^/]+$/.exec(path)?.[1] ?? '');
     if (blob) return new Response(blob.slice(), { headers: { 'content-type': 'application/octet-stream' } });
     return Response.json({ code: 'ERR_INLAY_NOT_FOUND', message: 'There is no such file.' }, { status: 404 });

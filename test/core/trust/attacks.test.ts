@@ -321,13 +321,17 @@ describe('slow retrieval', () => {
   it('ends with the time that the whole cycle may take, though the server never falls silent', async () => {
     let sent = 0;
     const platform = slow(
-      new ReadableStream({
-        pull: async (controller) => {
-          platform.advance(900);
-          sent += 1;
-          controller.enqueue(toUtf8('['));
+      new ReadableStream(
+        {
+          pull: async (controller) => {
+            platform.advance(900);
+            sent += 1;
+            controller.enqueue(toUtf8('['));
+          },
         },
-      }),
+        // Time passes only while somebody waits for a piece.
+        { highWaterMark: 0 },
+      ),
     );
     const cycle = new AbortController();
     platform.setTimer(() => {

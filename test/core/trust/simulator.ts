@@ -61,7 +61,7 @@ export function timeAt(days: number): string {
 }
 
 /** A platform with everything that signatures and hashes need. */
-export function trustPlatform(): TestPlatform {
+function trustPlatform(): TestPlatform {
   const platform = testPlatform();
   return { ...platform, verifySignature: createSignatures(globalThis.crypto.subtle, platform.verifyEd25519) };
 }

@@ -6,7 +6,7 @@ import type { Chunks } from '../../../src/update/chunks.ts';
 import type { FileRef } from '../../../src/update/manifest.ts';
 
 /** Lower-case hex. */
-export function sha256Of(bytes: Uint8Array): string {
+function sha256Of(bytes: Uint8Array): string {
   const hash = createSha256();
   hash.update(bytes);
   return toHex(hash.digest());

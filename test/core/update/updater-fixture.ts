@@ -13,7 +13,7 @@ import {
   type UpdateClient,
   type UpdateClientParts,
 } from '../../../src/update/update-client.ts';
-import type { UpdaterState } from '../../../src/update/updater.ts';
+import type { UpdaterState } from '../../../src/update/follower.ts';
 import { blobsIn } from '../../conformance/store.ts';
 import { createWorld, type World } from '../engine/device.ts';
 import { testPlatform, until, type TestPlatform } from '../platform.ts';
