@@ -1,7 +1,7 @@
 /** What an error says of a release, in the words of the slots. */
 
 import { isInlayError, ModelError, UpdateError } from '../core/errors.ts';
-import { rejectReasons, type RejectReason } from './slot.ts';
+import { rejectReasons, type Rejected, type RejectReason } from './slot.ts';
 
 /** Why a release does not work here. */
 export interface Fault {
@@ -61,6 +61,16 @@ const failures: Readonly<Record<string, string>> = {
   TrustError: 'trust',
 };
 
+/** Builds the error of a release that did not work here earlier, and is not tried again yet. */
+export function heldBack({ version, reason, detail, until }: Rejected): UpdateError {
+  const again = until === null ? 'only after a change' : `after ${new Date(until).toISOString()}`;
+  return new UpdateError(
+    'ERR_INLAY_UPDATE_REJECTED',
+    `version ${version} did not work on this device (${reason}: ${detail}) and is tried again ${again}; publish a fix, or let devices retry with \`inlay rollout retry\`.`,
+    { details: { reason, detail, until } },
+  );
+}
+
 /** A mistake in the options of the host says nothing about a release. */
 export function isOfHost(error: unknown): boolean {
   return error instanceof TypeError || error instanceof RangeError;
@@ -70,8 +80,9 @@ export function isOfHost(error: unknown): boolean {
  * Builds the error of a model of which nothing can be run.
  * @param cause - why no release could be had.
  * @param embedded - why what came with the app does not serve.
+ * @param stored - why what is stored does not serve.
  */
-export function unavailable(name: string, cause: unknown, embedded: unknown): ModelError {
+export function unavailable(name: string, cause: unknown, embedded: unknown, stored: unknown): ModelError {
   if (isOfHost(cause)) throw cause;
   if (isInlayError(cause) && cause.code === 'ERR_INLAY_CLOSED') throw cause;
   const why =
@@ -80,9 +91,10 @@ export function unavailable(name: string, cause: unknown, embedded: unknown): Mo
     embedded instanceof Error && embedded !== cause
       ? ` The version that came with the app does not open: ${embedded.message}`
       : '';
+  const lost = stored instanceof Error && stored !== cause && stored !== embedded ? ` ${stored.message}` : '';
   return new ModelError(
     'ERR_INLAY_MODEL_UNAVAILABLE',
-    `Model "${name}" cannot be loaded yet: ${why}${also}`,
+    `Model "${name}" cannot be loaded yet: ${why}${also}${lost}`,
     // Where nothing is wrong with the network, the file of the app is what can be mended.
     { cause: cause ?? embedded },
   );

@@ -15,6 +15,8 @@ export interface SlotsContext {
 const hourMs = 3_600_000;
 /** How long the first and the second rejection in a row hold; further ones hold until something changes. */
 const holdsMs = [24 * hourMs, 72 * hourMs];
+/** The same for what may have been bad luck, on a device that has nothing else: a kill from outside looks like a crash. */
+const onlyHoldsMs = [hourMs / 6, hourMs, 6 * hourMs, ...holdsMs];
 /** A rejection that still has longer to go was written by a clock that was wrong. */
 const longestMs = 2 * 72 * hourMs;
 /** Releases that are remembered. */
@@ -47,11 +49,20 @@ function isSameApp(one: Rejected, { sdk, app }: SlotsContext): boolean {
   return one.sdk === sdk && one.app === app;
 }
 
+/** Why a release is rejected. */
+export interface Grounds {
+  readonly reason: RejectReason;
+  readonly detail: string;
+  readonly retryNonce: number;
+  /** Whether the device has nothing else to run, and the fault may have been bad luck. */
+  readonly isOnly: boolean;
+}
+
 /** Adds a rejection in place of an earlier one of the same release, and forgets the oldest where there are too many. */
 export function addRejection(
   state: SlotsState,
   { sha256, version, seq }: Pick<Rejected, 'sha256' | 'version' | 'seq'>,
-  { reason, detail, retryNonce }: { reason: RejectReason; detail: string; retryNonce: number },
+  { reason, detail, retryNonce, isOnly }: Grounds,
   context: SlotsContext,
 ): SlotsState {
   const { now, sdk, app } = context;
@@ -61,7 +72,7 @@ export function addRejection(
   // The same one, made up for after a write that had failed only in part.
   if (isInRow && before.at === now && before.reason === reason) return state;
   const count = (isInRow ? before.count : 0) + 1;
-  const holdMs = holdsMs[count - 1];
+  const holdMs = (isOnly ? onlyHoldsMs : holdsMs)[count - 1];
   const added: Rejected = {
     sha256,
     version,

@@ -260,7 +260,11 @@ export function rejectRelease(
   const seen = state.plan?.cand === sha256 ? (state.plan.retryNonce ?? 0) : 0;
   const nonce = Math.max(retryNonce, seen, isOnTrial ? trial.retryNonce : 0);
   const rest = isOnTrial ? others : state;
-  const rejected = addRejection(rest, release, { reason, detail, retryNonce: nonce }, context);
+  const hasOther = [others.committed, others.previous, others.embedded].some(
+    (slot) => slot !== undefined && !isWithdrawn(state.policy ?? {}, slot.release),
+  );
+  const isOnly = !hasOther && mayBeLuck.includes(reason);
+  const rejected = addRejection(rest, release, { reason, detail, retryNonce: nonce, isOnly }, context);
   return {
     state: file === undefined ? rejected : { ...rejected, strikes: withoutKey(rejected.strikes, file) },
     events: [about(release, 'rejected', { ...(name && { slot: name }), reason, detail })],

@@ -9,7 +9,7 @@ import type { Store } from '../core/store.ts';
 import type { Refuge } from './decide.ts';
 import { createDecider, type Decided } from './decider.ts';
 import type { EventLog, NewUpdateEvent } from './events.ts';
-import { failureOf, isOfHost, rejected, unavailable } from './fault.ts';
+import { failureOf, heldBack, isOfHost, rejected, unavailable } from './fault.ts';
 import { createFetcher } from './fetcher.ts';
 import type { Activation, Embedded, Follower, Target, Updater } from './follower.ts';
 import type { Install } from './plan.ts';
@@ -331,7 +331,9 @@ export function createUpdater(parts: UpdaterParts): Updater {
       if (running() === undefined) {
         forget();
         if (isOver) throw closedError('This Inlay');
-        throw unavailable(model, failure ?? lastError, embeddedError ?? (embedded && lastError));
+        const held = decider.last()?.reason === 'rejected' ? (await slots.read()).rejected.at(-1) : undefined;
+        const cause = failure ?? lastError ?? (held && heldBack(held));
+        throw unavailable(model, cause, embeddedError ?? (embedded && lastError), lastError);
       }
     } else if (running()?.name === 'embedded') {
       // Whoever has a version that came with the app does not wait for the network.

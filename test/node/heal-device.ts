@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import * as nodeFs from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { expect, vi } from 'vitest';
 import { onnxruntimeNode } from '../../src/backends/onnxruntime-node.ts';
 import type { Backend } from '../../src/core/backend.ts';
 import type { Platform } from '../../src/core/platform.ts';
@@ -110,7 +111,7 @@ export async function factorOf(model: Model): Promise<number> {
 
 /** Calls until a version has proved itself. */
 export async function commit(device: Device, model: Model, version: number): Promise<void> {
-  for (const deadline = Date.now() + 15_000; Date.now() < deadline;) {
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline;) {
     const { committed, trial } = await device.slots();
     if (committed?.release.version === String(version) && trial === undefined) return;
     await model.run({ x: [1, -2] });
@@ -125,6 +126,26 @@ export async function commit(device: Device, model: Model, version: number): Pro
   throw new Error(`Version ${version} is not committed: ${JSON.stringify({ committed, trial, decision })}`, {
     cause: lastError,
   });
+}
+
+/** Starts an update that ends with a part of the file on the disk. */
+export async function leavePart(world: World, directory: string, backend: Backend): Promise<void> {
+  world.spoil = ({ path, response, headers, status, body }) => {
+    if (!path.endsWith('.model.onnx')) return false;
+    response.writeHead(status, headers);
+    response.write(body.subarray(0, 20_000));
+    return true;
+  };
+  const device = startDevice(world, { directory, backend });
+  await device.load();
+  await device.inlay.checkForUpdates();
+  const loaded = async (): Promise<number> => {
+    const { transfers = [] } = (await device.inlay.updates.state()) ?? {};
+    return Math.max(0, ...transfers.map(({ loadedBytes }) => loadedBytes));
+  };
+  await vi.waitFor(async () => expect(await loaded()).toBeGreaterThan(16_383), { timeout: 30_000 });
+  await device.close();
+  world.spoil = undefined;
 }
 
 /**

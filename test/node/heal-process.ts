@@ -41,7 +41,6 @@ export async function prepareApps(): Promise<Apps> {
     },
     outdir: folder,
     bundle: true,
-    minify: true,
     splitting: true,
     format: 'esm',
     platform: 'node',
@@ -65,7 +64,7 @@ export async function prepareApps(): Promise<Apps> {
   return {
     start: () => {
       const child = fork(join(folder, 'app.js'), [], {
-        execArgv: (process.env['PF'] ?? '').split(' ').filter(Boolean),
+        execArgv: [],
         serialization: 'advanced',
         stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       });

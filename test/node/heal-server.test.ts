@@ -199,7 +199,7 @@ describe.each(faults)('a server that %s', (_, on, spoil, reason) => {
     await commit(device, model, 2);
     expect(await factorOf(model)).toBe(2);
     expect(await wrongBlobs(directory)).toEqual([]);
-    expect((await listFiles(directory)).filter((file) => /\.part$/.test(file))).toEqual([]);
+    expect((await listFiles(directory)).filter((file) => /^(parts|tmp)\//.test(file))).toEqual([]);
   });
 });
 
@@ -241,14 +241,14 @@ describe('a server that changes what it should not', () => {
         return true;
       }
       const first = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
-      const rest = body.length - (status === 206 ? 0 : first);
+      const restBytes = body.length - (status === 206 ? 0 : first);
       response.writeHead(206, {
         ...headers,
         ...(isHonest && { etag: '"another"' }),
-        'content-range': `bytes ${first}-${first + rest - 1}/${first + rest}`,
-        'content-length': String(rest),
+        'content-range': `bytes ${first}-${first + restBytes - 1}/${first + restBytes}`,
+        'content-length': String(restBytes),
       });
-      response.end(new Uint8Array(rest).fill(7));
+      response.end(new Uint8Array(restBytes).fill(7));
       return true;
     };
     await rest(device);

@@ -10,7 +10,7 @@ import { commit, factorOf, startDevice, wrongBlobs, scratchFolder } from './heal
 import { prepareApps, type App, type Apps } from './heal-process.ts';
 import { startWorld, type World } from './heal-world.ts';
 
-const ROUNDS = 20;
+const ROUNDS = 10;
 
 let world: World & { close(): Promise<void> };
 let apps: Apps;
@@ -74,7 +74,7 @@ describe.each([[2], [3]])('%i processes with one store', (count) => {
     const events = await eventsOf(directory);
     expect(events).not.toContain('strike');
     expect(events).not.toContain('rejected');
-  }, 60_000);
+  }, 120_000);
 });
 
 async function eventsOf(directory: string): Promise<readonly string[]> {

@@ -128,6 +128,11 @@ describe('a release that does not work', () => {
     await world.ship('1.0.0', made(2, 'refusesToOpen'));
     const device = startDevice(world);
     expect(await codeOf(device.load())).toBe('ERR_INLAY_MODEL_UNAVAILABLE');
+    const next = startDevice(world, { store: device.store });
+    await expect(next.load()).rejects.toThrow(
+      /version 1\.0\.0 did not work on this device \(open: .*2030-01-02/,
+    );
+    await next.inlay.close();
     await world.ship('1.0.1', made(5));
     expect(await answerOf(await device.load())).toEqual(['1.0.1', 5]);
     await device.inlay.close();

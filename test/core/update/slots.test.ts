@@ -317,6 +317,22 @@ describe('slots', () => {
     expect((await slots.read()).rejected).toMatchObject([{ count: 1, retryNonce: 1 }]);
   });
 
+  it('hold a crash of all that a device has for ten minutes, and longer each time', async () => {
+    for (const [at, minutes] of [10, 60, 360, 1440].entries()) {
+      await start(`${at} a`).stage(slotOf(1), terms());
+      await dieLoading(`${at} b`, 'trial', 1);
+      await dieLoading(`${at} c`, 'trial', 1);
+      const slots = start(`${at} d`);
+      await slots.boot();
+      expect((await slots.read()).rejected).toMatchObject([{ reason: 'crash', count: at + 1 }]);
+      platform.advance(minutes * 60_000 - 1);
+      await expect(slots.stage(slotOf(1), terms())).rejects.toMatchObject({
+        code: 'ERR_INLAY_UPDATE_REJECTED',
+      });
+      platform.advance(1);
+    }
+  });
+
   it('try again what was rejected under another version of Inlay or of the app', async () => {
     const slots = start('a', { app: '1' });
     await slots.stage(slotOf(1), terms());

@@ -293,6 +293,8 @@ describe('what came with the app', () => {
     const release = await world.ship('1.0.0', one);
     const app = startApp(world);
     const model = await app.follow({}, embed(one, release));
+    // The first check is over before there is more; the next would join it.
+    await app.update();
     await world.ship('1.1.0', two);
     await app.update();
     await until(() => model.version() === '1.1.0');
