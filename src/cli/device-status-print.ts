@@ -77,7 +77,8 @@ function slotRow(
     notes.push(
       phase === 'staged'
         ? 'waits for its activation'
-        : `answers: ${inferences} of ${rules.minInferences} calls, ${errors} failed, ${servedS} of ${rules.soakS} s`,
+        : `${inferences} ${inferences === 1 ? 'answer' : 'answers'}, ${rules.minInferences} needed`,
+      ...(phase === 'staged' ? [] : [`${errors} failed`, `${servedS} s of service, ${rules.soakS} s needed`]),
     );
   }
   const struck = strikes[file.sha256] ?? 0;

@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { nodePlatform } from '../platform-node.ts';
@@ -22,6 +23,7 @@ export function addExport(program: Command, terminal: Terminal): void {
     .addHelpText('after', help)
     .action(async (dir: string, flags: Flags) => {
       const directory = resolve(terminal.cwd, dir);
+      await assertFolder(directory, dir);
       const parts = { server: connect(flags, terminal), platform: nodePlatform() };
       const copy = await readVerified({ ...parts, root: await readRoot(flags, terminal) });
       const summary = await exportFiles({ ...parts, directory }, copy);
@@ -42,6 +44,16 @@ export function addExport(program: Command, terminal: Terminal): void {
       );
       terminal.print(`Devices take updates from it until ${until}; export it again before.`);
     });
+}
+
+/** Refuses a file where a folder is to be. What is not there yet is created. */
+async function assertFolder(directory: string, dir: string): Promise<void> {
+  const isFolder = await stat(directory).then(
+    (found) => found.isDirectory(),
+    // A part of the path is a file.
+    (error: unknown) => (error as { code?: unknown } | null)?.code !== 'ENOTDIR',
+  );
+  if (!isFolder) throw new RangeError(`${dir} is not a folder; name one, or a path that is free.`);
 }
 
 const help = `

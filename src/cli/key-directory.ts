@@ -4,7 +4,7 @@ import { webcrypto } from 'node:crypto';
 import { access, link, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fromUtf8, toHex } from '../core/bytes.ts';
-import { ServerError, type InlayError } from '../core/errors.ts';
+import { isInlayError, ServerError, TrustError, type InlayError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { formatPublicKey, parsePublicKey } from '../publish/key-public.ts';
 import type { DraftFile, KeyFolderFile, RotationKeys } from '../publish/root-rotate.ts';
@@ -59,9 +59,13 @@ export interface KeyDirectory extends RotationKeys {
   added(): Promise<readonly AddedKey[]>;
   /** Keeps a public key for the next root. */
   add(role: OfflineRole, key: NamedKey): Promise<void>;
-  /** Reads public metadata; `undefined` if it is not there. */
+  /** Reads public metadata; `undefined` if it is not there. @throws {@link TrustError} if `root.json` is damaged. */
   read(file: PublicFile): Promise<Uint8Array<ArrayBuffer> | undefined>;
-  /** Reads `root.json`. @throws {@link ServerError} `ERR_INLAY_NOT_FOUND` if it is not there. */
+  /**
+   * Reads `root.json`.
+   * @throws {@link ServerError} `ERR_INLAY_NOT_FOUND` if it is not there, {@link TrustError}
+   * `ERR_INLAY_METADATA_INVALID` if it is damaged.
+   */
   root(): Promise<Uint8Array<ArrayBuffer>>;
   /** Replaces public metadata, all or nothing. */
   write(file: PublicFile, bytes: Uint8Array): Promise<void>;
@@ -161,15 +165,27 @@ export function openKeyDirectory(
     return signer;
   };
 
-  const root = async (): Promise<Uint8Array<ArrayBuffer>> => {
+  /** Reads `root.json` and makes sure that it is one: everything else is verified by it. */
+  const readRoot = async (): Promise<Uint8Array<ArrayBuffer> | undefined> => {
     const bytes = await read('root.json');
+    try {
+      if (bytes) parseEnvelope(bytes, 'root');
+    } catch (cause) {
+      if (!isInlayError(cause)) throw cause;
+      throw damaged(join(path, 'root.json'), cause);
+    }
+    return bytes;
+  };
+
+  const root = async (): Promise<Uint8Array<ArrayBuffer>> => {
+    const bytes = await readRoot();
     if (!bytes) throw missing(join(path, 'root.json'));
     return bytes;
   };
 
   /** Opens up to as many keys of a role as its threshold asks for, one after the other: each may ask for a passphrase. */
   const openOf = async (role: OfflineRole, atMost = Infinity): Promise<[Signer[], threshold: number]> => {
-    const bytes = await read('root.json');
+    const bytes = await readRoot();
     const given = bytes && parseEnvelope(bytes, 'root').signed.roles[role];
     const threshold = given?.threshold ?? 1;
     const found = new Map<string, KeySource>();
@@ -255,7 +271,7 @@ export function openKeyDirectory(
       await makeFolder(path);
       await write(`${role}-${key.keyid.slice(0, 8)}.public.json`, formatPublicKey(key));
     },
-    read,
+    read: (file) => (file === 'root.json' ? readRoot() : read(file)),
     root,
     write: (file, bytes) => write(file, bytes),
     drafts: async () => (await names()).filter((name): name is DraftFile => draftName.test(name)),
@@ -330,6 +346,15 @@ function missing(path: string): InlayError {
     'ERR_INLAY_NOT_FOUND',
     `There is no ${path}; create keys with \`inlay keys init\`, or name their folder with --keys.`,
     { details: { path } },
+  );
+}
+
+function damaged(path: string, cause: InlayError): InlayError {
+  return new TrustError(
+    'ERR_INLAY_METADATA_INVALID',
+    `The file ${path} is damaged; put a whole one in its place: from a backup of the folder, from the newest root.N.json ` +
+      'beside it, or from your app, which embeds it.',
+    { cause, details: { path } },
   );
 }
 

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ServerError } from '../core/errors.ts';
 import { nodePlatform } from '../platform-node.ts';
@@ -15,7 +14,7 @@ import {
   type ServerFlags,
 } from './connection.ts';
 import type { KeyDirectory } from './key-directory.ts';
-import { parseDraft } from './keys-sign.ts';
+import { findDraft, parseDraft } from './keys-sign.ts';
 import { printInstalled } from './keys-rotate.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -40,7 +39,8 @@ export function addKeysInstall(keys: Command, terminal: Terminal): void {
       const parts = { server, keys: directory, platform };
       await directory.root();
       for (const file of files) {
-        await mergeDraft(parts, parseDraft(await readFile(resolve(terminal.cwd, file)), file));
+        const path = await findDraft(file, directory, terminal);
+        await mergeDraft(parts, parseDraft(await readFile(path), file));
       }
       if ((await directory.drafts()).length > 0) {
         printInstalled(terminal, directory, await installDrafts(parts), flags);

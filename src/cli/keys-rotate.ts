@@ -93,6 +93,7 @@ export function addKeysRotate(keys: Command, terminal: Terminal): void {
         flags.onlineKey === undefined
           ? flags.online && (await server.onlineKey())
           : parsePublicKey(platform, flags.onlineKey, '--online-key');
+      if (flags.online && onlineKey) assertOtherKey(onlineKey, present, current);
       const change = await toChange(flags, present, directory, passphrases, terminal.cwd);
       const proposed = await proposeRoot(parts, { ...change, ...(onlineKey && { onlineKey }) }, current);
       if (flags.draft) {
@@ -162,6 +163,24 @@ export async function readPublicKey(path: string, from: string): Promise<AddedKe
     });
   });
   return { ...parsePublicKey(nodePlatform(), text, from), role: roleIn(text) ?? 'root' };
+}
+
+/** Refuses to trust the server's key once more: whoever asks for that thinks that it is another one. */
+function assertOtherKey({ keyid }: NamedKey, present: Root, current: Current | undefined): void {
+  const { roles = [] } = current?.targets.signed.delegations ?? {};
+  const delegated = roles.find(({ name }) => name === 'rollout');
+  const isTrusted = [
+    present.roles.timestamp,
+    present.roles.snapshot,
+    ...(delegated ? [delegated] : []),
+  ].every(({ keyids }) => keyids.length === 1 && keyids[0] === keyid);
+  if (!isTrusted) return;
+  throw new ServerError(
+    'ERR_INLAY_REFUSED',
+    `The server still has the key ${keyid.slice(0, 12)}; stop it, delete online-key.json in its data folder, start it ` +
+      'again, and repeat this command.',
+    { details: { keyid } },
+  );
 }
 
 /** Without a network, a draft is made upon the root that is known here. */

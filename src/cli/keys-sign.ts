@@ -62,7 +62,8 @@ export function parseDraft(bytes: Uint8Array, file: string): Draft {
   );
 }
 
-async function findDraft(file: string, { path }: KeyDirectory, { cwd }: Terminal): Promise<string> {
+/** Finds a draft here or in the key folder. @throws {@link ServerError} `ERR_INLAY_NOT_FOUND` */
+export async function findDraft(file: string, { path }: KeyDirectory, { cwd }: Terminal): Promise<string> {
   for (const candidate of [resolve(cwd, file), join(path, file)]) {
     try {
       await access(candidate);
@@ -71,7 +72,10 @@ async function findDraft(file: string, { path }: KeyDirectory, { cwd }: Terminal
       // The next one.
     }
   }
-  throw new ServerError('ERR_INLAY_NOT_FOUND', `There is no file ${file}, neither here nor in ${path}.`);
+  throw new ServerError(
+    'ERR_INLAY_NOT_FOUND',
+    `There is no file ${file}, neither here nor in ${path}; check the name.`,
+  );
 }
 
 /** The roots whose keys may sign: the present one, if it is known here, and the next. */

@@ -37,6 +37,8 @@ export interface CheckRequest {
 
 /** What was found, and what goes into the release. */
 export interface CheckedRelease {
+  /** Absent if nobody has tried it out. */
+  readonly signature?: Signature;
   readonly golden: ReleaseContent['golden'];
   readonly differences: CheckResult['differences'];
   readonly notices: readonly string[];
@@ -65,8 +67,8 @@ export async function checkRelease(request: CheckRequest): Promise<CheckedReleas
         golden: (signature: Signature) => (isMadeUp ? makeUp(signature) : readInputs(golden, signature)),
       }),
     });
-    const { differences, notices } = result;
-    if (result.golden === undefined) return { golden: undefined, differences, notices };
+    const { signature, differences, notices } = result;
+    if (result.golden === undefined) return { signature, golden: undefined, differences, notices };
     const { cases, tolerance: allowed } = result.golden;
     const size = cases.reduce(
       (sum, { inputs, outputs }) => sum + goldenSizeOf(inputs) + goldenSizeOf(outputs),
@@ -74,10 +76,11 @@ export async function checkRelease(request: CheckRequest): Promise<CheckedReleas
     );
     if (isMadeUp && size > goldenLimits.bytes) {
       const tooLarge = `Golden inputs that are made up take ${size} bytes and are left out; give smaller ones with --golden FILE.`;
-      return { golden: undefined, differences, notices: [...notices, tooLarge] };
+      return { signature, golden: undefined, differences, notices: [...notices, tooLarge] };
     }
     assertGoldenSize(size);
-    return { golden: { bytes: writeGolden(cases), tolerance: allowed, isMadeUp }, differences, notices };
+    const bytes = writeGolden(cases);
+    return { signature, golden: { bytes, tolerance: allowed, isMadeUp }, differences, notices };
   } catch (error) {
     if (!isInlayError(error) || error.code !== 'ERR_INLAY_BACKEND_MISSING') throw error;
     throw new BackendError(

@@ -19,6 +19,7 @@ import {
 } from './connection.ts';
 import { checkRelease, type CheckedRelease } from './publish-check.ts';
 import { gzipBest, readProfile, readReleaseFile } from './publish-files.ts';
+import { compareWithPresent } from './publish-signature.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
 
 interface VariantFlag {
@@ -35,6 +36,7 @@ interface Flags extends ServerFlags, KeyFlags {
   readonly timeout: number;
   /** False with `--no-check`. */
   readonly check: boolean;
+  readonly newSignature?: true;
   readonly profile?: string;
   readonly minSdk?: string;
   readonly licence?: string;
@@ -70,6 +72,10 @@ export function addPublish(program: Command, terminal: Terminal): void {
     )
     .option('--timeout <seconds>', 'longest time that loading, or one run, may take', parseSeconds, 60)
     .option('--no-check', 'publish what nobody has tried out, without golden outputs')
+    .option(
+      '--new-signature',
+      'publish other inputs or outputs than before, which running devices refuse; another name or channel is better',
+    )
     .option('--profile <file>', 'JSON that says what the model sees and gives, for drift')
     .option('--min-sdk <version>', 'lowest version of Inlay that runs it', parseSdk)
     .option('--licence <spdx>', 'SPDX expression, such as Apache-2.0', parseLicence)
@@ -106,6 +112,19 @@ export function addPublish(program: Command, terminal: Terminal): void {
         platform: nodePlatform(),
         gzip: gzipBest,
       };
+      const { signature } = checked;
+      const { isOther, notices: compared } =
+        signature === undefined
+          ? { isOther: false, notices: [] }
+          : await compareWithPresent({
+              ...parts,
+              model: name,
+              version,
+              signature,
+              isNew: flags.newSignature === true,
+              timeoutMs: 1000 * flags.timeout,
+            });
+      notices.push(...compared);
       const published = await publishRelease(parts, reference.bytes, {
         model: name,
         version,
@@ -121,8 +140,24 @@ export function addPublish(program: Command, terminal: Terminal): void {
       });
       const { differences } = checked;
       if (json) terminal.print(JSON.stringify({ model: name, version, ...published, differences, notices }));
-      else terminal.print(describe(flags, published, { ...checked, notices }, variants));
+      else {
+        terminal.print(describe(flags, published, { ...checked, notices }, variants));
+        terminal.print(`\nNext:\n  ${nextCommand(flags, published, isOther)}`);
+      }
     });
+}
+
+function nextCommand(
+  { name, version }: Flags,
+  { isUnchanged, seq }: PublishedRelease,
+  isOther: boolean,
+): string {
+  if (isUnchanged) return 'npx inlay status';
+  const set = `npx inlay rollout set ${name} ${version}`;
+  // Devices that run another release refuse it.
+  if (isOther) return `${set} --channel CHANNEL --percent 100`;
+  // There is nothing that devices could run instead.
+  return `${set} --percent ${seq === 1 ? 100 : 10}`;
 }
 
 function describe(
@@ -150,7 +185,6 @@ function describe(
     ),
     ...(check ? [`  golden  ${golden === undefined ? 'none' : size(golden.bytes.length)}`] : []),
     ...notices.map((notice) => `  note    ${notice}`),
-    `\nNext:\n  npx inlay rollout set ${name} ${version} --percent 10`,
   ];
   return lines.join('\n');
 }
@@ -202,7 +236,8 @@ function parseNotes(text: string): string {
 const help = `
 The model is opened and run in a child process with onnxruntime-node before anything is
 signed: what does not load or run is not published, nor is a variant that answers
-otherwise. Its answers go into the release, so that devices can tell whether it works there.
+otherwise, nor a model that cannot stand in for the newest release of its name. Its answers
+go into the release, so that devices can tell whether it works there.
 
 Golden inputs are made up unless they are given:
   .npz .npy .jsonl .csv  one per row, as for \`inlay run\`

@@ -7,7 +7,9 @@ import type { Terminal } from './terminal.ts';
 export function addReleaseRemove(release: Command, terminal: Terminal): void {
   const command = release
     .command('remove')
-    .description('take an old release off the list that devices download; refused while a plan names it');
+    .description(
+      'take an old release off the list that devices download; refused while a plan names it, and for a withdrawn one',
+    );
   withChangeFlags(command).action(async (name: string, version: string, flags: ChangeFlags) => {
     const changed = await changeRelease(terminal, flags, { name, version }, removeRelease);
     printChange(terminal, flags, { name, version }, changed, `${name} ${version} is no longer listed.`);

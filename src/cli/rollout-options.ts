@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { InvalidArgumentError, type Command } from 'commander';
 import type { RolloutBody } from '../server/rollout-body.ts';
-import type { NetworkRules, Rule, TrialRules } from '../update/plan.ts';
+import { InputError } from '../core/errors.ts';
+import { DEFAULT_TRIAL, type NetworkRules, type Rule, type TrialRules } from '../update/plan.ts';
 
 /** What the options give. */
 export interface RolloutFlags {
@@ -81,19 +82,34 @@ function collect(id: string, before: string[] = []): string[] {
 }
 
 function parseTrial(text: string): Partial<TrialRules> {
-  const settings = text.split(',').map((setting) => /^([A-Za-z0-9]+)=(\d{1,12})$/.exec(setting.trim()));
-  if (settings.some((setting) => setting === null)) {
-    throw new InvalidArgumentError('It is a list such as minInferences=50,soakS=3600.');
-  }
-  return Object.fromEntries(settings.map((setting) => [setting?.[1] ?? '', Number(setting?.[2])]));
+  const known = Object.keys(DEFAULT_TRIAL);
+  const settings = text.split(',').map((setting) => {
+    const [, name = '', value = ''] = /^([^=]+)=(\d{1,12})$/.exec(setting.trim()) ?? [];
+    if (name === '') {
+      throw new InvalidArgumentError(
+        `${JSON.stringify(setting)} is no setting; write a list such as minInferences=50,soakS=3600.`,
+      );
+    }
+    if (!known.includes(name)) throw unknownField(name, known);
+    return [name, Number(value)] as const;
+  });
+  return Object.fromEntries(settings);
 }
 
 function parseNetwork(text: string): Partial<NetworkRules> {
-  return Object.fromEntries(text.split(',').map((name) => [name.trim(), true]));
+  const known: readonly string[] = ['unmetered', 'charging', 'idle'];
+  const names = text.split(',').map((name) => name.trim());
+  const other = names.find((name) => !known.includes(name));
+  if (other !== undefined) throw unknownField(other, known);
+  return Object.fromEntries(names.map((name) => [name, true]));
+}
+
+function unknownField(name: string, known: readonly string[]): InvalidArgumentError {
+  return new InvalidArgumentError(`Unknown field ${JSON.stringify(name)}; known are ${known.join(', ')}.`);
 }
 
 function parseRules(text: string, cwd: string): readonly Rule[] {
-  const source = text.startsWith('@') ? readFileSync(resolve(cwd, text.slice(1)), 'utf8') : text;
+  const source = text.startsWith('@') ? readRulesFile(text.slice(1), cwd) : text;
   let rules: unknown;
   try {
     rules = JSON.parse(source);
@@ -103,4 +119,14 @@ function parseRules(text: string, cwd: string): readonly Rule[] {
     });
   }
   return (Array.isArray(rules) ? rules : [rules]) as readonly Rule[];
+}
+
+function readRulesFile(path: string, cwd: string): string {
+  try {
+    return readFileSync(resolve(cwd, path), 'utf8');
+  } catch (cause) {
+    throw new InputError('ERR_INLAY_FEED_VALUE', `The rules ${path} cannot be read; check the path.`, {
+      cause,
+    });
+  }
 }

@@ -7,6 +7,7 @@ import {
   withRolloutOptions,
   type RolloutFlags,
 } from './rollout-options.ts';
+import type { RolloutAnswer } from '../server/catalog.ts';
 import type { Terminal } from './terminal.ts';
 
 interface Flags extends ServerFlags, RolloutFlags {
@@ -36,7 +37,7 @@ export function addRolloutSet(rollout: Command, terminal: Terminal): void {
     .option('--json', 'print JSON')
     .action(async (name: string, version: string, flags: Flags) => {
       const { channel, percent, reason, dryRun = false } = flags;
-      const plan = await connect(flags, terminal).setRollout(channel, name, {
+      const answer: RolloutAnswer = await connect(flags, terminal).setRollout(channel, name, {
         version,
         percent,
         ...toRolloutBody(flags, terminal.cwd),
@@ -44,12 +45,13 @@ export function addRolloutSet(rollout: Command, terminal: Terminal): void {
         ...(dryRun && { dryRun }),
       });
       if (flags.json) {
-        terminal.print(JSON.stringify({ channel, ...plan }));
+        terminal.print(JSON.stringify({ channel, ...answer }));
         return;
       }
+      const { notices = [], ...plan } = answer;
       if (dryRun) {
         terminal.print(
-          `${JSON.stringify(plan, undefined, 2)}\n\nNothing was signed. Next: the same without --dry-run.`,
+          `${[JSON.stringify(plan, undefined, 2), notices.join('\n')].filter((part) => part !== '').join('\n\n')}\n\nNothing was signed. Next: the same without --dry-run.`,
         );
         return;
       }
@@ -59,6 +61,7 @@ export function addRolloutSet(rollout: Command, terminal: Terminal): void {
       terminal.print(
         `${name} ${version} runs on ${plan.bp / 100} % of channel ${channel}${over}${complete ? '.' : `; ${rest}.`}`,
       );
+      for (const notice of notices) terminal.print(notice);
       if (!complete) terminal.print(`\nNext:\n  npx inlay rollout set ${name} ${version} --percent 100`);
     });
 }

@@ -14,7 +14,16 @@ import {
   type WrittenManifest,
 } from './manifest.ts';
 import { prepareWays, type BaseFile, type Gzip, type PatchEncoder } from './patches.ts';
-import { addRelease, assertNames, expiresIn, findRelease, isName, nextSeq, otherContent } from './release.ts';
+import {
+  addRelease,
+  assertNames,
+  assertNotWithdrawn,
+  expiresIn,
+  findRelease,
+  isName,
+  nextSeq,
+  otherContent,
+} from './release.ts';
 import { readBases, fetchManifest, type PatchFrom } from './released-files.ts';
 import { signMetadata } from './sign.ts';
 import type { Signer } from './signer.ts';
@@ -160,7 +169,7 @@ export async function changeTargets(
  * under the same version again changes nothing; an upload that was interrupted goes on. Nobody runs the model here:
  * see `checkModel`.
  * @throws {@link TrustError} and {@link ServerError} as {@link changeTargets}; `ERR_INLAY_CONFLICT` if the version
- * exists with other content, `ERR_INLAY_REFUSED` if a name is malformed or a file empty.
+ * exists with other content, `ERR_INLAY_REFUSED` if a name is malformed, a file empty, or the content was withdrawn.
  */
 export async function publishRelease(
   options: PublishOptions,
@@ -178,6 +187,7 @@ export async function publishRelease(
   let published: Omit<PublishedRelease, 'targets'> | undefined;
   let prepared: PreparedRelease | undefined;
   const targets = await changeTargets(options, async (present, expires) => {
+    assertNotWithdrawn(present, { model, version, sha256 });
     const found = findRelease(present, model, version);
     if (found) {
       await assertSame(options, present, found.path, release, hashes);

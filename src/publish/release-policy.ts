@@ -2,7 +2,7 @@
 
 import { ServerError } from '../core/errors.ts';
 import type { ModelPolicy, Targets } from '../trust/metadata.ts';
-import { listReleases, policyOf, type ListedRelease } from './release.ts';
+import { isWithdrawn, listReleases, policyOf, type ListedRelease } from './release.ts';
 
 /** A change of `targets` that concerns one release. */
 export interface ReleaseChange {
@@ -53,12 +53,68 @@ export function raiseFloor(targets: Targets, { release, expires }: ReleaseChange
   return withPolicy(targets, model, expires, { ...policy, floorSeq: seq });
 }
 
+/** What the floor of a model does to its releases: versions, in the order in which they were published. */
+export interface FloorReport {
+  /** Published before the floor. */
+  readonly withdrawn: readonly string[];
+  /** Lower by their number, but published after the floor, and not withdrawn. */
+  readonly staying: readonly string[];
+}
+
+/** Tells which releases a floor withdraws, and which ones people may wrongly take for withdrawn. */
+export function reportFloor(
+  targets: Targets,
+  { model, seq, version }: Pick<ListedRelease, 'model' | 'seq' | 'version'>,
+): FloorReport {
+  const others = listReleases(targets)
+    .filter((other) => other.model === model)
+    .sort((a, b) => a.seq - b.seq);
+  const versions = (list: readonly ListedRelease[]): readonly string[] => list.map((other) => other.version);
+  return {
+    withdrawn: versions(others.filter((other) => other.seq < seq)),
+    staying: versions(
+      others.filter(
+        (other) =>
+          other.seq > seq && !isWithdrawn(targets, model, other.seq) && isLower(other.version, version),
+      ),
+    ),
+  };
+}
+
+/** Compares versions that are numbers with dots; of others nobody can tell. A pre-release is lower than its release. */
+function isLower(a: string, b: string): boolean {
+  const [left, right] = [numbersOf(a), numbersOf(b)];
+  if (!left || !right) return false;
+  for (let at = 0; at < Math.max(left.length, right.length); at += 1) {
+    const difference = (left[at] ?? 0) - (right[at] ?? 0);
+    if (difference !== 0) return difference < 0;
+  }
+  return isPreRelease(a) && !isPreRelease(b);
+}
+
+function numbersOf(version: string): readonly number[] | undefined {
+  const [, numbers] = /^v?(\d+(?:\.\d+)*)(?:[-+].*)?$/.exec(version) ?? [];
+  return numbers?.split('.').map(Number);
+}
+
+function isPreRelease(version: string): boolean {
+  return /^[^+]*-/.test(version);
+}
+
 /**
  * Takes the files of a release off the list; what devices have stays where it is, and can no longer be named by a plan.
- * @throws {@link ServerError} `ERR_INLAY_REFUSED` for the newest release of a model: its number would be given out again.
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED` for the newest release of a model: its number would be given out again;
+ * and for a withdrawn one: its content could be published again.
  */
 export function removeRelease(targets: Targets, { release, expires }: ReleaseChange): Targets {
   const { model, seq, version } = release;
+  if (isWithdrawn(targets, model, seq)) {
+    throw new ServerError(
+      'ERR_INLAY_REFUSED',
+      `Version ${version} of ${model} is withdrawn and stays on the list, so that nobody publishes its content again; leave it there.`,
+      { details: { model, version } },
+    );
+  }
   const isNewest = listReleases(targets).every((other) => other.model !== model || other.seq <= seq);
   if (isNewest) {
     throw new ServerError(

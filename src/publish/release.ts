@@ -79,7 +79,7 @@ export interface NewRelease {
  * Adds a release with the next sequence number of its model. Naming the same version with the same content again
  * changes nothing.
  * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if the version exists with other content, `ERR_INLAY_REFUSED` if a
- * name is malformed or two files have the same; `RangeError` if length or hash is malformed.
+ * name is malformed, two files have the same, or the content was withdrawn; `RangeError` if length or hash is malformed.
  */
 export function addRelease(
   targets: Targets,
@@ -87,6 +87,7 @@ export function addRelease(
 ): { readonly targets: Targets; readonly path: string; readonly seq: number } {
   const { model, version, file, length, sha256, companions = [] } = release;
   assertNames(model, version);
+  assertNotWithdrawn(targets, { model, version, sha256 });
   const same = findRelease(targets, model, version);
   if (same) {
     if (same.sha256 === sha256) return { targets, path: same.path, seq: same.seq };
@@ -134,6 +135,27 @@ export function assertNames(model: string, version: string): void {
       `The version ${JSON.stringify(version.slice(0, 200))} is not printable ASCII without spaces, of up to 128 characters.`,
     );
   }
+}
+
+/**
+ * Refuses content that was withdrawn, whatever version it is to have now.
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED`
+ */
+export function assertNotWithdrawn(
+  targets: Targets,
+  { model, version, sha256 }: Pick<NewRelease, 'model' | 'version' | 'sha256'>,
+): void {
+  const same = listReleases(targets).filter((entry) => entry.model === model && entry.sha256 === sha256);
+  const isOut = ({ seq }: ListedRelease): boolean => isWithdrawn(targets, model, seq);
+  // What is in force under this very version was published before the other one was withdrawn.
+  if (same.some((entry) => entry.version === version && !isOut(entry))) return;
+  const withdrawn = same.find(isOut);
+  if (!withdrawn) return;
+  throw new ServerError(
+    'ERR_INLAY_REFUSED',
+    `Version ${version} of model ${model} has the content of ${withdrawn.version}, which is withdrawn for good; publish other content.`,
+    { details: { model, version, withdrawn: withdrawn.version } },
+  );
 }
 
 /** Path of a file of a release. */

@@ -32,6 +32,8 @@ export interface RolloutOptions {
   readonly net?: Partial<NetworkRules>;
   readonly pollS?: number;
   readonly leaseS?: number;
+  /** Channel of the plans, for what is said of them. Default `stable`. */
+  readonly channel?: string;
 }
 
 /** What can be done to a rollout besides setting its share. */
@@ -66,11 +68,13 @@ const whole = 10_000;
  * Starts, raises or completes the rollout of a release. Pure: the present plans are left alone.
  *
  * Within one rollout the share only rises, so that a device that has the candidate keeps it. Another candidate starts
- * a new rollout that supersedes an open one. Devices outside the share run the last release that was completed.
+ * a new rollout that supersedes an open one. Devices outside the share run the last release that was completed; to go
+ * back to that from an open rollout, it is rolled back.
  * @param percent share in (0, 100], at most two decimals; 100 without a duration completes the rollout.
  * @param newSalt gives 16 random hex digits; called once per new rollout.
  * @returns plans as they are signed, without what is at its default.
- * @throws {@link ServerError} `ERR_INLAY_REFUSED` if the share falls or is none, or an option is out of range,
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED` if the share falls or is none, the release is what the other devices
+ * run, or an option is out of range,
  * `ERR_INLAY_CONFLICT` if the rollout is paused or halted; `RangeError` if the salt is none.
  */
 export function setRollout(
@@ -82,7 +86,15 @@ export function setRollout(
 ): SignedPlan[] {
   const { model, version } = release;
   const bp = toBasisPoints(percent);
-  const { durationS = 0, now } = options;
+  const { durationS = 0, now, control = 0 } = options;
+  if (control > 0 && toControl(control) > whole - bp) {
+    throw new ServerError(
+      'ERR_INLAY_REFUSED',
+      `A control of ${control} % does not fit beside a share of ${percent} %; ` +
+        `${bp === whole ? 'nothing is left for one' : `use ${(whole - bp) / 100} % at most`}.`,
+      { details: { model, version, percent, control } },
+    );
+  }
   if (durationS > 0 && now === undefined) throw new RangeError('A rollout over a duration needs the time.');
   const signed = plans.find((plan) => plan.model === model);
   const present = signed && readSigned(signed);
@@ -118,11 +130,16 @@ export function setRollout(
   const salt = newSalt();
   if (!/^[0-9a-f]{16}$/.test(salt))
     throw new RangeError('The salt of a rollout is 16 lower-case hex digits.');
+  const base = present ? baseAfter(present, now) : null;
+  // After a rollback its base may be completed, which ends what is left of the rollout.
+  if (present && base && sameContent(base, release) && !(present.state === 'rolledback' && bp === whole)) {
+    throw isBaseAlready(present, version, options.channel);
+  }
   const started: SignedPlan = {
     id: `r-${salt}`,
     model,
     salt,
-    base: present ? baseAfter(present, now) : null,
+    base,
     cand: toEntry(release),
     fromBp: durationS > 0 ? 0 : bp,
     ...stage,
@@ -179,6 +196,51 @@ function act(signed: SignedPlan, action: RolloutAction, state: PlanState, now: n
   return fromBp >= bp || leftS <= 0
     ? { ...atOnce(signed), state }
     : { ...signed, state, fromBp, startAt: toTime(now), durationS: leftS };
+}
+
+/**
+ * Says what a step of `setRollout` does that may not have been meant: that it ends another rollout, goes back, or leaves
+ * devices without a model. One sentence each, none for what goes without saying.
+ * @param before plan of the model that was in force.
+ * @param now wall clock, milliseconds since 1970.
+ */
+export function noticesOf(before: SignedPlan | undefined, after: SignedPlan, now: number): readonly string[] {
+  const notices: string[] = [];
+  const { base, cand, state } = readSigned(after);
+  const present = before && before.id !== after.id ? readSigned(before) : undefined;
+  const isOpen =
+    present && present.state !== 'rolledback' && !(base !== null && sameContent(base, present.cand));
+  if (isOpen && present.state !== 'complete') {
+    const share = `${standingBp(present, now) / 100} %`;
+    const how = present.state === 'ramp' ? `ran on ${share}` : `was ${present.state} at ${share}`;
+    notices.push(`It takes the place of ${present.cand.version}, which ${how}.`);
+  }
+  const newer = [isOpen ? present.cand : null, present ? base : null].find(
+    (entry) => entry !== null && entry.seq > cand.seq,
+  );
+  if (newer) notices.push(`This goes back: ${cand.version} was published before ${newer.version}.`);
+  if (!present && base === null && state !== 'complete') {
+    notices.push('It is the first release here: the other devices have no model, unless the app brings one.');
+  }
+  return notices;
+}
+
+/** Share that a rollout has reached, basis points; while it stands still, that is where it began to. */
+function standingBp(plan: Plan, now: number): number {
+  const { state, durationS, fromBp, startAt } = plan;
+  return state !== 'ramp' && durationS > 0 && startAt !== undefined ? fromBp : reachedBp(plan, now);
+}
+
+function isBaseAlready({ model, state, cand }: Plan, version: string, channel = 'stable'): ServerError {
+  const where = channel === 'stable' ? '' : ` --channel ${channel}`;
+  return new ServerError(
+    'ERR_INLAY_REFUSED',
+    state === 'rolledback'
+      ? `${model} ${version} is what all devices run since ${cand.version} was rolled back; it takes no share below 100 %.`
+      : `${model} ${version} is what the other devices run; to go back to it, use ` +
+          `\`inlay rollout rollback ${model}${where}\`.`,
+    { details: { model, version } },
+  );
 }
 
 /** A plan whose share is reached at once. */
@@ -254,7 +316,12 @@ function baseAfter(present: Plan, now: number | undefined): PlanEntry | null {
 
 function withOptions(plan: SignedPlan, options: RolloutOptions): SignedPlan {
   const { control, rules, allow, deny, bucketBy, trial, net, pollS, leaseS } = options;
-  const hashed = (ids: readonly string[]): string[] => ids.map((id) => unitHash(plan.salt, id));
+  const isByInstall = (bucketBy ?? plan.bucketBy ?? 'install') === 'install';
+  const hashed = (ids: readonly string[]): string[] =>
+    ids.map((id) => {
+      if (isByInstall) assertInstallId(id);
+      return unitHash(plan.salt, id);
+    });
   return normal({
     ...plan,
     ...(control !== undefined && { ctl: toControl(control) }),
@@ -267,6 +334,16 @@ function withOptions(plan: SignedPlan, options: RolloutOptions): SignedPlan {
     ...(pollS !== undefined && { pollS }),
     ...(leaseS !== undefined && { leaseS }),
   });
+}
+
+/** Any other text would name no device, and nobody would notice. */
+function assertInstallId(id: string): void {
+  if (/^[0-9a-f]{32}$/.test(id)) return;
+  throw new ServerError(
+    'ERR_INLAY_REFUSED',
+    `${JSON.stringify(id.slice(0, 80))} is no install identifier; those are 32 lower-case hex digits, ` +
+      'as `inlay status --store` shows them.',
+  );
 }
 
 /** The one form of a plan: checked, and without what is at its default. */

@@ -3,7 +3,13 @@
 import { fromUtf8, toHex } from '../core/bytes.ts';
 import { ServerError, StoreError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import { changeRollout, setRollout, type RolloutAction, type RolloutOptions } from '../publish/rollout.ts';
+import {
+  changeRollout,
+  noticesOf,
+  setRollout,
+  type RolloutAction,
+  type RolloutOptions,
+} from '../publish/rollout.ts';
 import type { Signer } from '../publish/signer.ts';
 import type { NamedKey } from '../trust/keys.ts';
 import type { Targets } from '../trust/metadata.ts';
@@ -39,6 +45,12 @@ export interface RolloutRequest extends ChangeOptions, Omit<RolloutOptions, 'now
   readonly percent: number;
 }
 
+/** The plan in force. */
+export type RolloutAnswer = SignedPlan & {
+  /** What should be known of the step, one sentence each; not a part of the plan. */
+  readonly notices?: readonly string[];
+};
+
 /** What was asked to be done to a rollout. */
 export interface ActionRequest extends ChangeOptions {
   readonly channel: string;
@@ -71,12 +83,12 @@ export interface Catalog {
   installTargets(bytes: Uint8Array, actor: string): Promise<number>;
   /**
    * Starts, raises or completes a rollout.
-   * @returns the plan in force.
+   * @returns the plan in force, with notices such as that it takes the place of another rollout.
    * @throws {@link ServerError} `ERR_INLAY_NOT_FOUND` if there is no such release, `ERR_INLAY_CONFLICT` or
    * `ERR_INLAY_REFUSED`.
    */
-  setRollout(request: RolloutRequest, actor: string): Promise<SignedPlan>;
-  /** Pauses a rollout, takes it back and so on; otherwise as {@link Catalog.setRollout}. */
+  setRollout(request: RolloutRequest, actor: string): Promise<RolloutAnswer>;
+  /** Pauses a rollout, takes it back and so on; otherwise as {@link Catalog.setRollout}, without notices. */
   changeRollout(request: ActionRequest, actor: string): Promise<SignedPlan>;
 }
 
@@ -336,21 +348,25 @@ export function createCatalog(options: CatalogOptions): Catalog {
     renew,
     installRoot,
     installTargets,
-    setRollout: (request, actor) => {
+    setRollout: async (request, actor) => {
       const { model, version, percent } = request;
-      return changePlans(request, actor, 'rollout', (current, { releases: all, targets }) => {
+      let before: SignedPlan | undefined;
+      const plan = await changePlans(request, actor, 'rollout', (current, { releases: all, targets }) => {
         const releases = [...all.values()].filter((release) => release.model === model);
         const release = releases.find((candidate) => candidate.version === version);
         if (!release) throw noSuchRelease(model, version, releases);
+        before = current.find((candidate) => candidate.model === model);
         const newSalt = (): string => toHex(platform.randomBytes(8));
         const plans = setRollout(current, release, percent, newSalt, {
           ...request,
           now: platform.now(),
         });
-        return plans.map((plan) =>
-          current.some(({ id }) => id === plan.id) ? plan : withSoundBase(plan, targets),
+        return plans.map((next) =>
+          current.some(({ id }) => id === next.id) ? next : withSoundBase(next, targets),
         );
       });
+      const notices = noticesOf(before, plan, platform.now());
+      return notices.length > 0 ? { ...plan, notices } : plan;
     },
     changeRollout: (request, actor) => {
       const { model, action } = request;

@@ -1,4 +1,5 @@
 import { join, resolve } from 'node:path';
+import { InlayError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { nodePlatform } from '../platform-node.ts';
 import type { NamedKey } from '../trust/keys.ts';
@@ -155,6 +156,9 @@ function logWarning(message: string): void {
   console.warn(message);
 }
 
+/** What the server says itself in one line; anything else with all that is known of it. */
 function logError(error: unknown): void {
-  console.error(error);
+  console.error(
+    error instanceof InlayError && error.cause === undefined ? `${error.message} (${error.code})` : error,
+  );
 }

@@ -4,41 +4,89 @@ import { ServerError } from '../core/errors.ts';
 import type { RolloutOptions } from '../publish/rollout.ts';
 import { canonicalJson } from '../trust/canonical-json.ts';
 import { isFields, isSize, type Fields } from '../trust/parse.ts';
+import type { NetworkRules, Rule, TrialRules } from '../update/plan.ts';
+import { isRange } from '../update/rules.ts';
 import type { ChangeOptions } from './catalog.ts';
 
-/** How each option of a rollout looks; what is in a plan is checked again as a plan. */
-const forms: Readonly<Record<string, (value: unknown) => boolean>> = {
-  version: (value) => typeof value === 'string',
-  percent: (value) => typeof value === 'number',
-  control: (value) => typeof value === 'number' && value >= 0 && value <= 100,
-  durationS: isSize,
-  rules: isRules,
-  allow: isIds,
-  deny: isIds,
-  bucketBy: (value) => typeof value === 'string',
-  trial: (value) => hasOnly(value, trialNames),
-  net: (value) => hasOnly(value, ['unmetered', 'charging', 'idle']),
-  pollS: isSize,
-  leaseS: isSize,
-  reason: (value) => typeof value === 'string' && value.length <= 500,
-  dryRun: (value) => typeof value === 'boolean',
+/** What a value has to be, and how that is said. */
+interface Form {
+  readonly is: (value: unknown) => boolean;
+  readonly words: string;
+}
+
+const yearS = 31_536_000;
+const weekS = 604_800;
+
+const isFlag: Form = { is: (value) => typeof value === 'boolean', words: 'true or false' };
+const ids: Form = { is: isIds, words: 'a list of 500 identifiers at most' };
+const names: Form = { is: isNames, words: 'a list of 64 texts at most, such as ["ios"]' };
+const range: Form = {
+  is: (value) => typeof value === 'string' && isRange(value),
+  words: 'a range of versions such as ">=3.2.0 <4.0.0"',
 };
 
-const trialNames = [
-  'minInferences',
-  'soakS',
-  'strikes',
-  'loadTimeoutS',
-  'maxErrorBp',
-  'maxP95Percent',
-  'maxMemoryMiB',
-  'graceS',
-];
-const ruleNames = ['os', 'arch', 'runtime', 'minMemoryMiB', 'app', 'sdk', 'locale', 'attributes'];
+/** As `update/plan.ts` reads them. */
+const trialForms: Readonly<Record<keyof TrialRules, Form>> = {
+  minInferences: whole(0, 1_000_000_000),
+  soakS: whole(0, yearS),
+  strikes: whole(1, 100),
+  loadTimeoutS: whole(1, 3600),
+  maxErrorBp: whole(0, 10_000),
+  maxP95Percent: whole(1, 1_000_000),
+  maxMemoryMiB: whole(0, 2 ** 31),
+  graceS: whole(0, 3600),
+};
+
+const netForms: Readonly<Record<keyof NetworkRules, Form>> = {
+  unmetered: isFlag,
+  charging: isFlag,
+  idle: isFlag,
+};
+
+const ruleForms: Readonly<Record<keyof Rule, Form>> = {
+  os: names,
+  arch: names,
+  runtime: names,
+  minMemoryMiB: whole(0, Number.MAX_SAFE_INTEGER),
+  app: range,
+  sdk: range,
+  locale: names,
+  attributes: {
+    is: (value) => isFields(value) && Object.values(value).every(isNames),
+    words: 'an object of lists such as {"site":["a","b"]}',
+  },
+};
+
+/** How each option of a rollout looks; what is in a plan is checked again as a plan. */
+const forms: Readonly<Record<string, Form>> = {
+  version: { is: isText, words: 'a text' },
+  percent: { is: (value) => typeof value === 'number', words: 'a number' },
+  control: {
+    is: (value) => typeof value === 'number' && value >= 0 && value <= 100,
+    words: 'a number from 0 to 100',
+  },
+  durationS: whole(0, yearS),
+  rules: { is: isRules, words: 'a list of 32 rules at most, without fractions' },
+  allow: ids,
+  deny: ids,
+  bucketBy: {
+    is: (value) => typeof value === 'string' && /^.{1,64}$/su.test(value),
+    words: 'a text of 1 to 64 characters',
+  },
+  trial: { is: isFields, words: 'an object such as {"soakS":3600}' },
+  net: { is: isFields, words: 'an object such as {"unmetered":true}' },
+  pollS: whole(1, weekS),
+  leaseS: whole(0, yearS),
+  reason: {
+    is: (value) => typeof value === 'string' && value.length <= 500,
+    words: 'a text of 500 characters at most',
+  },
+  dryRun: isFlag,
+};
 
 /** A body that sets a rollout. */
 export type RolloutBody = ChangeOptions &
-  Omit<RolloutOptions, 'now'> & { readonly version: string; readonly percent: number };
+  Omit<RolloutOptions, 'now' | 'channel'> & { readonly version: string; readonly percent: number };
 
 /**
  * Reads the body of a request that sets a rollout.
@@ -49,6 +97,13 @@ export function readRolloutBody(body: Fields): RolloutBody {
     throw refused('A rollout is set with a JSON object like { "version": "1.1.0", "percent": 25 }');
   }
   assertForms(body, Object.keys(forms));
+  const { trial = {}, net = {}, rules = [] } = body;
+  assertFields('option trial', trial as Fields, trialForms);
+  assertFields('option net', net as Fields, netForms);
+  for (const rule of rules as readonly unknown[]) {
+    if (!isFields(rule)) throw refused('Each of the rules is an object such as {"os":["ios"]}');
+    assertFields('option rules', rule, ruleForms);
+  }
   return body as Fields & RolloutBody;
 }
 
@@ -65,11 +120,11 @@ export function readActionBody(body: Fields, action: string): ChangeOptions {
   return body;
 }
 
-function assertForms(body: Fields, names: readonly string[]): void {
+function assertForms(body: Fields, allowed: readonly string[]): void {
   for (const [name, value] of Object.entries(body)) {
-    const isForm = names.includes(name) ? forms[name] : undefined;
-    if (!isForm) throw refused(`There is no option ${JSON.stringify(name.slice(0, 80))} here`);
-    if (!isForm(value)) throw refused(`The option ${name} has a value that it cannot have`);
+    const form = allowed.includes(name) ? forms[name] : undefined;
+    if (!form) throw refused(`There is no option ${JSON.stringify(name.slice(0, 80))} here`);
+    if (!form.is(value)) throw refused(`The option ${name} is ${form.words}, not ${shown(value)}`);
   }
 }
 
@@ -81,8 +136,16 @@ function isIds(value: unknown): boolean {
   );
 }
 
+function isText(value: unknown): value is string {
+  return typeof value === 'string';
+}
+
+function isNames(value: unknown): boolean {
+  return Array.isArray(value) && value.length <= 64 && value.every(isText);
+}
+
 function isRules(value: unknown): boolean {
-  if (!Array.isArray(value) || !value.every((rule) => hasOnly(rule, ruleNames))) return false;
+  if (!Array.isArray(value) || value.length > 32) return false;
   try {
     return canonicalJson(value).length > 0;
   } catch {
@@ -90,8 +153,28 @@ function isRules(value: unknown): boolean {
   }
 }
 
-function hasOnly(value: unknown, names: readonly string[]): boolean {
-  return isFields(value) && Object.keys(value).every((name) => names.includes(name));
+/** Refuses fields that are not known, and values that they cannot have. */
+function assertFields(what: string, fields: Fields, known: Readonly<Record<string, Form>>): void {
+  for (const [name, value] of Object.entries(fields)) {
+    const form = Object.hasOwn(known, name) ? known[name] : undefined;
+    if (!form) {
+      throw refused(
+        `The ${what} has the unknown field ${shown(name)}; known are ${Object.keys(known).join(', ')}`,
+      );
+    }
+    if (!form.is(value)) throw refused(`In the ${what}, ${name} is ${form.words}, not ${shown(value)}`);
+  }
+}
+
+function whole(lowest: number, highest: number): Form {
+  return {
+    is: (value) => isSize(value) && value >= lowest && value <= highest,
+    words: `a whole number from ${lowest} to ${highest}`,
+  };
+}
+
+function shown(value: unknown): string {
+  return JSON.stringify(value).slice(0, 80);
 }
 
 function refused(problem: string): ServerError {

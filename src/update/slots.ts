@@ -169,7 +169,7 @@ export function openSlots({ store, owner, model, platform, sdk, app, events }: S
   const graces = new Map<string, () => void>();
   let cancelProgress: (() => void) | undefined;
 
-  const context = (): SlotsContext => ({ now: platform.now(), sdk, app });
+  const context = (): SlotsContext => ({ now: Math.floor(platform.now()), sdk, app });
 
   const inTurn = <Result>(task: () => Promise<Result>): Promise<Result> => {
     const result = turn.then(task);
@@ -288,7 +288,7 @@ export function openSlots({ store, owner, model, platform, sdk, app, events }: S
         sha256,
         slot: name,
         phase: 'loading',
-        at: platform.now(),
+        at: context().now,
       };
       await apply((state) => beginLoad(state, token));
       await events?.flush();

@@ -184,7 +184,7 @@ export function createSync(parts: SyncParts): Sync {
           }),
         { platform, signal, ...attempts },
       );
-      confirmedAt = platform.now();
+      confirmedAt = Math.floor(platform.now());
       lastError = undefined;
     } catch (error) {
       lastError = error;

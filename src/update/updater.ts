@@ -62,6 +62,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
   let forget = (): void => {};
   /** Files that could not be opened by this process. */
   const failed = new Set<string>();
+  /** Releases that were staged since the last check. */
+  const brought = new Set<string>();
   /** The app has said that what is staged may begin. */
   let isForced = false;
   let isOver = false;
@@ -91,6 +93,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
         await inTurn(() => goBack());
         return;
       }
+      brought.add(slot.release.path);
       const { id, trial: rules, retryNonce } = plan;
       const state = await slots.read();
       const isKnown = isSameRelease(state.committed, slot);
@@ -225,7 +228,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
     wait(next.dueAt);
     if (next.kind === 'stay') return (await comeAlong(plan)) || restore(plan);
     if (next.kind === 'fetch') {
-      if (plan !== undefined) fetcher.begin(next.entry, plan);
+      // Brought already, and yet not there: a store that forgets is not filled again and again.
+      if (plan !== undefined && !brought.has(next.entry.path)) fetcher.begin(next.entry, plan);
       const { meanwhile } = next;
       return meanwhile !== undefined && running()?.name !== meanwhile && (await leaveFor(meanwhile));
     }
@@ -303,7 +307,9 @@ export function createUpdater(parts: UpdaterParts): Updater {
     // A fix can always arrive, whatever a release does to this process.
     sync.start();
     forget();
+    brought.clear();
     forget = sync.onChecked(() => {
+      brought.clear();
       const { lastError: failure } = sync.info();
       if (failure !== undefined && !isClosing(failure)) log({ type: 'checked', ...failureOf(failure) });
       void step();

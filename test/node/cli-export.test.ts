@@ -115,6 +115,17 @@ describe('inlay export', () => {
     expect(await readFile(join(folder, one))).toEqual(whole);
   });
 
+  it('refuses a file in place of a folder', async () => {
+    const user = await startUser();
+    await publish(user, 1);
+    await user.write('site', 'text');
+    for (const dir of ['site', 'site/below']) {
+      const { code, err } = await user.run('export', dir);
+      expect([code, err]).toEqual([1, `error: ${dir} is not a folder; name one, or a path that is free.`]);
+    }
+    expect(await readFile(user.path('site'), 'utf8')).toBe('text');
+  });
+
   it('exports nothing that does not verify', async () => {
     const [user, stranger] = [await startUser(), await startUser()];
     await publish(user, 1);

@@ -78,6 +78,57 @@ describe('inlay keys rotate', () => {
     expect(await readdir(join(alice.keys, 'retired'))).toHaveLength(1);
   });
 
+  it('installs a draft by its name in the key folder, and says so when there is none', async () => {
+    const { server, alice } = await startWithKeys();
+    await alice.ok('rotate', '--threshold', '1', '--draft');
+    const missing = await alice.run('install', 'root.9.draft.json');
+    expect([missing.code, missing.err]).toEqual([
+      1,
+      expect.stringMatching(
+        /There is no file root\.9\.draft\.json, neither here nor in .*\(ERR_INLAY_NOT_FOUND\)$/,
+      ),
+    ]);
+    await alice.ok('sign', 'root.2.draft.json');
+    await alice.ok('install', 'root.2.draft.json');
+    expect(await versionsOf(server)).toEqual([2, 1]);
+  });
+
+  it('refuses to trust the key that the server still has', async () => {
+    const { server, alice } = await startWithKeys();
+    const { code, err } = await alice.run('rotate', '--online');
+    expect([code, err]).toEqual([
+      1,
+      expect.stringMatching(
+        /The server still has the key [0-9a-f]{12}; stop it, delete online-key\.json .*\(ERR_INLAY_REFUSED\)$/,
+      ),
+    ]);
+    expect(await versionsOf(server)).toEqual([1, 1]);
+    expect((await alice.files()).filter((name) => name.includes('draft'))).toEqual([]);
+  });
+
+  it('names a root.json that is damaged, and says how to restore it', async () => {
+    const { alice } = await startWithKeys();
+    const whole = await readFile(join(alice.keys, 'root.json'));
+    await writeFile(join(alice.keys, 'root.json'), whole.subarray(0, 100));
+    for (const args of [
+      ['rotate', '--threshold', '1'],
+      ['renew'],
+      ['status'],
+      ['status', '--offline'],
+      ['install'],
+    ]) {
+      const { code, err } = await alice.run(...args);
+      expect([code, err]).toEqual([
+        1,
+        expect.stringMatching(
+          /root\.json is damaged; put a whole one in its place: .*\(ERR_INLAY_METADATA_INVALID\)$/,
+        ),
+      ]);
+    }
+    await writeFile(join(alice.keys, 'root.json'), whole);
+    await alice.ok('status');
+  });
+
   it('refuses to sign what is no draft, what is old, and what has no key here', async () => {
     const { alice, newPerson } = await startWithKeys();
     const stranger = await newPerson();

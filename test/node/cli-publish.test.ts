@@ -8,7 +8,7 @@ import type { ModelTarget, Targets } from '../../src/trust/metadata.ts';
 import { readGolden } from '../../src/update/golden.ts';
 import { readManifest, type FileRef, type ReleaseManifest } from '../../src/update/manifest.ts';
 import { startUser, type User } from './cli-user.ts';
-import { failsAtRun, random, scale, unknownOperator } from './publish-fixture.ts';
+import { failsAtRun, otherSignature, random, scale, unknownOperator } from './publish-fixture.ts';
 import { sha256, verify } from './server-fixture.ts';
 import { externalModel } from './worker-fixture.ts';
 
@@ -49,7 +49,7 @@ describe('inlay publish', () => {
     expect(out).toMatch(/^Published digits 1\.0\.0\n {2}path {4}models\/digits\/1\/digits\.onnx\n/);
     expect(out).toMatch(/\n {2}int8 {4}\d+ B \(\d+ bytes\), off by 0\.5 %\n/);
     expect(out).toMatch(/\n {2}gzip {4}\d+ B \(\d+ bytes\), compressed fp32\n/);
-    expect(out).toContain('npx inlay rollout set digits 1.0.0 --percent 10');
+    expect(out).toMatch(/\nNext:\n {2}npx inlay rollout set digits 1\.0\.0 --percent 100$/);
 
     const { targets, about: signed, manifest } = await released(user, 'models/digits/1/digits.onnx');
     expect(signed).toMatchObject({ minSdk: '0.2.0', licence: 'Apache-2.0', notes: 'Reads sevens.' });
@@ -100,7 +100,9 @@ describe('inlay publish', () => {
     await user.write('small.onnx', scale(2.01));
     const first = await user.json<{ targets: number }>(...digits, '1.0.0');
     expect(await user.json(...digits, '1.0.0')).toMatchObject({ targets: first.targets, isUnchanged: true });
-    expect(await user.ok(...digits, '1.0.0')).toContain('was published before; nothing is changed');
+    const again = await user.ok(...digits, '1.0.0');
+    expect(again).toContain('was published before; nothing is changed');
+    expect(again).toMatch(/\nNext:\n {2}npx inlay status$/);
     for (const other of [
       ['--notes', 'Other.'],
       ['--variant', 'int8=small.onnx'],
@@ -137,6 +139,37 @@ describe('inlay publish', () => {
     expect(manifest.golden).toBeUndefined();
     await user.write('digits.onnx', Uint8Array.of(0x50, 0x4b, 3, 4, 0, 0));
     await user.ok(...digits, '1.0.1', '--no-check');
+  });
+
+  it('refuses other inputs or outputs than those of the newest release, unless they are meant', async () => {
+    const user = await startUser();
+    await user.write('digits.onnx', scale(2));
+    await user.ok(...digits, '1.0.0');
+    await user.write('digits.onnx', otherSignature);
+    const { code, err } = await user.run(...digits, '2.0.0');
+    expect([code, err]).toEqual([
+      1,
+      expect.stringMatching(
+        /Devices that run 1\.0\.0 would refuse this release: .*x: float32 \[batch, 2\] has become x: int64 .*, with --new-signature\. \(ERR_INLAY_MODEL_UNSUPPORTED\)$/,
+      ),
+    ]);
+    expect((await verify(user.server)).targets.version).toBe(2);
+    const out = await user.ok(...digits, '2.0.0', '--new-signature');
+    expect(out).toContain('Devices that run 1.0.0 will refuse it');
+    expect(out).toContain('npx inlay rollout set digits 2.0.0 --channel CHANNEL --percent 100');
+
+    // The newest one counts, unless it is withdrawn; what is there already is not compared.
+    await user.write('digits.onnx', scale(3));
+    expect((await user.run(...digits, '1.1.0')).err).toContain('Devices that run 2.0.0 would refuse');
+    await user.write('digits.onnx', scale(2));
+    expect(await user.json(...digits, '1.0.0')).toMatchObject({ isUnchanged: true });
+    await user.ok('revoke', 'digits', '2.0.0');
+    await user.write('digits.onnx', scale(3));
+    expect(await user.ok(...digits, '1.1.0')).toContain('npx inlay rollout set digits 1.1.0 --percent 10');
+    await user.write('digits.onnx', unknownOperator);
+    await user.ok(...digits, '1.2.0', '--no-check');
+    await user.write('digits.onnx', scale(4));
+    expect(await user.ok(...digits, '1.3.0')).toContain('not compared with those of 1.2.0');
   });
 
   it('tries the model out in a process of its own', async () => {
@@ -233,6 +266,42 @@ describe('inlay revoke, floor and release remove', () => {
     });
     const { code, err } = await user.run('floor', 'digits', '1.1.0');
     expect([code, err]).toEqual([1, expect.stringContaining('only rises')]);
+  });
+
+  it('list what a floor withdraws, and warn of lower versions that were published later', async () => {
+    const user = await startUser();
+    for (const [at, version] of ['1.0.0', '1.1.0', '0.9.0', '1.0.1'].entries()) {
+      await user.write('digits.onnx', scale(at + 1));
+      await user.ok(...digits, version);
+    }
+    expect(await user.ok('floor', 'digits', '1.1.0')).toBe(
+      'Releases of digits published before 1.1.0 are withdrawn: 1.0.0.\n' +
+        '  0.9.0 and 1.0.1 were published after it and are not withdrawn; revoke them.',
+    );
+    expect(await user.json('floor', 'digits', '1.1.0')).toMatchObject({
+      isChanged: false,
+      withdrawn: ['1.0.0'],
+      staying: ['0.9.0', '1.0.1'],
+    });
+    await user.ok('revoke', 'digits', '0.9.0');
+    expect(await user.ok('floor', 'digits', '1.1.0')).toContain(
+      '1.0.1 was published after it and is not withdrawn; revoke it.',
+    );
+  });
+
+  it('let nothing come back that was withdrawn', async () => {
+    const user = await withReleases();
+    await user.ok('revoke', 'digits', '1.2.0');
+    const removed = await user.run('release', 'remove', 'digits', '1.2.0');
+    expect([removed.code, removed.err]).toEqual([1, expect.stringContaining('1.2.0 of digits is withdrawn')]);
+    await user.write('digits.onnx', scale(2));
+    for (const version of ['1.4.0', '1.2.0']) {
+      const { code, err } = await user.run(...digits, version);
+      expect([code, err]).toEqual([
+        1,
+        expect.stringContaining('has the content of 1.2.0, which is withdrawn'),
+      ]);
+    }
   });
 
   it('refuse what there is not', async () => {

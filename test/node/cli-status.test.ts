@@ -101,7 +101,7 @@ describe('inlay status --store', () => {
     expect(shown).toContain(`install ${install}`);
     expect(shown).toMatch(
       new RegExp(
-        `^trial +1\\.2\\.0 +2 .* answers: 0 of 20 calls, 0 failed, \\d+ of 60 s; open in process ${process.pid}$`,
+        `^trial +1\\.2\\.0 +2 .* 0 answers, 20 needed; 0 failed; \\d+ s of service, 60 s needed; open in process ${process.pid}$`,
         'm',
       ),
     );

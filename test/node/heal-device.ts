@@ -109,11 +109,13 @@ export async function factorOf(model: Model): Promise<number> {
   return Number(one);
 }
 
-/** Calls until a version has proved itself. */
+/** Calls until a version has proved itself, and answers. */
 export async function commit(device: Device, model: Model, version: number): Promise<void> {
   for (const deadline = Date.now() + 60_000; Date.now() < deadline;) {
     const { committed, trial } = await device.slots();
-    if (committed?.release.version === String(version) && trial === undefined) return;
+    const isCommitted = committed?.release.version === String(version) && trial === undefined;
+    // What is committed may have to be fetched again.
+    if (isCommitted && model.version === String(version)) return;
     await model.run({ x: [1, -2] });
     await model.run({ x: [1, -2] });
     // Each look reads files: looking all the time would take most of the time.

@@ -76,10 +76,11 @@ async function tryUpdate(device: Device): Promise<readonly number[]> {
 }
 
 describe.each([
-  ['ENOSPC', ['ENOSPC', 'ENOSPC']],
-  ['EIO or EROFS', ['EIO', 'EROFS']],
-] as const)('a disk that says %s', (errno, errnos) => {
-  it('at any one step stops nothing that runs, and the update completes', async () => {
+  ['ENOSPC', ['ENOSPC', 'ENOSPC'], 1],
+  // Both in turn, at every third step.
+  ['EIO or EROFS', ['EIO', 'EROFS'], 3],
+] as const)('a disk that says %s', (errno, errnos, stride) => {
+  it('at one step stops nothing that runs, and the update completes', async () => {
     const probe = await withFaultyDisk(() => undefined);
     const first = await probe.device.load();
     await probe.device.inlay.checkForUpdates();
@@ -90,8 +91,8 @@ describe.each([
     let next = 0;
     const lane = async (): Promise<void> => {
       while (next < last) {
-        next += 1;
-        const at = next;
+        const at = next + 1;
+        next += stride;
         const { device, heal, steps, close } = await withFaultyDisk((step) =>
           step === at ? errnos[at % 2] : undefined,
         );
@@ -111,7 +112,7 @@ describe.each([
       }
     };
     await Promise.all([lane(), lane(), lane()]);
-    console.log(`${last} steps that fail with ${errno}.`);
+    console.log(`${Math.ceil(last / stride)} steps that fail with ${errno}.`);
     expect(wrong).toEqual([]);
   }, 600_000);
 

@@ -130,6 +130,7 @@ describe('a model that is to be published', () => {
 
   it('is not run where that is not wanted', async () => {
     expect(await check(failsAtRun, { golden: 'none' })).toEqual({
+      signature: expect.objectContaining({ inputs: [{ name: 'x', dtype: 'float32', shape: ['batch', 2] }] }),
       golden: undefined,
       differences: {},
       notices: [],

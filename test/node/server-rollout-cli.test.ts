@@ -125,6 +125,30 @@ describe('inlay rollout', () => {
     expect(out).toMatch(/polls every +10m/);
   });
 
+  it('says which rollout it ends, that it goes back, and what devices have no model', async () => {
+    const { run } = await startForOperator();
+    const set = (...args: string[]): Promise<Result> => run('rollout', 'set', 'digits', ...args);
+    expect((await set('2.0.0', '--percent', '20')).out).not.toContain('It takes the place');
+    expect((await set('1.0.0', '--percent', '100')).err).toContain(
+      'digits 1.0.0 is what the other devices run; to go back to it, use `inlay rollout rollback digits`.',
+    );
+    const first = await set('2.0.0', '--percent', '20', '--channel', 'beta');
+    expect(first.out).toContain('\nIt is the first release here: the other devices have no model,');
+    await run('rollout', 'pause', 'digits', '--channel', 'beta');
+    const beta = ['1.0.0', '--percent', '10', '--channel', 'beta'];
+    const notices = [
+      'It takes the place of 2.0.0, which was paused at 20 %.',
+      'This goes back: 1.0.0 was published before 2.0.0.',
+    ];
+    expect((await set(...beta, '--dry-run')).out).toContain(`}\n\n${notices.join('\n')}\n\nNothing was`);
+    const json = JSON.parse((await set(...beta, '--dry-run', '--json')).out) as object;
+    expect(json).toMatchObject({ channel: 'beta', notices });
+    expect((await set(...beta)).out).toContain(`.\n${notices.join('\n')}\n\nNext:`);
+    expect((await run('rollout', 'show', 'digits', '--channel', 'beta', '--json')).out).not.toContain(
+      'notices',
+    );
+  });
+
   it('shows a plan without signing it', async () => {
     const { server, run } = await startForOperator();
     const before = await tipOf(server);
@@ -142,7 +166,38 @@ describe('inlay rollout', () => {
     [2, ['set', 'digits', '2.0.0', '--percent', '5', '--over', '6'], /such as 6h/],
     [2, ['set', 'digits', '2.0.0', '--percent', '5', '--trial', 'x'], /minInferences=50/],
     [1, ['set', 'digits', '2.0.0', '--percent', '5', '--rules', '{'], /no JSON/],
-    [1, ['set', 'digits', '2.0.0', '--percent', '5', '--net', 'sometimes'], /ERR_INLAY_REFUSED/],
+    [
+      1,
+      ['set', 'digits', '2.0.0', '--percent', '5', '--rules', '@none.json'],
+      /^error: The rules none\.json cannot be read; check the path\. \(ERR_INLAY_FEED_VALUE\)$/,
+    ],
+    [
+      1,
+      ['set', 'digits', '2.0.0', '--percent', '5', '--rules', '{"colour":["red"]}'],
+      /option rules has the unknown field "colour"; known are os, arch, runtime,/,
+    ],
+    [
+      1,
+      ['set', 'digits', '2.0.0', '--percent', '5', '--rules', '{"app":"new"}'],
+      /In the option rules, app is a range of versions such as ">=3\.2\.0 <4\.0\.0", not "new"\./,
+    ],
+    [
+      1,
+      ['set', 'digits', '2.0.0', '--percent', '5', '--trial', 'strikes=0'],
+      /In the option trial, strikes is a whole number from 1 to 100, not 0\./,
+    ],
+    [
+      2,
+      ['set', 'digits', '2.0.0', '--percent', '5', '--trial', 'luck=1'],
+      /Unknown field "luck"; known are minInferences, soakS,/,
+    ],
+    [
+      2,
+      ['set', 'digits', '2.0.0', '--percent', '5', '--net', 'sometimes'],
+      /Unknown field "sometimes"; known are unmetered, charging, idle\./,
+    ],
+    [1, ['set', 'digits', '2.0.0', '--percent', '60', '--control', '45'], /use 40 % at most\./],
+    [1, ['set', 'digits', '2.0.0', '--percent', '5', '--allow', 'mine'], /"mine" is no install identifier/],
     [1, ['halt', 'digits'], /is complete and takes no halt; roll it back/],
     [1, ['pause', 'nothing'], /has no rollout in this channel; start one/],
     [1, ['show', 'nothing'], /has no rollout in channel stable/],

@@ -202,6 +202,61 @@ describe('a rollout', () => {
     expect(await tipOf(server)).toEqual(before);
   });
 
+  it.each([
+    ['minInferences', 0, 1_000_000_000],
+    ['soakS', 0, 31_536_000],
+    ['strikes', 1, 100],
+    ['loadTimeoutS', 1, 3600],
+    ['maxErrorBp', 0, 10_000],
+    ['maxP95Percent', 1, 1_000_000],
+    ['maxMemoryMiB', 0, 2 ** 31],
+    ['graceS', 0, 3600],
+  ])('takes %s of a trial from %i to %i, as a plan does, and says so otherwise', async (name, low, high) => {
+    const { server } = await startWithReleases();
+    for (const value of [low, high]) {
+      await expectOk(set(server, '2.0.0', 10, { trial: { [name]: value }, dryRun: true }));
+    }
+    for (const value of [low - 1, high + 1, 1.5]) {
+      const { message } = (await (await set(server, '2.0.0', 10, { trial: { [name]: value } })).json()) as {
+        message: string;
+      };
+      expect(message).toBe(
+        `In the option trial, ${name} is a whole number from ${low} to ${high}, not ${value}.`,
+      );
+    }
+  });
+
+  it('is not needed any more for a release once it was rolled back, but its base is', async () => {
+    const { server, publisher } = await startWithReleases();
+    await expectOk(set(server, '2.0.0', 10));
+    const { targets } = publisher.targets;
+    const without = (version: string): Targets['targets'] =>
+      Object.fromEntries(
+        Object.entries(targets).filter(
+          ([, { custom }]) => (custom as { version?: string }).version !== version,
+        ),
+      );
+    const refusal = async (): Promise<unknown> =>
+      (
+        (await (await putTargets(server, publisher, { targets: without('1.0.0') })).json()) as {
+          message: string;
+        }
+      ).message;
+    expect(await refusal()).toContain('1.0.0, which other devices run; complete it first.');
+    await expectOk(act(server, 'halt'));
+    expect(await refusal()).toContain(
+      '1.0.0, which other devices run; resume and complete the rollout first.',
+    );
+    await expectOk(act(server, 'rollback'));
+    expect(await refusal()).toContain(
+      '1.0.0, which devices run since 2.0.0 was rolled back; roll another version out to all of them first.',
+    );
+    await expectOk(putTargets(server, publisher, { targets: without('2.0.0') }));
+    await expectOk(set(server, '3.0.0', 100));
+    await expectOk(putTargets(server, publisher, { targets: without('1.0.0') }));
+    await verify(server);
+  });
+
   it('is shown before it is signed', async () => {
     const { server } = await startWithReleases();
     const before = await tipOf(server);

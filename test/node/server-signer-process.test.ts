@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { nodePlatform } from '../../src/platform-node.ts';
 import { expiresIn } from '../../src/publish/release.ts';
 import { signMetadata } from '../../src/publish/sign.ts';
@@ -91,6 +91,19 @@ describe('the signer process', () => {
     expect((await tipOf(server)).timestamp).not.toBe(before.timestamp);
     expect(server.errors.length).toBeGreaterThanOrEqual(2);
     expect(server.errors.map(String).join()).toContain('The signer process ended');
+  });
+
+  it('is reported in one line when it dies', async () => {
+    const log = vi.spyOn(console, 'error').mockImplementation(() => undefined);
+    onTestFinished(() => {
+      log.mockRestore();
+    });
+    const running = await startServer({ port: 0, dataDir: await temporaryDirectory(), env: {} });
+    onTestFinished(() => running.close());
+    const pid = running.signerPid ?? 0;
+    process.kill(pid, 'SIGKILL');
+    await until(() => running.signerPid !== undefined && running.signerPid !== pid);
+    expect(log.mock.calls).toEqual([['The signer process ended; it is started again. (ERR_INLAY_SERVER)']]);
   });
 
   it('loses nothing that was acknowledged when it dies at any time', { timeout: 120_000 }, async () => {

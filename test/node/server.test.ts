@@ -7,6 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { toUtf8 } from '../../src/core/bytes.ts';
 import { addRelease, expiresIn } from '../../src/publish/release.ts';
 import { signMetadata } from '../../src/publish/sign.ts';
+import type { RolloutAnswer } from '../../src/server/catalog.ts';
 import { startServer } from '../../src/server/index.ts';
 import type { Targets } from '../../src/trust/metadata.ts';
 import type { SignedPlan } from '../../src/update/plan.ts';
@@ -340,7 +341,10 @@ describe('rollouts', () => {
       cand: { version: '1.1.0' },
     });
     expect((await verify(server)).plans).toEqual([raised]);
-    const back = (await expectOk(setRollout(server, '1.0.0', 100))) as SignedPlan;
+    expect(await problemOf(setRollout(server, '1.0.0', 100))).toEqual([422, 'ERR_INLAY_REFUSED']);
+    await expectOk(setRollout(server, '1.1.0', 100));
+    const { notices, ...back } = (await expectOk(setRollout(server, '1.0.0', 100))) as RolloutAnswer;
+    expect(notices).toEqual(['This goes back: 1.0.0 was published before 1.1.0.']);
     expect(back).toMatchObject({ state: 'complete', cand: { version: '1.0.0', seq: 1 } });
     expect(back.salt).not.toBe(first.salt);
     await expectOk(setRollout(server, '1.1.0', 1, 'beta'));
@@ -670,7 +674,7 @@ describe('renewal', () => {
     const server = await startTestServer();
     const publisher = await install(server);
     await publish(server, publisher, '1.0.0');
-    const plan = await expectOk(setRollout(server, '1.0.0', 10));
+    const plan = await expectOk(setRollout(server, '1.0.0', 100));
     await server.close();
     server.platform.advanceHours(24 * 30);
     const again = await startTestServer({

@@ -106,10 +106,17 @@ function assertReleases(plan: Plan, releases: Releases, old: SignedPlan | undefi
   }
   // Once complete, only devices on which the candidate fails run the base, and its release may go.
   if (state !== 'complete' && !isBaseListed) {
-    refuse(
-      `the signed targets do not list version ${base.version}, which other devices run; complete it first`,
-    );
+    refuse(`the signed targets do not list version ${base.version}, ${reasonToKeep(plan)}`);
   }
+}
+
+/** Who runs the base of a rollout that is not complete, and how it is freed. */
+function reasonToKeep({ state, cand }: Plan): string {
+  if (state === 'rolledback') {
+    return `which devices run since ${cand.version} was rolled back; roll another version out to all of them first`;
+  }
+  if (state === 'halted') return 'which other devices run; resume and complete the rollout first';
+  return 'which other devices run; complete it first';
 }
 
 function assertStep(old: Plan, plan: Plan, releases: Releases, refuse: Refuse): void {

@@ -276,6 +276,8 @@ describe('a version that came with the app', () => {
     const device = startDevice(world);
     const model = await device.load(made(9));
     expect(await answerOf(model)).toEqual([undefined, 9]);
+    // The first check is over before there is a release; the next would join it.
+    await device.update();
     await world.ship('1.0.0', made(2));
     await device.update();
     expect(await answerOf(model)).toEqual(['1.0.0', 2]);

@@ -1,6 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { raiseFloor, removeRelease, revokeRelease } from '../../../src/publish/release-policy.ts';
+import {
+  raiseFloor,
+  removeRelease,
+  reportFloor,
+  revokeRelease,
+} from '../../../src/publish/release-policy.ts';
 import {
   addRelease,
   createTargets,
@@ -114,12 +119,80 @@ describe('raiseFloor', () => {
   });
 });
 
+describe('reportFloor', () => {
+  const reportOf = (versions: readonly string[], floor: string, revoked: readonly string[] = []) => {
+    let targets = createTargets({ onlineKey, expires });
+    for (const [at, version] of versions.entries()) {
+      const sha256 = at.toString(16).padStart(64, '0');
+      const added = { model: 'digits', version, file: 'digits.onnx', length: 1, sha256, expires };
+      targets = addRelease(targets, added).targets;
+    }
+    for (const version of revoked)
+      targets = revokeRelease(targets, { release: releaseOf(targets, version), expires });
+    const release = releaseOf(targets, floor);
+    return reportFloor(raiseFloor(targets, { release, expires }), release);
+  };
+
+  it.each([
+    [['1.0.0', '1.2.0', '1.1.0'], '1.1.0', { withdrawn: ['1.0.0', '1.2.0'], staying: [] }],
+    [['1.1.0', '0.9.0', '1.0.1', '1.10.0'], '1.1.0', { withdrawn: [], staying: ['0.9.0', '1.0.1'] }],
+    [
+      ['2.0', '2.0.0-beta.1', '2.0.0', 'v1', 'nightly'],
+      '2.0',
+      { withdrawn: [], staying: ['2.0.0-beta.1', 'v1'] },
+    ],
+    [['summer', 'autumn', '1'], 'summer', { withdrawn: [], staying: [] }],
+  ])('tells of %j what a floor of %s withdraws, and what stays', (versions, floor, report) => {
+    expect(reportOf(versions, floor)).toEqual(report);
+  });
+
+  it('does not say that a revoked release stays', () => {
+    expect(reportOf(['1.1.0', '0.9.0', '1.0.1'], '1.1.0', ['0.9.0'])).toEqual({
+      withdrawn: [],
+      staying: ['1.0.1'],
+    });
+  });
+});
+
 describe('removeRelease', () => {
   it('takes a release off the list, with all its files', () => {
     const before = targetsWith(3);
     const after = removeRelease(before, { release: releaseOf(before, '2'), expires });
     expect(listReleases(after).map(({ version }) => version)).toEqual(['1', '3']);
     expect(Object.keys(after.targets).some((path) => path.includes('/2/'))).toBe(false);
+  });
+
+  it('keeps a withdrawn one, whose content could be published again', () => {
+    const before = targetsWith(3);
+    const revoked = revokeRelease(before, { release: releaseOf(before, '2'), expires });
+    const raised = raiseFloor(before, { release: releaseOf(before, '3'), expires });
+    for (const targets of [revoked, raised]) {
+      const release = releaseOf(targets, '2');
+      expect(() => removeRelease(targets, { release, expires })).toThrow('Version 2 of digits is withdrawn');
+      const same = {
+        model: 'digits',
+        version: '9',
+        file: 'a.onnx',
+        length: 2,
+        sha256: release.sha256,
+        expires,
+      };
+      for (const version of ['9', '2']) {
+        expect(() => addRelease(targets, { ...same, version })).toThrow(
+          `Version ${version} of model digits has the content of 2, which is withdrawn for good`,
+        );
+      }
+      expect(addRelease(targets, { ...same, model: 'faces' }).seq).toBe(1);
+    }
+  });
+
+  it('leaves what is in force when the same content is withdrawn under another version', () => {
+    const before = targetsWith(1);
+    const { sha256 } = releaseOf(before, '1');
+    const same = { model: 'digits', version: '2', file: 'a.onnx', length: 1, sha256, expires };
+    const twice = addRelease(before, same).targets;
+    const after = revokeRelease(twice, { release: releaseOf(twice, '1'), expires });
+    expect(addRelease(after, same).targets).toBe(after);
   });
 
   it('keeps the newest one, whose number would be given out again', () => {

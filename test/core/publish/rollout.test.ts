@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   changeRollout,
+  noticesOf,
   reachedBp,
   readSigned,
   rolloutActions,
@@ -86,14 +87,26 @@ describe('setRollout', () => {
     expect(apply([1, 5], [2, 1])).toMatchObject({ base: null, cand: entry(2) });
   });
 
-  it('goes back from an open rollout by naming its base', () => {
-    const plan = apply([1, 100], [2, 5], [1, 100]);
-    expect(plan).toMatchObject({
-      id: 'r-0000000000000003',
-      base: entry(1),
-      cand: entry(1),
-      state: 'complete',
-    });
+  it('refuses what the other devices run, and says how to go back to it', () => {
+    for (const percent of [5, 100]) {
+      expect(() => apply([1, 100], [2, 5], [1, percent])).toThrow(
+        /^digits 1\.1\.0 is what the other devices run; .* `inlay rollout rollback digits`\.$/,
+      );
+    }
+    const present = [apply([1, 100], [2, 5])];
+    expect(() => setRollout(present, release(1), 5, () => 'f'.repeat(16), { channel: 'beta' })).toThrow(
+      /`inlay rollout rollback digits --channel beta`/,
+    );
+  });
+
+  it('completes what all devices run after a rollback', () => {
+    const back = changeRollout([apply([1, 100], [2, 5])], 'digits', 'rollback', 0);
+    const set = (percent: number): SignedPlan[] =>
+      setRollout(back, release(1), percent, () => 'f'.repeat(16));
+    expect(set(100)).toMatchObject([{ state: 'complete', cand: entry(1) }]);
+    expect(() => set(10)).toThrow(
+      /^digits 1\.1\.0 is what all devices run since 1\.2\.0 was rolled back; it takes no share below 100 %\.$/,
+    );
   });
 
   it('goes back from a completed rollout by naming an earlier release', () => {
@@ -137,8 +150,8 @@ describe('setRollout', () => {
             plans = setRollout(plans, release(seq), bp / 100, () => (++salts).toString(16).padStart(16, '0'));
           } catch (error) {
             expect(error).toEqual(refused);
-            expect(before?.cand.seq).toBe(seq);
-            expect(bp).toBeLessThan(before?.bp ?? 0);
+            if (before?.cand.seq === seq) expect(bp).toBeLessThan(before.bp);
+            else expect(before?.base?.seq).toBe(seq);
             continue;
           }
           const [after] = plans;
@@ -184,6 +197,7 @@ describe('setRollout', () => {
 
 const noon = Date.parse('2026-03-01T12:00:00Z');
 const hourMs = 3_600_000;
+const install = '0123456789abcdef'.repeat(2);
 const conflict = expect.objectContaining({ name: 'ServerError', code: 'ERR_INLAY_CONFLICT' });
 
 describe('the options of a rollout', () => {
@@ -209,8 +223,30 @@ describe('the options of a rollout', () => {
   });
 
   it('name devices by hashes, anew in each rollout', () => {
-    const plan = start({ allow: ['install-1'] });
-    expect(plan.allow).toEqual([unitHash('0011223344556677', 'install-1')]);
+    const plan = start({ allow: [install] });
+    expect(plan.allow).toEqual([unitHash('0011223344556677', install)]);
+    const bySite = start({ allow: ['site-1'], bucketBy: 'site' });
+    const [raised] = setRollout([bySite], release(1), 20, () => 'f'.repeat(16), { deny: ['site-2'] });
+    expect(raised?.deny).toEqual([unitHash('0011223344556677', 'site-2')]);
+  });
+
+  it.each(['site-1', '', install.toUpperCase(), `${install}0`])(
+    'refuse %j as an install identifier',
+    (id) => {
+      for (const options of [{ allow: [id] }, { deny: [id] }, { allow: [id], bucketBy: 'install' }]) {
+        expect(() => start(options)).toThrow(/is no install identifier; those are 32 lower-case hex digits/);
+      }
+    },
+  );
+
+  it('refuse a control that is larger than what is left', () => {
+    expect(start({ control: 90 }).bp).toBe(1000);
+    expect(() => start({ control: 90.01 })).toThrow(
+      'A control of 90.01 % does not fit beside a share of 10 %; use 90 % at most.',
+    );
+    expect(() => setRollout([], release(1), 100, () => '0'.repeat(16), { control: 1 })).toThrow(
+      /nothing is left for one/,
+    );
   });
 
   it('stay as they are when the share is raised', () => {
@@ -224,7 +260,7 @@ describe('the options of a rollout', () => {
   });
 
   it('come back from the form in which they are signed', () => {
-    const plan = readSigned(start({ durationS: 60, deny: ['x'], net: { charging: true }, pollS: 100 }));
+    const plan = readSigned(start({ durationS: 60, deny: [install], net: { charging: true }, pollS: 100 }));
     expect(readSigned(toSignedPlan(plan))).toEqual(plan);
   });
 });
@@ -286,6 +322,57 @@ describe('changeRollout', () => {
       setRollout(whole, release(2), 5, () => '2'.repeat(16), { now: noon + hours * hourMs });
     expect(next(0.5)).toMatchObject([{ base: null }]);
     expect(next(1)).toMatchObject([{ base: entry(1) }]);
+  });
+});
+
+describe('noticesOf', () => {
+  const notices = (before: SignedPlan[], seq: number, percent: number, now = noon): readonly string[] => {
+    const [plan] = setRollout(before, release(seq), percent, () => 'f'.repeat(16), { now });
+    return plan ? noticesOf(before[0], plan, now) : [];
+  };
+  const open = (percent: number, durationS = 0): SignedPlan[] =>
+    setRollout([apply([1, 100])], release(2), percent, () => 'a'.repeat(16), { now: noon, durationS });
+
+  it('has nothing to say of what goes without saying', () => {
+    expect(notices([], 1, 100)).toEqual([]);
+    expect(notices([apply([1, 100])], 2, 5)).toEqual([]);
+    expect(notices(open(20), 2, 50)).toEqual([]);
+    expect(notices(changeRollout(open(20), 'digits', 'rollback', noon), 3, 5)).toEqual([]);
+  });
+
+  it('says which rollout it ends, and where that stood', () => {
+    expect(notices(open(20), 3, 5)).toEqual(['It takes the place of 1.2.0, which ran on 20 %.']);
+    expect(notices(open(20, 7200), 3, 5, noon + hourMs)).toEqual([
+      'It takes the place of 1.2.0, which ran on 10 %.',
+    ]);
+    for (const [action, state] of [
+      ['pause', 'paused'],
+      ['halt', 'halted'],
+    ] as const) {
+      const stopped = changeRollout(open(20, 7200), 'digits', action, noon + hourMs);
+      expect(notices(stopped, 3, 5, noon + 10 * hourMs)).toEqual([
+        `It takes the place of 1.2.0, which was ${state} at 10 %.`,
+      ]);
+    }
+  });
+
+  it('says that it goes back', () => {
+    expect(notices([apply([1, 100], [2, 100])], 1, 50)).toEqual([
+      'This goes back: 1.1.0 was published before 1.2.0.',
+    ]);
+    expect(notices([apply([1, 100], [3, 20])], 2, 50)).toEqual([
+      'It takes the place of 1.3.0, which ran on 20 %.',
+      'This goes back: 1.2.0 was published before 1.3.0.',
+    ]);
+  });
+
+  it('says that a first release leaves the other devices without a model', () => {
+    const first = [
+      'It is the first release here: the other devices have no model, unless the app brings one.',
+    ];
+    expect(notices([], 1, 10)).toEqual(first);
+    expect(notices([apply([1, 10])], 1, 20)).toEqual(first);
+    expect(notices([apply([1, 10])], 1, 100)).toEqual([]);
   });
 });
 

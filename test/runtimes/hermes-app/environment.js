@@ -30,7 +30,7 @@ globalThis.clearTimeout = (id) => {
 };
 globalThis.setImmediate = (task) => globalThis.setTimeout(() => task(), 0);
 const started = Date.now();
-Date.now = () => started + now;
+Date.now = () => Math.floor(started + now);
 
 const at = function at(index) {
   return this[index < 0 ? this.length + index : index];
