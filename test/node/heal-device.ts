@@ -48,7 +48,7 @@ export interface Device {
 }
 
 /** Time passes quickly: a look at the clock takes 60 ms. */
-export function hurriedPlatform(): Platform {
+function hurriedPlatform(): Platform {
   const platform = nodePlatform();
   let hurried = 0;
   return {
