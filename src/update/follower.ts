@@ -1,11 +1,16 @@
 /** What an updater and the models that it keeps up to date say to each other. */
 
 import type { ModelSource, TensorMap } from '../core/backend.ts';
+import type { Platform } from '../core/platform.ts';
 import type { Decision } from './decide.ts';
+import type { EventLog } from './events.ts';
 import type { GoldenCase } from './golden.ts';
 import type { GoldenTolerance } from './manifest.ts';
-import type { TrialRules } from './plan.ts';
+import type { Install, TrialRules } from './plan.ts';
+import type { ShipmentParts } from './shipment.ts';
 import type { Slot, SlotName, SlotsState } from './slot.ts';
+import type { Slots } from './slots.ts';
+import type { Sync } from './sync.ts';
 import type { DownloadListener } from './transfer.ts';
 
 /** Inputs with the outputs that a release must give. */
@@ -104,4 +109,17 @@ export interface Updater {
   state(): Promise<UpdaterState>;
   /** Says that what runs was left in good order. */
   close(): Promise<void>;
+}
+
+/** What an updater works with. */
+export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target'> {
+  readonly model: string;
+  readonly platform: Platform;
+  readonly sync: Sync;
+  readonly slots: Slots;
+  readonly events: EventLog;
+  readonly install: () => Promise<Install>;
+  readonly activation: Activation;
+  /** Tries a release where it can do no harm. @throws when it does not work there. */
+  readonly prove: (target: Target) => Promise<void>;
 }

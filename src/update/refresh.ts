@@ -8,7 +8,7 @@ import { createTrustedMetadata, metadataCaps, type TrustedMetadata } from '../tr
 import { isFields, parseEnvelope } from '../trust/parse.ts';
 import { refreshDelegated, refreshMetadata, type MetadataSource } from '../trust/repository-client.ts';
 import { fetchBytes, fetchJson, wrongContent } from './fetch.ts';
-import type { MetadataRecord, StoredMetadata } from './state.ts';
+import { isNewer, type MetadataRecord, type StoredMetadata } from './state.ts';
 
 /** New roots that one cycle takes (TUF 1.0 §5.3.3 asks for a bound). */
 const maxRoots = 256;
@@ -22,6 +22,8 @@ const cycleMs = 120_000;
 export interface RefreshOptions {
   readonly platform: Platform;
   readonly record: MetadataRecord;
+  /** What was verified earlier in this process. */
+  readonly known?: TrustedMetadata | undefined;
   readonly url: string;
   readonly root: Uint8Array;
   readonly signal: AbortSignal;
@@ -35,7 +37,10 @@ export interface RefreshOptions {
  */
 export async function refresh(options: RefreshOptions): Promise<TrustedMetadata> {
   const { platform, record, root } = options;
-  const metadata = await record.read();
+  const stored = await record.read();
+  // Where it could not be written, this process knows more than the store.
+  const known = options.known && storedForm(options.known, stored.etag);
+  const metadata = known !== undefined && isNewer(known, stored) ? { ...known, etag: undefined } : stored;
   const trusted = await createTrustedMetadata({ platform, root, stored: metadata.texts });
   // Only a complete and unexpired set may be confirmed by a 304, which is no proof of freshness.
   let etag = isCurrent(trusted) ? metadata.etag : undefined;
@@ -49,14 +54,23 @@ export async function refresh(options: RefreshOptions): Promise<TrustedMetadata>
   const cancel = platform.setTimer(() => {
     abortWith(cycle, tooSlow(options.url));
   }, cycleMs);
+  let failure: { readonly error: unknown } | undefined;
   try {
     etag = await applyTip({ ...options, signal: cycle.signal }, trusted, etag);
+  } catch (error) {
+    failure = { error };
   } finally {
     cancel();
     options.signal.removeEventListener('abort', stop);
+  }
+  try {
     // Under another root the tip has another URL, to which this tag does not belong.
     await record.save(storedForm(trusted, trusted.root.version === version ? etag : undefined));
+  } catch (error) {
+    // What was verified counts, also where there is no room to remember it: it may withdraw what runs.
+    if (!isInlayError(error) || error.name !== 'StoreError') throw error;
   }
+  if (failure !== undefined) throw failure.error;
   return trusted;
 }
 

@@ -14,6 +14,9 @@ import type { LoadToken, Slots } from './slots.ts';
 import type { Slot, SlotName, Trial } from './slot.ts';
 import type { Sync } from './sync.ts';
 
+/** How long a file that was verified need not be verified again, milliseconds. */
+const FRESH_MS = 10_000;
+
 /** What answers calls. */
 export interface Running {
   readonly name: SlotName;
@@ -76,7 +79,7 @@ export function createRunner(parts: RunnerParts): Runner {
   const inside = new Set<Follower>();
   const lost = new Set<string>();
   /** Files that were verified in this process and not opened yet. */
-  const fresh = new Set<string>();
+  const fresh = new Map<string, number>();
   const closes = new AbortController();
   let running: Running | undefined;
 
@@ -90,7 +93,10 @@ export function createRunner(parts: RunnerParts): Runner {
   ): Promise<Omit<Running, 'token'>> => {
     const { release, file } = slot;
     // What has just been verified need not be read again.
-    const found = await readTarget(parts, name, slot, embedded, fresh.delete(file.sha256));
+    const verifiedMs = fresh.get(file.sha256) ?? -Infinity;
+    fresh.delete(file.sha256);
+    const isFresh = platform.monotonicMs() - verifiedMs < FRESH_MS;
+    const found = await readTarget(parts, name, slot, embedded, isFresh);
     if (found === 'unsigned' && name !== 'embedded') await slots.discard(name);
     if (typeof found === 'string') {
       if (found === 'lost') {
@@ -140,6 +146,8 @@ export function createRunner(parts: RunnerParts): Runner {
       try {
         if (target.isNew) await orAbort(parts.prove(target), closes.signal);
         for (const follower of followers) opened.set(follower, await openIn(follower, target));
+        // Without anybody left, nothing has answered.
+        if (followers.size === 0) throw closedError(`Model "${model}"`);
       } catch (error) {
         for (const one of opened.values()) await one.discard().catch(() => {});
         if (isOfHost(error) || isClosing(error)) await slots.closed(token);
@@ -151,8 +159,10 @@ export function createRunner(parts: RunnerParts): Runner {
       }
       await slots.loaded(token);
       for (const [follower, one] of opened) {
-        one.enter();
-        inside.add(follower);
+        if (followers.has(follower)) {
+          one.enter();
+          inside.add(follower);
+        } else await one.discard().catch(() => {});
       }
       const before = running;
       running = { ...found, token };
@@ -182,7 +192,8 @@ export function createRunner(parts: RunnerParts): Runner {
       return true;
     },
     verified: (sha256) => {
-      fresh.add(sha256);
+      fresh.set(sha256, platform.monotonicMs());
+      lost.delete(sha256);
     },
     isLost: (sha256) => lost.has(sha256),
     isClosing,

@@ -7,6 +7,7 @@ import type { Store } from '../core/store.ts';
 import { sha256Hex } from '../trust/keys.ts';
 import type { TargetFile } from '../trust/metadata.ts';
 import { isFields, isSize } from '../trust/parse.ts';
+import type { Embedded } from './follower.ts';
 import { readManifest, type FileRef, type ReleaseFile, type ReleaseManifest } from './manifest.ts';
 import type { NetworkRules, PlanEntry } from './plan.ts';
 import type { Slot } from './slot.ts';
@@ -64,6 +65,17 @@ export async function bring(
       ...(manifest?.golden && { golden: manifest.golden }),
     },
   };
+}
+
+/** Puts what came with the app into the store, if it is one of these files. */
+export async function lendEmbedded(
+  store: Store,
+  embedded: Embedded | undefined,
+  sha256s: readonly string[],
+): Promise<void> {
+  const sha256 = embedded?.slot.file.sha256;
+  if (embedded === undefined || sha256 === undefined || !sha256s.includes(sha256)) return;
+  if ((await store.blob(sha256)) === undefined) await store.putBlob(sha256, await embedded.bytes());
 }
 
 /** Keeps the signed targets of now: they prove at later starts that a release was signed. */

@@ -126,3 +126,8 @@ export interface SlotsState {
   /** Releases that must not run, as far as signed metadata has ever said: a start without network knows it, too. */
   readonly policy?: ModelPolicy;
 }
+
+/** Tells whether two slots hold the same file of the same release. */
+export function isSameRelease(a: Slot | undefined, b: Slot): boolean {
+  return a?.release.path === b.release.path && a.file.sha256 === b.file.sha256;
+}

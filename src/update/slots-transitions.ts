@@ -113,7 +113,8 @@ export function stageTrial(
   const { plan, rules, retryNonce } = terms;
   const isSame =
     trial?.release.path === slot.release.path &&
-    trial.file.sha256 === slot.file.sha256 &&
+    // Another process may have brought another variant of it.
+    (trial.file.sha256 === slot.file.sha256 || trial.phase === 'active') &&
     trial.plan === plan;
   if (isSame) return unchanged(state);
   const staged: Trial = { ...bare(slot), plan, rules, retryNonce, phase: 'staged', inferences: 0, errors: 0 };
@@ -225,9 +226,10 @@ export function countCalls(state: SlotsState, sha256: string, inferences: number
  * Ends the trial of a release well: it is committed, and what was committed before is kept as previous, unless it is
  * rejected here or has the same bytes.
  */
-export function commitTrial(state: SlotsState, sha256: string, context: SlotsContext): Step {
+export function commitTrial(state: SlotsState, sha256: string, context: SlotsContext, file?: string): Step {
   const { trial, committed, previous, ...rest } = state;
-  if (trial?.release.sha256 !== sha256) return unchanged(state);
+  if (trial?.release.sha256 !== sha256 || (file !== undefined && trial.file.sha256 !== file))
+    return unchanged(state);
   const isKept =
     committed !== undefined &&
     committed.file.sha256 !== trial.file.sha256 &&

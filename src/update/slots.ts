@@ -110,8 +110,11 @@ export interface Slots {
   failedLoad(token: LoadToken, reason: RejectReason, detail: string): Promise<SlotsState>;
   /** Adds to the calls of a trial. They are written every 5 seconds, and before the trial ends. */
   progress(token: LoadToken, inferences: number, errors: number): void;
-  /** Ends a trial well. Without effect if another process has done so, or another release is on trial. */
-  commit(sha256: string): Promise<SlotsState>;
+  /**
+   * Ends a trial well. Without effect if another process has done so, or another release is on trial.
+   * @param file - SHA-256 of the file that has proved itself: another variant on trial has not.
+   */
+  commit(sha256: string, file?: string): Promise<SlotsState>;
   /**
    * Rejects a release that is in a slot. On trial, it ends; elsewhere, it is stepped over while the rejection holds: the
    * first for 24 hours, the next for 72, and then until `retryNonce`, Inlay or the app changes.
@@ -321,9 +324,9 @@ export function openSlots({ store, owner, model, platform, sdk, app, events }: S
       calls.set(sha256, { inferences: count.inferences + inferences, errors: count.errors + errors });
       cancelProgress ??= platform.setTimer(() => void writeProgress().catch(() => {}), progressMs);
     },
-    commit: (sha256) => {
+    commit: (sha256, file) => {
       const at = context();
-      return applyCounted((state) => commitTrial(state, sha256, at));
+      return applyCounted((state) => commitTrial(state, sha256, at, file));
     },
     reject: (sha256, reason, detail) => {
       const at = context();

@@ -53,8 +53,8 @@ export async function installId(platform: Pick<Platform, 'randomBytes'>, store: 
   return fromUtf8(kept ?? drawn);
 }
 
-/** A rotated root may restart the timestamp's versions, so roots come first. */
-function isNewer(a: StoredMetadata, b: StoredMetadata): boolean {
+/** Tells whether one state follows another. A rotated root may restart the timestamp's versions, so roots come first. */
+export function isNewer(a: StoredMetadata, b: StoredMetadata): boolean {
   return a.rootVersion === b.rootVersion
     ? a.timestampVersion > b.timestampVersion
     : a.rootVersion > b.rootVersion;

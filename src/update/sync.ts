@@ -175,6 +175,7 @@ export function createSync(parts: SyncParts): Sync {
           refresh({
             platform,
             record,
+            known: current,
             url,
             root,
             signal,
@@ -211,7 +212,11 @@ export function createSync(parts: SyncParts): Sync {
 
   /** An app that nobody sees is left alone; what fell due meanwhile is made up for when it comes back. */
   const pollIfSeen = (): void => {
-    if (isPaused || platform.isActive?.() === false) return;
+    if (isPaused || platform.isActive?.() === false) {
+      // It is due whatever the clock says when the app comes back.
+      dueAt = -Infinity;
+      return;
+    }
     dueAt = Infinity;
     void poll();
   };

@@ -4,47 +4,32 @@
  */
 
 import { closedError } from '../core/errors.ts';
-import type { Platform } from '../core/platform.ts';
-import type { Store } from '../core/store.ts';
 import type { Refuge } from './decide.ts';
 import { createDecider, type Decided } from './decider.ts';
-import type { EventLog, NewUpdateEvent } from './events.ts';
-import { failureOf, heldBack, isOfHost, rejected, unavailable } from './fault.ts';
+import type { NewUpdateEvent } from './events.ts';
+import { failureOf, faultOf, heldBack, isOfHost, rejected, unavailable } from './fault.ts';
 import { createFetcher } from './fetcher.ts';
-import type { Activation, Embedded, Follower, Target, Updater } from './follower.ts';
-import type { Install } from './plan.ts';
+import type { Embedded, Follower, Updater, UpdaterParts } from './follower.ts';
 import type { ResolvedPlan } from './resolve.ts';
+import { createJudge } from './judge.ts';
 import { createRunner } from './runner.ts';
-import { keepProof, type ShipmentParts } from './shipment.ts';
-import { isWithdrawn, neededBlobs, rejectionOf, type Slots, type Try } from './slots.ts';
-import { slotNames, type Slot, type SlotName, type SlotsState, type Trial } from './slot.ts';
-import type { Sync } from './sync.ts';
+import { keepProof, lendEmbedded } from './shipment.ts';
+import { isWithdrawn, neededBlobs, rejectionOf, type Try } from './slots.ts';
+import { isSameRelease, slotNames, type Slot, type SlotName, type SlotsState, type Trial } from './slot.ts';
 import type { DownloadListener } from './transfer.ts';
-
-/** What an updater works with. */
-export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target'> {
-  readonly model: string;
-  readonly platform: Platform;
-  readonly store: Store;
-  readonly sync: Sync;
-  readonly slots: Slots;
-  readonly events: EventLog;
-  readonly install: () => Promise<Install>;
-  readonly activation: Activation;
-  /** Tries a release where it can do no harm. @throws when it does not work there. */
-  readonly prove: (target: Target) => Promise<void>;
-}
 
 /** How often a model that waits for a quiet moment is looked at, and for how long it has to be quiet, milliseconds. */
 const LOOK_MS = 250;
 const QUIET_MS = 2000;
-/** How often a trial is judged when no call does so, milliseconds. */
-const JUDGE_MS = 500;
 /** Decisions in a row that each change something, before the next check has to bring order. */
 const MOST_TURNS = 8;
 
 /** Where to go back to, best first. */
-const fallbacks: readonly Refuge[] = ['committed', 'previous', 'embedded'];
+const fallbacks: readonly { readonly name: Refuge }[] = [
+  { name: 'committed' },
+  { name: 'previous' },
+  { name: 'embedded' },
+];
 
 /** Creates the updater of one model. Nothing happens before the first follower. */
 export function createUpdater(parts: UpdaterParts): Updater {
@@ -57,7 +42,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
   let turn: Promise<unknown> = Promise.resolve();
   let starting: Promise<void> | undefined;
   let onDownload: DownloadListener | undefined;
-  let cancelJudge = (): void => {};
   let cancelWait = (): void => {};
   let forget = (): void => {};
   /** Files that could not be opened by this process. */
@@ -66,34 +50,54 @@ export function createUpdater(parts: UpdaterParts): Updater {
   const brought = new Set<string>();
   /** The app has said that what is staged may begin. */
   let isForced = false;
+  /** Whether checks of the server are heard of. */
+  let isFollowing = false;
   let isOver = false;
 
   const runner = createRunner({
     ...parts,
     log,
-    onVerdict: () => judgeTrial(),
+    onVerdict: () => judge.now(),
     onError: (error) => fail(error),
   });
   const { running, isClosing } = runner;
+  const judge = createJudge({
+    platform,
+    slots,
+    running,
+    inTurn: (task) => inTurn(task).catch((error: unknown) => fail(error)),
+    onPassed: async (state, slot) => {
+      await pin(state);
+      // Another process may have put something else on trial meanwhile.
+      runner.rename(isSameRelease(state.committed, slot) ? 'committed' : 'previous');
+    },
+    onRejected: async (reason, detail) => {
+      const { trial } = running() ?? {};
+      try {
+        if (!(await goBack())) fail(rejected(reason, detail));
+      } finally {
+        // Where there is nothing to go back to, it serves on, and is judged no more.
+        if (trial !== undefined && running()?.trial === trial) runner.rename('previous');
+      }
+    },
+    onSettled: () => step(),
+  });
   const decider = createDecider({ ...parts, log, onError: (error) => fail(error) });
   const fetcher = createFetcher({
     ...parts,
     log,
     onProgress: (loadedBytes, totalBytes) => onDownload?.(loadedBytes, totalBytes),
-    lend: async (sha256s) => {
-      const sha256 = embedded?.slot.file.sha256;
-      if (embedded === undefined || sha256 === undefined || !sha256s.includes(sha256)) return;
-      if ((await store.blob(sha256)) === undefined) await store.putBlob(sha256, await embedded.bytes());
-    },
+    lend: (sha256s) => lendEmbedded(store, embedded, sha256s),
     onBegin: async ({ sha256 }) => pin(await slots.read(), [sha256]),
     onArrived: async (slot, plan) => {
       const { sha256 } = slot.file;
+      const wasLost = runner.isLost(sha256);
       runner.verified(sha256);
-      if (runner.isLost(sha256) && (await slots.read()).committed?.file.sha256 === sha256) {
+      brought.add(slot.release.path);
+      if (wasLost && (await slots.read()).committed?.file.sha256 === sha256) {
         await inTurn(() => goBack());
         return;
       }
-      brought.add(slot.release.path);
       const { id, trial: rules, retryNonce } = plan;
       const state = await slots.read();
       const isKnown = isSameRelease(state.committed, slot);
@@ -140,49 +144,18 @@ export function createUpdater(parts: UpdaterParts): Updater {
 
   const enter = async (name: SlotName, slot: Slot): Promise<void> => {
     await runner.enter(name, slot, embedded);
-    watchTrial();
-  };
-
-  /** Judges a trial also when no call comes. */
-  const watchTrial = (): void => {
-    cancelJudge();
-    if (running()?.trial === undefined || isOver) return;
-    cancelJudge = platform.setTimer(() => {
-      void judgeTrial().finally(watchTrial);
-    }, JUDGE_MS);
-  };
-
-  const judgeTrial = async (): Promise<void> => {
-    let isSettled = false;
-    await inTurn(async () => {
-      const { trial, token, slot } = running() ?? {};
-      if (trial === undefined || token === undefined || slot === undefined) return;
-      const { sha256 } = slot.release;
-      const memoryBytes = platform.memoryBytes?.();
-      if (memoryBytes !== undefined) trial.measured(memoryBytes);
-      const { inferences, errors } = trial.takeCounts();
-      slots.progress(token, inferences, errors);
-      const verdict = trial.verdict(platform.now());
-      if (verdict === 'going-on') return;
-      if (verdict === 'passed') {
-        await pin(await slots.commit(sha256));
-        runner.rename('committed');
-        isSettled = true;
-        return;
-      }
-      await slots.reject(sha256, verdict.reason, verdict.detail);
-      if (!(await goBack())) fail(rejected(verdict.reason, verdict.detail));
-      isSettled = true;
-    }).catch(fail);
-    if (isSettled) await step();
+    judge.watch();
   };
 
   /** Opens the best of what is known to work. @returns whether something does. */
-  const goBack = async (order: readonly SlotName[] = fallbacks): Promise<boolean> => {
-    for (const name of order) {
-      const slot = (await slots.read())[name];
+  const goBack = async (order: readonly Pick<Try, 'name'>[] = fallbacks): Promise<boolean> => {
+    for (const { name } of order) {
+      const { [name]: slot, policy = {} } = await slots.read();
       if (slot === undefined) continue;
-      if (isSameRelease(running()?.slot, slot)) {
+      const isRunning = isSameRelease(running()?.slot, slot);
+      // What is withdrawn may serve on where nothing else can, and is not gone back to.
+      if (!isRunning && running() !== undefined && isWithdrawn(policy, slot.release)) continue;
+      if (isRunning) {
         runner.rename(name);
         return true;
       }
@@ -211,7 +184,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     // What was given up elsewhere is left at once; otherwise the moment has to be convenient.
     const isHeld = present !== undefined && slotNames.some((one) => isSameRelease(state[one], present));
     if (isHeld && !isRejected(present) && !isForced && !mayActivate()) return false;
-    return goBack([name]);
+    return goBack([{ name }]);
   };
 
   /** Does what the plan wants, until there is nothing left to do now. */
@@ -261,17 +234,27 @@ export function createUpdater(parts: UpdaterParts): Updater {
       return true;
     }
     const isLost = committed !== undefined && runner.isLost(committed.file.sha256);
-    if (isLost && plan?.isCurrent === true) fetcher.begin(committed.release, plan);
+    if (isLost && plan?.isCurrent === true && !brought.has(committed.release.path))
+      fetcher.begin(committed.release, plan);
     else fetcher.stop();
     return false;
   };
 
   /** Goes back to a slot, or to the next one that opens. */
   const leaveFor = async (to: Refuge): Promise<boolean> => {
-    await slots.revert(to);
-    const went = await goBack();
+    if (to === 'committed') await slots.revert(to);
+    // What is left behind goes only when something else has answered.
+    const went = await goBack(fallbacks.slice(fallbacks.findIndex(({ name }) => name === to)));
+    const name = running()?.name;
+    if (went && (name === 'previous' || name === 'embedded')) await settleOn(name);
     await pin(await slots.read());
     return went;
+  };
+
+  /** What runs takes the place of what came after it. */
+  const settleOn = async (name: 'previous' | 'embedded'): Promise<void> => {
+    await slots.revert(name);
+    if (name === 'previous') runner.rename('committed');
   };
 
   /** Decides again when something changes by itself, or when the model may have a quiet moment. */
@@ -306,6 +289,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
   const start = async (openEmbedded: (() => Promise<Embedded>) | undefined): Promise<void> => {
     // A fix can always arrive, whatever a release does to this process.
     sync.start();
+    isFollowing = true;
     forget();
     brought.clear();
     forget = sync.onChecked(() => {
@@ -323,7 +307,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       });
       if (embedded) await slots.embed(embedded.slot);
       tries = await slots.boot();
-      await goBack(namesOf(await startable(tries.filter((one) => !one.isLastResort))));
+      await goBack(await startable(tries.filter((one) => !one.isLastResort)));
     });
     if (running() === undefined) {
       const failure = await sync.check().then(
@@ -332,8 +316,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       );
       await settled();
       // What was rejected here may still be better than nothing.
-      if (running() === undefined)
-        await inTurn(() => goBack(namesOf(tries.filter((one) => one.isLastResort))));
+      if (running() === undefined) await inTurn(() => goBack(tries.filter((one) => one.isLastResort)));
       if (running() === undefined) {
         forget();
         if (isOver) throw closedError('This Inlay');
@@ -351,9 +334,16 @@ export function createUpdater(parts: UpdaterParts): Updater {
   const startable = async (tries: readonly Try[]): Promise<readonly Try[]> => {
     if (!tries.some(({ name }) => name === 'trial')) return tries;
     const { next } = (await decider.decide().catch(fail)) ?? {};
-    if (next?.kind === 'revert' && next.to !== 'base') await slots.revert(next.to);
-    const { trial } = await slots.read();
     const others = tries.filter(({ name }) => name !== 'trial');
+    if (next?.kind === 'revert' && next.to !== 'base') {
+      if (next.to === 'committed') await slots.revert(next.to);
+      // The slots follow when it answers, with the first decision.
+      return [
+        ...others.filter(({ name }) => name === next.to),
+        ...others.filter(({ name }) => name !== next.to),
+      ];
+    }
+    const { trial } = await slots.read();
     if (trial === undefined) return others;
     if (trial.phase === 'active') return tries;
     if (parts.activation === 'next-start') isForced = true;
@@ -369,10 +359,28 @@ export function createUpdater(parts: UpdaterParts): Updater {
   };
 
   const rest = (): void => {
-    cancelJudge();
+    isFollowing = false;
+    judge.stop();
     cancelWait();
     fetcher.stop();
     forget();
+  };
+
+  /** A trial that does not open in a further handle has failed. */
+  const bringIn = async (follower: Follower): Promise<void> => {
+    const present = running();
+    try {
+      await runner.bringIn(follower);
+    } catch (error) {
+      if (present?.name !== 'trial' || isOfHost(error) || isClosing(error)) throw error;
+      await inTurn(async () => {
+        if (!isSameRelease(running()?.slot, present.slot)) return;
+        const { reason, detail } = faultOf(error);
+        await slots.reject(present.slot.release.sha256, reason, detail);
+        await goBack();
+      });
+      await runner.bringIn(follower);
+    }
   };
 
   /** Does what the plan wants, and waits until something runs, or nothing comes any more. */
@@ -392,7 +400,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       if (isOver) throw closedError('This Inlay');
       runner.add(follower);
       try {
-        if (running() === undefined) {
+        if (running() === undefined || !isFollowing) {
           onDownload ??= listener;
           starting ??= start(openEmbedded).finally(() => {
             starting = undefined;
@@ -400,7 +408,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
           });
           await starting;
         }
-        await runner.bringIn(follower);
+        await bringIn(follower);
       } catch (error) {
         remove(follower);
         throw error;
@@ -433,12 +441,4 @@ export function createUpdater(parts: UpdaterParts): Updater {
       await slots.close();
     },
   };
-}
-
-function isSameRelease(a: Slot | undefined, b: Slot): boolean {
-  return a?.release.path === b.release.path && a.file.sha256 === b.file.sha256;
-}
-
-function namesOf(tries: readonly Try[]): readonly SlotName[] {
-  return tries.map(({ name }) => name);
 }

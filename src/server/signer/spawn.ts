@@ -158,10 +158,14 @@ function run(
   // The end of the process says the same.
   child.stdin?.on('error', () => undefined);
 
-  const ready = expect(0).then((facts) => {
-    isReady = true;
-    return facts;
-  });
+  // A command that holds the key may hang; another process may have more luck.
+  const cancelStart = platform.setTimer(() => child.kill('SIGKILL'), answerTimeoutMs);
+  const ready = expect(0)
+    .then((facts) => {
+      isReady = true;
+      return facts;
+    })
+    .finally(cancelStart);
   if (child.stdout) {
     readLines(child.stdout, (line) => {
       let message: Answer;

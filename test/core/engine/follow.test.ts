@@ -2,7 +2,17 @@ import { describe, expect, it } from 'vitest';
 import { toUtf8 } from '../../../src/core/bytes.ts';
 import { sha256Hex } from '../../../src/trust/keys.ts';
 import { decodeSlots, encodeSlots, slotsRecord } from '../../../src/update/slots-record.ts';
-import { answerOf, callOften, codeOf, createWorld, made, startDevice, type Device } from './device.ts';
+import type { EmbeddedFacts } from '../../../src/engine/reference.ts';
+import {
+  answerOf,
+  callOften,
+  codeOf,
+  createWorld,
+  made,
+  startDevice,
+  type Device,
+  type World,
+} from './device.ts';
 
 const minute = 60_000;
 const hour = 60 * minute;
@@ -17,6 +27,12 @@ async function proveItself(device: Device, model: Awaited<ReturnType<Device['loa
 /** Who keeps the slots of a device: the channel `stable` of the server of the tests. */
 function ownerOf({ platform }: Device): string {
   return `sync-stable-${sha256Hex(platform, toUtf8('https://sync.test')).slice(0, 16)}`;
+}
+
+/** What `inlay embed` would write about a first release of these bytes. */
+async function embeddedFacts(world: World, bytes: Uint8Array): Promise<EmbeddedFacts> {
+  const { model: _, ...release } = await world.repository.release('digits', '0.9.0', bytes);
+  return { release, file: { sha256: release.sha256, length: release.length } };
 }
 
 describe('a release', () => {
@@ -296,6 +312,62 @@ describe('a version that came with the app', () => {
     await device.update();
     expect(model.version).toBe('1.0.0');
     expect(world.server.requests.filter(({ path }) => path.includes('/targets/'))).toEqual([]);
+    await device.inlay.close();
+  });
+});
+
+describe('a release that is left in the middle', () => {
+  it('has answered nothing when the last handle closes while it opens, and updates go on with the next', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2));
+    const device = startDevice(world);
+    const model = await device.load();
+    await proveItself(device, model);
+    await world.ship('1.1.0', made(3, 'hangsAtOpen'));
+    await device.update();
+    await model.close();
+    await device.pass(30_000);
+    const again = await device.load();
+    expect(await answerOf(again)).toEqual(['1.0.0', 2]);
+    expect((await device.slots()).trial?.phase).not.toBe('active');
+    for (let round = 0; round < 3; round += 1) await device.pass(25_000);
+    await world.ship('1.2.0', made(4));
+    await device.update();
+    expect(await answerOf(again)).toEqual(['1.2.0', 4]);
+    await device.inlay.close();
+  });
+
+  it('serves on where there is nothing to go back to, and is judged once', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', made(2, 'givesNaN'));
+    const device = startDevice(world);
+    const model = await device.load();
+    let failures = 0;
+    model.on('update-failed', () => (failures += 1));
+    for (let round = 0; round < 20; round += 1) {
+      await callOften(model, 5);
+      await device.pass(1000);
+    }
+    expect((await device.slots()).rejected).toMatchObject([{ reason: 'invalid-outputs', count: 1 }]);
+    expect(failures).toBe(1);
+    await device.inlay.close();
+  });
+
+  it('does not go back to what is withdrawn', async () => {
+    const world = await createWorld();
+    const device = startDevice(world);
+    const embedded = { file: made(9), release: await embeddedFacts(world, made(9)) };
+    const model = await device.load(embedded);
+    expect(await answerOf(model)).toEqual(['0.9.0', 9]);
+    const { targetsBody } = world.repository;
+    world.repository.targetsBody = { ...targetsBody, custom: { models: { digits: { floorSeq: 2 } } } };
+    await world.ship('1.0.0', made(2, 'givesNaN'));
+    await device.update();
+    for (let round = 0; round < 5; round += 1) {
+      await callOften(model, 5);
+      await device.pass(1000);
+    }
+    expect(model.version).toBe('1.0.0');
     await device.inlay.close();
   });
 });

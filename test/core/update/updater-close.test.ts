@@ -161,7 +161,8 @@ describe('a store that fails in the middle', () => {
       await app.prove(model);
       disk.fault = code;
       await world.ship('1.1.0', two);
-      expect(await codeOf(app.client.check())).toBe(code);
+      // What was verified counts; there is no room to bring it.
+      expect(await codeOf(app.client.check())).toBe('fulfilled');
       await settle();
       expect([model.version(), model.openCount()]).toEqual(['1.0.0', 1]);
       disk.fault = undefined;
