@@ -2,7 +2,7 @@
 
 import { abortWith, reasonOf } from '../core/abort.ts';
 import { toUtf8 } from '../core/bytes.ts';
-import { isInlayError, NetworkError } from '../core/errors.ts';
+import { isInlayError, NetworkError, type ErrorCode } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { createTrustedMetadata, metadataCaps, type TrustedMetadata } from '../trust/client.ts';
 import { isFields, parseEnvelope } from '../trust/parse.ts';
@@ -17,6 +17,9 @@ const tipCapBytes = 8_000_000;
 
 /** Longest cycle, milliseconds: a server that sends a byte now and then keeps nobody (TUF: slow retrieval). */
 const cycleMs = 120_000;
+
+/** What a store says that takes nothing more. */
+const noRoom: readonly ErrorCode[] = ['ERR_INLAY_STORE_FULL', 'ERR_INLAY_STORE_READ_ONLY'];
 
 /** What a cycle works with. */
 export interface RefreshOptions {
@@ -68,7 +71,7 @@ export async function refresh(options: RefreshOptions): Promise<TrustedMetadata>
     await record.save(storedForm(trusted, trusted.root.version === version ? etag : undefined));
   } catch (error) {
     // What was verified counts, also where there is no room to remember it: it may withdraw what runs.
-    if (!isInlayError(error) || error.name !== 'StoreError') throw error;
+    if (!isInlayError(error) || !noRoom.includes(error.code)) throw error;
   }
   if (failure !== undefined) throw failure.error;
   return trusted;
