@@ -8,7 +8,7 @@ import { createTrustedMetadata, metadataCaps, type TrustedMetadata } from '../tr
 import { isFields, parseEnvelope } from '../trust/parse.ts';
 import { refreshDelegated, refreshMetadata, type MetadataSource } from '../trust/repository-client.ts';
 import { fetchBytes, fetchJson, wrongContent } from './fetch.ts';
-import { isNewer, type MetadataRecord, type StoredMetadata } from './state.ts';
+import { isNewer, versionsOf, type MetadataRecord, type StoredMetadata } from './state.ts';
 
 /** New roots that one cycle takes (TUF 1.0 §5.3.3 asks for a bound). */
 const maxRoots = 256;
@@ -175,8 +175,7 @@ function isCurrent(trusted: TrustedMetadata): boolean {
 
 function storedForm(trusted: TrustedMetadata, etag: string | undefined): StoredMetadata {
   return {
-    rootVersion: trusted.root.version,
-    timestampVersion: trusted.timestamp?.version ?? 0,
+    ...versionsOf(trusted),
     texts: trusted.export(),
     ...(etag !== undefined && { etag }),
   };

@@ -3,6 +3,7 @@
 import { fromUtf8, toHex, toUtf8 } from '../core/bytes.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
+import type { TrustedMetadata } from '../trust/client.ts';
 import { isFields, isSize } from '../trust/parse.ts';
 
 /** Metadata as it was received, with what orders two states of it. */
@@ -53,8 +54,19 @@ export async function installId(platform: Pick<Platform, 'randomBytes'>, store: 
   return fromUtf8(kept ?? drawn);
 }
 
+/** What orders two states of metadata. */
+export type MetadataVersions = Pick<StoredMetadata, 'rootVersion' | 'timestampVersion'>;
+
+/** Reads the versions of a trusted set. */
+export function versionsOf({
+  root,
+  timestamp,
+}: Pick<TrustedMetadata, 'root' | 'timestamp'>): MetadataVersions {
+  return { rootVersion: root.version, timestampVersion: timestamp?.version ?? 0 };
+}
+
 /** Tells whether one state follows another. A rotated root may restart the timestamp's versions, so roots come first. */
-export function isNewer(a: StoredMetadata, b: StoredMetadata): boolean {
+export function isNewer(a: MetadataVersions, b: MetadataVersions): boolean {
   return a.rootVersion === b.rootVersion
     ? a.timestampVersion > b.timestampVersion
     : a.rootVersion > b.rootVersion;

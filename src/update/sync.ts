@@ -13,7 +13,7 @@ import { parseEnvelope } from '../trust/parse.ts';
 import { verifySignatures } from '../trust/verify.ts';
 import { refresh } from './refresh.ts';
 import { policyOf, resolvePlan, type ResolvedPlan } from './resolve.ts';
-import { openMetadata } from './state.ts';
+import { isNewer, openMetadata, versionsOf } from './state.ts';
 
 /** Options of {@link createSync}. */
 export interface SyncParts {
@@ -160,12 +160,14 @@ export function createSync(parts: SyncParts): Sync {
     }
   };
 
+  /** What is in force. Another process of this app may have heard of something newer: nothing older decides. */
   const trusted = async (): Promise<TrustedMetadata> => {
-    if (current) return current;
-    const { texts } = await record.read();
-    const loaded = await createTrustedMetadata({ platform, root, stored: texts });
-    // A check may have been faster, and knows better.
-    return (current ??= loaded);
+    const stored = await record.read();
+    if (current && !isNewer(stored, versionsOf(current))) return current;
+    const loaded = await createTrustedMetadata({ platform, root, stored: stored.texts });
+    // A check may have been faster, and what is stored may be damaged.
+    if (!current || isNewer(versionsOf(loaded), versionsOf(current))) current = loaded;
+    return current;
   };
 
   const checkOnce = async (): Promise<void> => {

@@ -11,6 +11,8 @@ export interface TestPlatform extends Platform {
   timers(): readonly number[];
   /** Whether the process would wait for one of them. */
   isKeptAlive(): boolean;
+  /** Resolves when no signature is being verified: that happens on threads of their own, at their own speed. */
+  verified(): Promise<void>;
 }
 
 /** 2030-01-01T00:00:00Z. */
@@ -22,6 +24,7 @@ export function testPlatform(options: { seed?: number; fetch?: Platform['fetch']
   let monotonic = 0;
   let state = options.seed ?? 1;
   const waiting = new Set<{ at: number; task: () => void; keepAlive: boolean }>();
+  const verifying = new Set<Promise<boolean>>();
 
   /** mulberry32 */
   const random = (): number => {
@@ -49,9 +52,14 @@ export function testPlatform(options: { seed?: number; fetch?: Platform['fetch']
     randomBytes: (length) => Uint8Array.from({ length }, () => Math.floor(random() * 256)),
     createSha256,
     verifyEd25519: async (publicKey, signature, message) => {
-      const { subtle } = globalThis.crypto;
-      const key = await subtle.importKey('raw', publicKey.slice(), 'Ed25519', false, ['verify']);
-      return subtle.verify('Ed25519', key, signature.slice(), message.slice());
+      const verdict = verifyNatively(publicKey, signature, message);
+      verifying.add(verdict);
+      return verdict.finally(() => {
+        verifying.delete(verdict);
+      });
+    },
+    verified: async () => {
+      await Promise.allSettled(verifying);
     },
     fetch: options.fetch ?? (() => Promise.reject(new TypeError('fetch failed'))),
     advance: (ms) => {
@@ -73,6 +81,16 @@ export function testPlatform(options: { seed?: number; fetch?: Platform['fetch']
     isKeptAlive: () => [...waiting].some(({ keepAlive }) => keepAlive),
     timers: () => [...waiting].map(({ at }) => at - monotonic).sort((a, b) => a - b),
   };
+}
+
+async function verifyNatively(
+  publicKey: Uint8Array,
+  signature: Uint8Array,
+  message: Uint8Array,
+): Promise<boolean> {
+  const { subtle } = globalThis.crypto;
+  const key = await subtle.importKey('raw', publicKey.slice(), 'Ed25519', false, ['verify']);
+  return subtle.verify('Ed25519', key, signature.slice(), message.slice());
 }
 
 /** Lets pending work go on, one turn of the event loop at a time, until something holds. */

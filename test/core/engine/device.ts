@@ -113,8 +113,9 @@ export function startDevice(world: World, options: DeviceOptions = {}): Device {
   const settle = async (): Promise<void> => {
     for (let turn = 0; turn < 60; turn += 1) {
       await new Promise((resolve) => {
-        setTimeout(resolve, 0);
+        setTimeout(resolve, 1);
       });
+      await platform.verified();
     }
   };
   return {
