@@ -1,6 +1,7 @@
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { buildDashboard } from './scripts/dashboard.mjs';
 
 const root = dirname(fileURLToPath(import.meta.url));
 const buildDir = join(root, 'build');
@@ -63,6 +64,16 @@ const declarations = {
   },
 };
 
+/** Adds the files of the dashboard, which the server sends as they are. */
+const dashboard = {
+  name: 'dashboard',
+  async generateBundle() {
+    for (const { path, content } of await buildDashboard()) {
+      this.emitFile({ type: 'asset', fileName: path, source: content });
+    }
+  },
+};
+
 const executables = {
   name: 'executables',
   writeBundle() {
@@ -91,7 +102,7 @@ function chunkOf(id) {
   // Core modules of one part only: a page need not load them at once.
   if (path === 'core/retry.js') return 'update';
   if (/^core\/(compare|signals)/.test(path)) return 'engine';
-  if (/^(core\/|engine\/(inlay|progress|reference|updates))|^stores\/lazy|^exports\.js$/.test(path))
+  if (/^(core\/|engine\/(inlay|progress|reference|reporting|updates))|^stores\/lazy|^exports\.js$/.test(path))
     return 'core';
   // Not for workers, which have no use for it and which bundlers may not split.
   if (/^(platform|page-life|signatures|ed25519)\.js$/.test(path)) return 'platform';
@@ -111,6 +122,7 @@ function chunkOf(id) {
   if (/^backends\/tfjs/.test(path)) return 'tfjs';
   if (/^backends\//.test(path)) return 'onnxruntime';
   if (/^workers\//.test(path)) return 'workers';
+  if (path.startsWith('telemetry/')) return 'telemetry';
   if (/^(trust|update)\//.test(path)) return 'update';
   if (path === 'server/signer/spawn.js') return 'server/signer/spawn';
   return undefined;
@@ -120,7 +132,7 @@ export default {
   input: Object.fromEntries(entryNames.map((name) => [name, join(buildDir, `${name}.js`)])),
   external: [/^node:/, ...packages.flatMap((name) => [name, new RegExp(`^${name}/`)])],
   treeshake: { moduleSideEffects: false },
-  plugins: [tscSourceMaps, workerScripts, declarations, executables, sweep],
+  plugins: [tscSourceMaps, workerScripts, declarations, dashboard, executables, sweep],
   output: {
     dir: distDir,
     format: 'es',

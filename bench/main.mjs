@@ -17,7 +17,9 @@ const BENCHES = [
   'memory',
   'scheduler',
   'overload',
+  'ingest',
   'browser',
+  'guards',
 ];
 
 const { positionals, values } = parseArgs({

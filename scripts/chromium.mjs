@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { accessSync, constants, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { run, SetupError } from './run.mjs';
+import { install, isExecutable, mayInstall } from './apt.mjs';
+import { SetupError } from './run.mjs';
 
 /** True if the person asked to leave the browser tests out. */
 export const skipsBrowser = () => ['1', 'true'].includes(process.env.INLAY_SKIP_BROWSER ?? '');
@@ -30,7 +31,7 @@ export async function ensureChromium() {
   }
   const missing = findChromium() === undefined ? ['chromium'] : [];
   if (process.env.CI && process.platform === 'linux' && !hasVulkan()) missing.push('libvulkan1');
-  if (missing.length > 0 && mayInstall()) await install(missing);
+  if (mayInstall()) await install(missing);
   if (findChromium() === undefined) {
     throw new SetupError(
       'The browser tests need Chromium or Chrome and none was found: install one, or set CHROME_PATH to it, or set INLAY_SKIP_BROWSER=1 to leave these tests out.',
@@ -87,40 +88,11 @@ function playwrightPaths() {
     .flatMap((folder) => programs.map((program) => join(cache, folder, program)));
 }
 
-function isExecutable(path) {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /** Chromium's WebGPU needs the Vulkan loader, which Debian's package does not depend on. */
 function hasVulkan() {
   try {
     return execFileSync('ldconfig', ['-p'], { encoding: 'utf8' }).includes('libvulkan.so.1');
   } catch {
     return true;
-  }
-}
-
-function mayInstall() {
-  if (process.platform !== 'linux' || process.getuid?.() !== 0 || !isExecutable('/usr/bin/apt-get'))
-    return false;
-  return /^ID(?:_LIKE)?=.*\b(?:debian|ubuntu)\b/m.test(readFileSync('/etc/os-release', 'utf8'));
-}
-
-async function install(packages) {
-  console.log(`Installing ${packages.join(' and ')} with apt-get …`);
-  const apt = (...args) =>
-    run('apt-get', ['-qq', '-o', 'DPkg::Lock::Timeout=300', ...args], {
-      env: { DEBIAN_FRONTEND: 'noninteractive' },
-    });
-  await apt('update');
-  for (const name of packages) {
-    if ((await apt('install', '-y', '--no-install-recommends', name)) !== 0) {
-      console.log(`apt-get could not install ${name}.`);
-    }
   }
 }

@@ -32,8 +32,9 @@ export async function buildDist() {
 function digestOfSources() {
   const hash = createHash('sha256');
   const sources = readdirSync(join(root, 'src'), { recursive: true }).map((path) => join('src', path));
-  for (const path of ['package.json', 'package-lock.json', 'rollup.config.mjs', ...sources.sort()]) {
-    if (/\.(?:ts|json|mjs)$/.test(path)) hash.update(path).update(readFileSync(join(root, path)));
+  const configs = ['package.json', 'package-lock.json', 'rollup.config.mjs', 'scripts/dashboard.mjs'];
+  for (const path of [...configs, ...sources.sort()]) {
+    if (/\.(?:tsx?|json|mjs|css|html)$/.test(path)) hash.update(path).update(readFileSync(join(root, path)));
   }
   return hash.digest('hex');
 }

@@ -20,12 +20,14 @@ await runMain(async () => {
   const { ensureDist } = await import('./dist.mjs');
   const { ensureChromium } = await import('./chromium.mjs');
   const { ensureRuntimes } = await import('./runtimes.mjs');
+  const { ensureServers } = await import('./servers.mjs');
   await withLock(async () => {
     await ensurePackages();
     if (goal !== 'check') await ensureDist();
     if (goal === 'test') {
       await ensureChromium();
       await ensureRuntimes();
+      await ensureServers();
     }
   });
 });

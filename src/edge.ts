@@ -19,7 +19,7 @@ export * from './exports.ts';
  * Options of {@link createInlay}. There is no `sync`: nothing goes on between requests, so that nothing could follow a
  * server; models come with the program, and a new one with its next deployment.
  */
-export interface EdgeInlayOptions extends Omit<InlayOptions, 'sync'> {
+export interface EdgeInlayOptions extends Omit<InlayOptions, 'sync' | 'telemetry'> {
   /**
    * The compiled file `onnxruntime-web/ort-wasm-simd-threaded.wasm`, as its import gives it. Needed unless there are
    * `backends`.

@@ -50,6 +50,7 @@ export type {
   VariantsReference,
 } from './engine/reference.ts';
 export type { Updates } from './engine/updates.ts';
+export type { Telemetry } from './engine/reporting.ts';
 export type { LoadProgress, ProgressListener } from './engine/progress.ts';
 export type { Model, ModelEvents, ModelStats, RunAllOptions, RunOptions } from './engine/model.ts';
 export type { SchedulingOptions } from './engine/scheduling-options.ts';
@@ -85,6 +86,9 @@ export type {
   VariantRules,
   VariantTolerance,
 } from './engine/variants-compare.ts';
+export type { TelemetryOptions, TelemetryState } from './telemetry/options.ts';
+export type { Feedback } from './telemetry/recorder.ts';
+export type { Consent } from './telemetry/report.ts';
 export type { UpdateEvent, UpdateEventType } from './update/events.ts';
 export type { AppFacts, UpdatePolicy, UpdatesState } from './update/update-client.ts';
 export type { Activation, UpdaterState } from './update/follower.ts';

@@ -209,7 +209,7 @@ function defaultFetch(): Platform['fetch'] {
 }
 
 /**
- * Sends a GET request. React Native's own `fetch` adds a query to URLs that must not be cached, and reads binary bodies
+ * Sends a request. React Native's own `fetch` adds a query to URLs that must not be cached, and reads binary bodies
  * through Blob and base64, where it can at all.
  */
 function request(xhr: XMLHttpRequest, url: string, init: FetchInit = {}): Promise<Response> {
@@ -220,7 +220,7 @@ function request(xhr: XMLHttpRequest, url: string, init: FetchInit = {}): Promis
       reject(new Error('The request was given up.'));
     };
     const settle = (): void => signal?.removeEventListener('abort', abort);
-    xhr.open('GET', url);
+    xhr.open(init.method ?? 'GET', url);
     xhr.responseType = 'arraybuffer';
     xhr.withCredentials = false;
     for (const [name, value] of Object.entries(init.headers ?? {})) xhr.setRequestHeader(name, String(value));
@@ -245,7 +245,7 @@ function request(xhr: XMLHttpRequest, url: string, init: FetchInit = {}): Promis
       return;
     }
     signal?.addEventListener('abort', abort);
-    xhr.send();
+    xhr.send((init.body ?? null) as XMLHttpRequestBodyInit | null);
   });
 }
 

@@ -6,6 +6,7 @@ import type { ReleaseServer } from '../publish/publisher.ts';
 import type { NamedKey } from '../trust/keys.ts';
 import type { RolloutAction } from '../publish/rollout.ts';
 import type { SignedPlan } from '../update/plan.ts';
+import type { AuditAnswer } from '../server/api/answers.ts';
 import type { AuditRecord } from '../server/db/repository.ts';
 import type { ChangeOptions } from '../server/catalog.ts';
 import type { RolloutBody } from '../server/rollout-body.ts';
@@ -14,6 +15,8 @@ import type { ServerStatus } from '../server/status.ts';
 /** Calls to one server. All throw {@link NetworkError}, or what the server answers as {@link ServerError}. */
 export interface AdminClient extends ReleaseServer {
   onlineKey(): Promise<NamedKey>;
+  /** Calls a route below `/v1/admin/` that answers with JSON. @param body sent as JSON. */
+  ask<Answer>(path: string, method?: 'GET' | 'POST' | 'PUT' | 'DELETE', body?: unknown): Promise<Answer>;
   status(): Promise<ServerStatus>;
   audit(): Promise<readonly AuditRecord[]>;
   putRoot(bytes: Uint8Array<ArrayBuffer>): Promise<void>;
@@ -71,8 +74,8 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
     if (!response.ok) throw await errorOf(response, base);
     return response;
   };
-  const get = async <Body>(path: string): Promise<Body> => {
-    const response = await send(path);
+  const get = async <Body>(path: string, init?: RequestInit): Promise<Body> => {
+    const response = await send(path, init);
     try {
       return (await response.json()) as Body;
     } catch (cause) {
@@ -84,12 +87,16 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
   const put = async (path: string, body: Uint8Array<ArrayBuffer> | string): Promise<Response> =>
     send(path, { method: 'PUT', body });
 
+  const ask = <Answer>(path: string, method = 'GET', body?: unknown): Promise<Answer> =>
+    get(`/v1/admin/${path}`, { method, ...(body !== undefined && { body: JSON.stringify(body) }) });
+
   return {
+    ask,
     onlineKey: () => get('/v1/online-key'),
     tip: (root) => get(`/v1/tip?root=${root}`),
     text: async (path) => new Uint8Array(await (await send(path)).arrayBuffer()),
-    status: () => get('/v1/admin/status'),
-    audit: async () => (await get<{ records: AuditRecord[] }>('/v1/admin/audit')).records,
+    status: () => ask('status'),
+    audit: async () => (await ask<AuditAnswer>('audit')).records,
     hasBlob: async (sha256) => {
       try {
         await send(`/v1/admin/blobs/${sha256}`);
@@ -108,18 +115,16 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
     putTargets: async (bytes) => {
       await put('/v1/admin/targets', bytes);
     },
-    rollout: (channel, model) => get(rolloutPath(channel, model)),
-    setRollout: async (channel, model, body) =>
-      (await (await put(rolloutPath(channel, model), JSON.stringify(body))).json()) as SignedPlan,
-    changeRollout: async (channel, model, action, body) => {
-      const init = { method: 'POST', body: JSON.stringify(body) };
-      return (await (await send(`${rolloutPath(channel, model)}/${action}`, init)).json()) as SignedPlan;
-    },
+    rollout: (channel, model) => ask(rolloutPath(channel, model)),
+    setRollout: (channel, model, body) => ask(rolloutPath(channel, model), 'PUT', body),
+    changeRollout: (channel, model, action, body) =>
+      ask(`${rolloutPath(channel, model)}/${action}`, 'POST', body),
   };
 }
 
-function rolloutPath(channel: string, model: string): string {
-  return `/v1/admin/rollouts/${encodeURIComponent(channel)}/${encodeURIComponent(model)}`;
+/** Address of a rollout below the admin plane. */
+export function rolloutPath(channel: string, model: string): string {
+  return `rollouts/${encodeURIComponent(channel)}/${encodeURIComponent(model)}`;
 }
 
 /** What the server says of its refusal, or else its status. */

@@ -2,14 +2,21 @@
 
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { InvalidArgumentError, type Command } from 'commander';
-import type { RolloutBody } from '../server/rollout-body.ts';
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import type { ArmBody, RolloutBody } from '../server/rollout-body.ts';
 import { InputError } from '../core/errors.ts';
 import { DEFAULT_TRIAL, type NetworkRules, type Rule, type TrialRules } from '../update/plan.ts';
 
 /** What the options give. */
 export interface RolloutFlags {
   readonly over?: number;
+  readonly start?: number;
+  readonly arms?: readonly ArmBody[];
+  readonly shadow?: number;
+  readonly shadowSample?: number;
+  readonly pin?: boolean;
+  readonly unpin?: boolean;
+  readonly reportEvery?: number;
   readonly control?: number;
   readonly rules?: string;
   readonly allow?: string[];
@@ -25,6 +32,23 @@ export interface RolloutFlags {
 export function withRolloutOptions(command: Command): Command {
   return command
     .option('--over <time>', 'time over which the share is reached, such as 6h', parseDuration)
+    .option('--start <time>', 'when it begins, such as 2030-01-01T08:00:00Z', parseTime)
+    .option(
+      '--arms <list>',
+      'further versions and their shares of the devices that it wins, such as a=1.2.0:50,b=1.3.0:25',
+      parseArms,
+    )
+    .option(
+      '--shadow <share>',
+      'share that runs it beside the version before, unseen; 0 for none',
+      parseShare,
+    )
+    .option('--shadow-sample <share>', 'share of their calls that it gets; 10 at first', parseShare)
+    .addOption(
+      new Option('--pin', 'let no other version take its place until it is unpinned').conflicts('unpin'),
+    )
+    .option('--unpin', 'let another version take its place again')
+    .option('--report-every <time>', 'time between two reports of a device', parseDuration)
     .option('--control <share>', 'share that is measured on the version before', parseShare)
     .option('--rules <json>', 'which devices take part: a JSON list of rules, or @FILE')
     .option('--allow <id>', 'install identifier that takes part in any case; may be repeated', collect)
@@ -39,8 +63,15 @@ export function withRolloutOptions(command: Command): Command {
 /** Gives the options the form in which the server takes them. */
 export function toRolloutBody(flags: RolloutFlags, cwd: string): Omit<RolloutBody, 'version' | 'percent'> {
   const { over, control, rules, allow, deny, bucketBy, trial, net, poll, lease } = flags;
+  const { start, arms, shadow, shadowSample, pin, unpin, reportEvery } = flags;
   return {
     ...(over !== undefined && { durationS: over }),
+    ...(start !== undefined && { startAt: start }),
+    ...(arms && { arms }),
+    ...(shadow !== undefined && { shadow }),
+    ...(shadowSample !== undefined && { shadowSample }),
+    ...((pin ?? unpin) !== undefined && { pinned: pin === true }),
+    ...(reportEvery !== undefined && { reportS: reportEvery }),
     ...(control !== undefined && { control }),
     ...(rules !== undefined && { rules: parseRules(rules, cwd) }),
     ...(allow && { allow }),
@@ -71,10 +102,30 @@ export function parseShare(text: string): number {
 
 const unitS = { s: 1, m: 60, h: 3600, d: 86_400 } as const;
 
-function parseDuration(text: string): number {
+/** Reads a time such as `6h`, in seconds. */
+export function parseDuration(text: string): number {
   const [, digits = '', unit = ''] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
   if (digits === '') throw new InvalidArgumentError('It is a whole number with s, m, h or d, such as 6h.');
   return Number(digits) * unitS[unit as keyof typeof unitS];
+}
+
+function parseTime(text: string): number {
+  const ms = Date.parse(text);
+  if (/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(text) && !Number.isNaN(ms)) return ms;
+  throw new InvalidArgumentError('It is a time in UTC such as 2030-01-01T08:00:00Z.');
+}
+
+function parseArms(text: string): readonly ArmBody[] {
+  return text.split(',').map((item) => {
+    const [, name = '', version = '', share = ''] = /^([^=]+)=(.+):([^:]+)$/.exec(item.trim()) ?? [];
+    if (name === '') {
+      throw new InvalidArgumentError(
+        `${JSON.stringify(item)} is no arm; write a list such as a=1.2.0:50,b=1.3.0:25, in per cent.`,
+      );
+    }
+    const weightBp = Math.round(parseShare(share) * 100);
+    return { name, version, weightBp };
+  });
 }
 
 function collect(id: string, before: string[] = []): string[] {

@@ -1,4 +1,4 @@
-import { InvalidArgumentError, type Command } from 'commander';
+import type { Command } from 'commander';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
 import {
   formatDuration,
@@ -27,8 +27,8 @@ export function addRolloutSet(rollout: Command, terminal: Terminal): void {
     .argument('<version>', 'published version')
     .requiredOption(
       '--percent <share>',
-      'share of the devices, 0.01 to 100; only rises within a rollout',
-      parsePercent,
+      'share of the devices, 0.01 to 100, or 0 with a shadow; only rises within a rollout',
+      parseShare,
     )
     .option('--channel <name>', 'channel that the devices follow', 'stable');
   withServerFlags(withRolloutOptions(command))
@@ -57,17 +57,12 @@ export function addRolloutSet(rollout: Command, terminal: Terminal): void {
       }
       const rest = plan.base ? `the others run ${plan.base.version}` : 'the others keep what they have';
       const complete = plan.state === 'complete';
+      const share = plan.shadow ? `, and beside the others on ${plan.shadow.bp / 100} %` : '';
       const over = plan.durationS ? `, reached over ${formatDuration(plan.durationS)}` : '';
       terminal.print(
-        `${name} ${version} runs on ${plan.bp / 100} % of channel ${channel}${over}${complete ? '.' : `; ${rest}.`}`,
+        `${name} ${version} runs on ${plan.bp / 100} % of channel ${channel}${share}${over}${complete ? '.' : `; ${rest}.`}`,
       );
       for (const notice of notices) terminal.print(notice);
       if (!complete) terminal.print(`\nNext:\n  npx inlay rollout set ${name} ${version} --percent 100`);
     });
-}
-
-function parsePercent(text: string): number {
-  const percent = parseShare(text);
-  if (percent > 0) return percent;
-  throw new InvalidArgumentError('It is a number above 0 and up to 100.');
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { reachedBp, readSigned } from '../publish/rollout.ts';
+import { reachedBp, readSigned, weightOf } from '../publish/rollout.ts';
 import type { AuditRecord } from '../server/db/repository.ts';
 import { DEFAULT_TRIAL, type Plan, type SignedPlan } from '../update/plan.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
@@ -29,11 +29,20 @@ export function addRolloutShow(rollout: Command, terminal: Terminal): void {
 function describePlan(signed: SignedPlan): string {
   const plan = readSigned(signed);
   const { model, cand, base, state, bp, ctl, bucketBy, allow, deny, rules, pollS, leaseS, retryNonce } = plan;
+  const { stage, pinned, arms, shadow, report } = plan;
   const rows: (readonly [string, string])[] = [
     ['version', `${cand.version} (${cand.path})`],
     ['others run', base?.version ?? 'what they have'],
-    ['state', state],
+    ['state', pinned ? `${state}, pinned` : state],
+    ...(stage === 0 ? [] : [['stage', String(stage)] as const]),
     ['share', shareOf(plan)],
+    ...arms.map(
+      ({ name, entry, ranges }) =>
+        [`arm ${name}`, `${entry.version} on ${weightOf(ranges, bp) / 100} % of the share`] as const,
+    ),
+    ...(shadow
+      ? [['shadow', `${shadow.bp / 100} %, ${shadow.sampleBp / 100} % of their calls`] as const]
+      : []),
     ['control', `${Math.min(ctl, 10_000 - bp) / 100} %`],
     ...rules.map((rule) => ['rule', JSON.stringify(rule)] as const),
     ...(allow.length + deny.length > 0
@@ -43,6 +52,7 @@ function describePlan(signed: SignedPlan): string {
     ['trial', trialOf(plan)],
     ['downloads', downloadsOf(plan)],
     ...(pollS === undefined ? [] : [['polls every', formatDuration(pollS)] as const]),
+    ...(report ? [['reports every', formatDuration(report.everyS)] as const] : []),
     ...(leaseS === 0 ? [] : [['lease', formatDuration(leaseS)] as const]),
     ...(retryNonce === 0 ? [] : [['retries', String(retryNonce)] as const]),
     ['rollout', plan.id],

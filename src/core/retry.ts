@@ -55,6 +55,17 @@ export function retryAfterMs(error: unknown): number {
   return typeof asked === 'number' ? asked : 0;
 }
 
+/**
+ * Reads `Retry-After` (RFC 9110 §10.2.3): seconds, or a date.
+ * @returns milliseconds; `undefined` if the server does not ask for anything.
+ */
+export function parseRetryAfter(value: string | null, now: number): number | undefined {
+  if (value === null) return undefined;
+  if (/^\d{1,9}$/.test(value)) return Number(value) * 1000;
+  const date = Date.parse(value);
+  return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
 function wait(
   platform: Pick<Platform, 'setTimer'>,
   delayMs: number,

@@ -1,9 +1,11 @@
 import type { Platform } from '../core/platform.ts';
 import type { CallWatch, Embedded, Follower, Opened, Target, Updater } from '../update/follower.ts';
 
+import type { ModelTelemetry } from '../telemetry/model.ts';
 import type { DownloadListener } from '../update/transfer.ts';
 import { assertReplaces } from './replaces.ts';
 import { testGolden, within } from './self-test.ts';
+import { createMirror, type Mirror } from './mirror.ts';
 import type { Serving } from './serving.ts';
 import type { ManagedModel, Model } from './model.ts';
 
@@ -18,6 +20,8 @@ export interface FollowParts {
   readonly embedded?: (() => Promise<Embedded>) | undefined;
   /** Starts what trying and running a release need; called when the first one is about to be there. */
   readonly prepare?: (() => void) | undefined;
+  /** Counts opens, and what becomes of calls in the shadow. */
+  readonly telemetry?: Pick<ModelTelemetry, 'recorder' | 'shadow'> | undefined;
   /** Hears of the first download. */
   readonly onDownload?: DownloadListener | undefined;
 }
@@ -37,11 +41,14 @@ const PREPARE_MS = 2000;
  */
 export async function followReleases(updater: Updater, name: string, parts: FollowParts): Promise<Model> {
   const { platform } = parts;
-  const calls = createCallCounter(platform);
+  const calls = createCallCounter(platform, () => mirror);
   let managed: ManagedModel | undefined;
+  /** Repeats calls in the shadow, while there is one. */
+  let mirror: Mirror | undefined;
 
-  const openTried = async (target: Target): Promise<Serving> => {
+  const openTried = async (target: Target): Promise<{ readonly serving: Serving; readonly ms: number }> => {
     const present = managed?.current();
+    const beganMs = platform.monotonicMs();
     const serving = await parts.open(target, present);
     try {
       await testGolden((feeds) => serving.run(feeds, { priority: 100 }, () => {}), target.golden);
@@ -52,23 +59,38 @@ export async function followReleases(updater: Updater, name: string, parts: Foll
       await serving.close().catch(() => {});
       throw error;
     }
-    return serving;
+    return { serving, ms: platform.monotonicMs() - beganMs };
   };
 
   const follower: Follower = {
     open: async (target): Promise<Opened> => {
       const opening = openTried(target);
       // What came with the app is all that is left when nothing else opens in time.
-      const serving = await (target.slot === 'embedded'
+      const { serving, ms } = await (target.slot === 'embedded'
         ? opening
-        : within(platform, target.rules.loadTimeoutS, opening, (late) => void late.close().catch(() => {})));
+        : within(
+            platform,
+            target.rules.loadTimeoutS,
+            opening,
+            (late) => void late.serving.close().catch(() => {}),
+          ));
+      let own: Mirror | undefined;
       return {
         enter: () => {
           const watched = calls.watch(serving, target.watch);
           if (managed === undefined) managed = parts.manage(watched);
           else managed.swap(watched);
+          parts.telemetry?.recorder.opened(ms);
         },
-        discard: () => serving.close(),
+        mirror: (sampleBp) => {
+          own = createMirror({ platform, serving, target, sampleBp, observer: parts.telemetry });
+          mirror = own;
+        },
+        discard: async () => {
+          if (mirror === own) mirror = undefined;
+          await own?.stop();
+          await serving.close();
+        },
       };
     },
     idleMs: calls.idleMs,
@@ -111,7 +133,10 @@ export function foreseeEnd({
 }
 
 /** Counts the calls of one model, whatever release answers them. */
-function createCallCounter({ monotonicMs }: Platform): {
+function createCallCounter(
+  { monotonicMs }: Platform,
+  mirror: () => Mirror | undefined,
+): {
   watch(serving: Serving, watch: CallWatch): Serving;
   idleMs(): number;
 } {
@@ -129,13 +154,16 @@ function createCallCounter({ monotonicMs }: Platform): {
       run: (feeds, call, onSettled) => {
         const beganMs = monotonicMs();
         inFlight += 1;
+        const sample = mirror()?.take(feeds, call.outputs);
         return serving.run(feeds, call, onSettled).then(
           (outputs) => {
             answered(settle() - beganMs, outputs);
+            sample?.answered(outputs);
             return outputs;
           },
           (error: unknown) => {
             settle();
+            sample?.dropped();
             failed(error);
             throw error;
           },

@@ -7,6 +7,7 @@ import { nameOf } from '../core/tensor.ts';
 import type { Store, StoreInfo } from '../core/store.ts';
 import type { Tracing } from '../core/tracing.ts';
 import type { PredictionsOptions, PredictionsStats } from '../schedule/predictions.ts';
+import type { TelemetryOptions } from '../telemetry/options.ts';
 import type * as Remote from '../update/remote.ts';
 import type { SyncInfo } from '../update/sync.ts';
 import type { AppFacts, UpdateClient, UpdatePolicy } from '../update/update-client.ts';
@@ -27,6 +28,7 @@ import {
 import type { SchedulingOptions } from './scheduling-options.ts';
 import type { ModelTypes } from './typed.ts';
 import type { Serving, ServingInfo } from './serving.ts';
+import { createReporting, type Telemetry } from './reporting.ts';
 import { createUpdates, type Updates } from './updates.ts';
 import type * as Engine from './machine.ts';
 
@@ -71,6 +73,11 @@ export interface InlayOptions {
   readonly predictions?: PredictionsOptions;
   /** Follow a sync server. Without it only files, URLs and bytes can be loaded. */
   readonly sync?: SyncOptions;
+  /**
+   * Tells the server how models loaded by name do, so that it can stop a release that does badly: counts, times and codes of
+   * errors, never what models are given or give. Default: nothing is counted.
+   */
+  readonly telemetry?: TelemetryOptions;
 }
 
 /** Options of {@link Inlay.load}. */
@@ -138,6 +145,8 @@ export interface Inlay extends AsyncDisposable {
   readonly store: Store;
   /** What updates are at, and how to steer them. */
   readonly updates: Updates;
+  /** What the server is told, and whether it may be. */
+  readonly telemetry: Telemetry;
   /** Asks the sync server now instead of at the next poll. Rejects with the reason when the check fails. */
   checkForUpdates(): Promise<void>;
   /** Closes all models, then workers and stores that Inlay made itself. Safe to call twice. */
@@ -194,10 +203,26 @@ export function assembleInlay(parts: InlayParts): Inlay {
     options: Pick<LoadOptions, 'signal' | 'onProgress'> = {},
   ): Promise<ModelSource> => orAbort(locate({ ...parts, maxModelBytes }, file, options), closes.signal);
 
+  const reporting = createReporting({
+    ...parts,
+    provider: () => {
+      const [served] = [...models].filter(({ model: { name } }) => name !== undefined);
+      return served?.current().info().provider;
+    },
+    onError: (error) => {
+      parts.logger?.warn({ err: error }, 'There is no telemetry: its code could not be loaded.');
+    },
+  });
+
   const startClient = async (options: SyncOptions): Promise<UpdateClient> => {
-    const [{ createUpdateClient }, { prove, providers }] = await Promise.all([parts.remote(), start()]);
+    const [{ createUpdateClient }, { prove, providers }, reports] = await Promise.all([
+      parts.remote(),
+      start(),
+      reporting.open(),
+    ]);
     client = createUpdateClient({
       ...options,
+      ...(reports && { observe: (model) => reports.model(model).observer }),
       platform,
       store,
       maxModelBytes,
@@ -207,6 +232,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
         parts.logger?.warn({ err: error }, 'A listener for updates failed.');
       },
     });
+    if (reports) client.onEvent(reports.updated);
     return client;
   };
   /** The updates; `undefined` without a sync server. */
@@ -305,7 +331,9 @@ export function assembleInlay(parts: InlayParts): Inlay {
     const { open, partsOf, prepare, readEmbedded } = await start();
     const { createModel, loadFollow } = await parts.engine();
     const { followReleases } = await loadFollow();
-    const modelParts = partsOf(name, options);
+    const telemetry = (await reporting.open())?.model(name);
+    const counts = telemetry && { ...telemetry, monotonicMs: platform.monotonicMs };
+    const modelParts = { ...partsOf(name, options), telemetry: counts };
     const { onProgress } = options;
     return followReleases(following.updater(name), name, {
       platform,
@@ -322,6 +350,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
         return managed;
       },
       prepare,
+      telemetry,
       onDownload:
         onProgress &&
         ((loadedBytes, totalBytes) => {
@@ -352,6 +381,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
     store,
     metrics: () => machine?.metricsOf(models) ?? '',
     updates: createUpdates(updates),
+    telemetry: reporting.telemetry,
     checkForUpdates: () => inlay.updates.check(),
     close: () => {
       closing ??= (async () => {
@@ -361,6 +391,7 @@ export function assembleInlay(parts: InlayParts): Inlay {
         await (await starting?.catch(() => undefined))?.close();
         await Promise.all(closed);
         await Promise.allSettled(loads);
+        await reporting.close();
         await Promise.all(parts.owned.map((part) => part.close()));
       })();
       return closing;

@@ -7,6 +7,8 @@ import type { Span, SpanFacts, Tracing } from '../core/tracing.ts';
 import type { CallOptions } from '../schedule/job.ts';
 import type { Metrics, QueueStats } from '../schedule/metrics.ts';
 import type { Predictions } from '../schedule/predictions.ts';
+import type { ModelTelemetry } from '../telemetry/model.ts';
+import type { AnsweredCall, Feedback } from '../telemetry/recorder.ts';
 import { createFeedBinder, type Feeds } from './feeds.ts';
 import {
   createRunAll,
@@ -39,6 +41,8 @@ export interface RunOptions<Name extends string = string> {
    * to 100, default 0.
    */
   readonly priority?: number;
+  /** Names this prediction, for {@link Model.feedback}. It stays on the device. */
+  readonly id?: string;
 }
 
 /** What {@link Model.stats} returns: everything since the model was loaded, whatever version answered. */
@@ -99,6 +103,13 @@ export interface Model<M extends ModelTypes = ModelTypes> extends Events<ModelEv
   ): AsyncIterableIterator<OutputsOf<M, Name>>;
   stats(): ModelStats;
   /**
+   * Tells what turned out about a prediction: its label, or what came of it. Only counts of it leave the device, and only
+   * with `full` consent.
+   * @param id - what its call was named by {@link RunOptions.id}; the last 4096 are remembered for a week.
+   * @returns whether it is still known.
+   */
+  feedback(id: string, feedback: Feedback): boolean;
+  /**
    * Keeps the model in memory, whatever the budget says.
    * @returns lets it go again.
    */
@@ -141,11 +152,18 @@ export interface ModelParts {
   readonly tracing?: Tracing | undefined;
   /** Cache of answers, for models that use it. */
   readonly predictions?: Predictions;
+  /** Counts calls, where the app tells the fleet. */
+  readonly telemetry?: ModelCounts | undefined;
 }
+
+/** What of the telemetry of a model its calls need, and by which clock they are timed. */
+export type ModelCounts = Pick<ModelTelemetry, 'recorder' | 'context'> & {
+  readonly monotonicMs: () => number;
+};
 
 /** Creates the handle over a version that answers calls. */
 export function createModel(parts: ModelParts, first: Serving): ManagedModel {
-  const { name, metrics, defaults, tracing, predictions } = parts;
+  const { name, metrics, defaults, tracing, predictions, telemetry } = parts;
   const emitter = createEmitter<ModelEvents>();
   const releases = new Set<Promise<void>>();
   let pins = 0;
@@ -203,10 +221,12 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
     const span = tracing?.startCall(factsOf(name, used.serving));
     const call =
       defaults === undefined && span === undefined ? options : withDefaults(options, defaults, span);
+    const facts: CallFacts = { id: options.id };
     const answered =
       predictions === undefined
         ? used.serving.run(bound, call, used.leave)
-        : runPredicted(predictions, used, bound, call);
+        : runPredicted(predictions, used, bound, call, facts);
+    if (telemetry !== undefined) countCall(telemetry, answered, bound, facts, options.signal);
     if (span === undefined) return answered;
     return answered.then(
       (outputs) => {
@@ -226,11 +246,14 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
     used: Lease,
     feeds: TensorMap,
     call: CallOptions,
+    facts: CallFacts,
   ): Promise<TensorMap> => {
     let isMine = false;
+    facts.cache = 'hit';
     return cache
       .run(used.serving, feeds, call, (signal) => {
         isMine = true;
+        facts.cache = 'miss';
         return used.serving.run(feeds, { ...call, outputs: undefined, signal }, () => {});
       })
       .catch((error: unknown) => {
@@ -265,6 +288,7 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
     run,
     runAll: createRunAll(run),
     stats: () => ({ inFlight, ...metrics.read() }),
+    feedback: (id, feedback) => telemetry?.recorder.feedback(id, feedback) ?? false,
     pin: () => {
       pins += 1;
       lease.serving.pin(true);
@@ -308,6 +332,31 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
 }
 
 const NONE: RunOptions = {};
+
+/** What a call turns out to be on its way. */
+type CallFacts = { -readonly [Key in keyof Pick<AnsweredCall, 'id' | 'cache'>]: AnsweredCall[Key] };
+
+/** Counts a call when it settles, beside whoever waits for it. It belongs to what ran when it began. */
+function countCall(
+  { recorder, context, monotonicMs }: ModelCounts,
+  answered: Promise<TensorMap>,
+  feeds: TensorMap,
+  { id, cache }: CallFacts,
+  signal: AbortSignal | undefined,
+): void {
+  const beganMs = monotonicMs();
+  const began = context();
+  answered.then(
+    (outputs) => {
+      recorder.answered(monotonicMs() - beganMs, { feeds, outputs, id, cache, context: began });
+    },
+    (error: unknown) => {
+      // A call that is given up says nothing of the model, and neither does one that comes too late.
+      const isClosed = isInlayError(error) && error.code === 'ERR_INLAY_CLOSED';
+      if (signal?.aborted !== true && !isClosed) recorder.failed(error, monotonicMs() - beganMs, began);
+    },
+  );
+}
 
 /** An option that is there but `undefined` says nothing. */
 function withDefaults(

@@ -1,40 +1,14 @@
 /** Pure steps from the plans of a channel to the next ones, as `inlay rollout` takes them. Nothing is signed here. */
 
 import { ServerError } from '../core/errors.ts';
-import type {
-  NetworkRules,
-  Plan,
-  PlanEntry,
-  PlanState,
-  Rule,
-  SignedPlan,
-  TrialRules,
-} from '../update/plan.ts';
-import { readPlan } from '../update/plan.ts';
-import { unitHash } from '../update/unit.ts';
+import type { Plan, PlanEntry, PlanState, SignedPlan } from '../update/plan.ts';
+import { armsFor } from './arms.ts';
+import { toBasisPoints, whole, withOptions, type RolloutOptions } from './rollout-options.ts';
+import { normal, reachedBp, readSigned } from './signed-plan.ts';
 
-/** What a rollout is told besides its share; what is absent stays as it is, or at its default in a new rollout. */
-export interface RolloutOptions {
-  /** Wall clock, milliseconds since 1970. Needed for `durationS`, and for raising a share while one still spreads. */
-  readonly now?: number;
-  /** Seconds over which the share is reached, one bucket after the other. Default 0: at once. */
-  readonly durationS?: number;
-  /** Share that is measured on the base, per cent in [0, 100], at most two decimals. */
-  readonly control?: number;
-  readonly rules?: readonly Rule[];
-  /** Install identifiers; they are signed as `unitHash` names them. */
-  readonly allow?: readonly string[];
-  /** As `allow`. */
-  readonly deny?: readonly string[];
-  /** Only for a new rollout, since it places devices in other buckets. */
-  readonly bucketBy?: string;
-  readonly trial?: Partial<TrialRules>;
-  readonly net?: Partial<NetworkRules>;
-  readonly pollS?: number;
-  readonly leaseS?: number;
-  /** Channel of the plans, for what is said of them. Default `stable`. */
-  readonly channel?: string;
-}
+export { assignRanges, weightOf, type ArmOption, type ArmRanges } from './arms.ts';
+export type { RolloutOptions } from './rollout-options.ts';
+export { reachedBp, readSigned, toSignedPlan } from './signed-plan.ts';
 
 /** What can be done to a rollout besides setting its share. */
 export type RolloutAction = 'pause' | 'resume' | 'halt' | 'rollback' | 'promote' | 'retry';
@@ -61,21 +35,23 @@ const moves: Readonly<
   retry: { from: ['ramp', 'paused', 'complete'] },
 };
 
-/** Buckets of a rollout, one per basis point. */
-const whole = 10_000;
+/** Parts into which a share that is reached bucket by bucket is cut, so that its arms begin side by side. */
+const armBlocks = 4;
 
 /**
  * Starts, raises or completes the rollout of a release. Pure: the present plans are left alone.
  *
- * Within one rollout the share only rises, so that a device that has the candidate keeps it. Another candidate starts
- * a new rollout that supersedes an open one. Devices outside the share run the last release that was completed; to go
+ * Within one rollout the share only rises, so that a device that has the candidate keeps it, and so does one that has an
+ * arm: only buckets that the rollout wins are shared out anew. Another candidate starts a new rollout that supersedes an
+ * open one, unless that is pinned. Devices outside the share run the last release that was completed; to go
  * back to that from an open rollout, it is rolled back.
- * @param percent share in (0, 100], at most two decimals; 100 without a duration completes the rollout.
+ * @param percent share in (0, 100], at most two decimals, or 0 with a shadow; 100 at once completes the rollout, whose arms
+ * end with it.
  * @param newSalt gives 16 random hex digits; called once per new rollout.
  * @returns plans as they are signed, without what is at its default.
  * @throws {@link ServerError} `ERR_INLAY_REFUSED` if the share falls or is none, the release is what the other devices
  * run, or an option is out of range,
- * `ERR_INLAY_CONFLICT` if the rollout is paused or halted; `RangeError` if the salt is none.
+ * `ERR_INLAY_CONFLICT` if the rollout is paused or halted, or another one is pinned; `RangeError` if the salt is none.
  */
 export function setRollout(
   plans: readonly SignedPlan[],
@@ -85,9 +61,14 @@ export function setRollout(
   options: RolloutOptions = {},
 ): SignedPlan[] {
   const { model, version } = release;
-  const bp = toBasisPoints(percent);
-  const { durationS = 0, now, control = 0 } = options;
-  if (control > 0 && toControl(control) > whole - bp) {
+  const signed = plans.find((plan) => plan.model === model);
+  const present = signed && readSigned(signed);
+  const going =
+    present && sameContent(present.cand, release) && present.state !== 'rolledback' ? present : undefined;
+  const hasShadow = options.shadow === undefined ? going?.shadow !== undefined : options.shadow > 0;
+  const bp = toBasisPoints(percent, hasShadow ? 0 : 1);
+  const { durationS = 0, now, startAt = now, control = 0 } = options;
+  if (toBasisPoints(control, 0) > whole - bp && control > 0) {
     throw new ServerError(
       'ERR_INLAY_REFUSED',
       `A control of ${control} % does not fit beside a share of ${percent} %; ` +
@@ -95,16 +76,26 @@ export function setRollout(
       { details: { model, version, percent, control } },
     );
   }
-  if (durationS > 0 && now === undefined) throw new RangeError('A rollout over a duration needs the time.');
-  const signed = plans.find((plan) => plan.model === model);
-  const present = signed && readSigned(signed);
+  if (durationS > 0 && startAt === undefined)
+    throw new RangeError('A rollout over a duration needs the time.');
+  const isAtOnce = durationS === 0 && options.startAt === undefined;
+  const isComplete = bp === whole && isAtOnce;
+  const base = going ? going.base : present ? baseAfter(present, now) : null;
   const stage = {
     bp,
-    state: bp === whole && durationS === 0 ? 'complete' : 'ramp',
-    ...(durationS > 0 && now !== undefined && { startAt: toTime(now), durationS }),
+    state: isComplete ? 'complete' : 'ramp',
+    arms: isComplete
+      ? []
+      : armsFor(
+          going,
+          { bp: Math.max(bp, going?.bp ?? 0), base },
+          options.arms,
+          durationS > 0 ? armBlocks : 1,
+        ),
+    ...(!isAtOnce && startAt !== undefined && { startAt: toTime(startAt), durationS }),
   } as const;
 
-  if (signed && present && sameContent(present.cand, release) && present.state !== 'rolledback') {
+  if (signed && present && going) {
     if (present.state === 'paused' || present.state === 'halted') {
       throw new ServerError(
         'ERR_INLAY_CONFLICT',
@@ -120,17 +111,17 @@ export function setRollout(
         { details: { model, version, percent } },
       );
     }
-    const isSameStage = bp === present.bp && durationS === 0 && stage.state === present.state;
+    const isSameStage = bp === present.bp && isAtOnce && stage.state === present.state;
     const next = isSameStage
-      ? signed
+      ? { ...signed, arms: stage.arms }
       : { ...atOnce(signed), fromBp: durationS > 0 ? reachedBp(present, now) : bp, ...stage };
     return replace(plans, signed, withOptions(next, options));
   }
 
+  if (present?.pinned && present.state !== 'rolledback') throw isPinned(present, options.channel);
   const salt = newSalt();
   if (!/^[0-9a-f]{16}$/.test(salt))
     throw new RangeError('The salt of a rollout is 16 lower-case hex digits.');
-  const base = present ? baseAfter(present, now) : null;
   // After a rollback its base may be completed, which ends what is left of the rollout.
   if (present && base && sameContent(base, release) && !(present.state === 'rolledback' && bp === whole)) {
     throw isBaseAlready(present, version, options.channel);
@@ -186,7 +177,7 @@ function act(signed: SignedPlan, action: RolloutAction, state: PlanState, now: n
   const plan = readSigned(signed);
   const { durationS, startAt, bp } = plan;
   if (action === 'retry') return { ...signed, retryNonce: plan.retryNonce + 1 };
-  if (action === 'promote') return { ...atOnce(signed), state, bp: whole };
+  if (action === 'promote') return { ...atOnce(signed), state, bp: whole, arms: [], shadow: undefined };
   if (durationS === 0 || startAt === undefined || state === 'rolledback') return { ...signed, state };
   // While it stands still, `startAt` is when it stopped, and the rest of the time is still to come.
   if (action === 'resume') return { ...signed, state, startAt: toTime(now) };
@@ -243,6 +234,15 @@ function isBaseAlready({ model, state, cand }: Plan, version: string, channel = 
   );
 }
 
+function isPinned({ model, cand, bp }: Plan, channel = 'stable'): ServerError {
+  const where = channel === 'stable' ? '' : ` --channel ${channel}`;
+  return new ServerError(
+    'ERR_INLAY_CONFLICT',
+    `${model} is pinned to ${cand.version}; take that back with \`inlay rollout set ${model} ${cand.version}${where} --percent ${bp / 100} --unpin\`.`,
+    { details: { model, version: cand.version } },
+  );
+}
+
 /** A plan whose share is reached at once. */
 function atOnce(plan: SignedPlan): SignedPlan {
   const { startAt: _, durationS: __, fromBp: ___, ...rest } = plan;
@@ -271,92 +271,12 @@ export function withdrawRollouts(
   );
 }
 
-/** Leaves out of a plan what is at its default. */
-export function toSignedPlan(plan: Plan): SignedPlan {
-  const { id, model, state, salt, bp, base, cand, trial, net, ...rest } = plan;
-  const required = { id, model, state, salt, bp, base, cand };
-  const usual = readSigned(required);
-  const trialChanges = changesOf(trial, usual.trial);
-  const netChanges = changesOf(net, usual.net);
-  return {
-    ...required,
-    ...changesOf(rest, usual),
-    ...(Object.keys(trialChanges).length > 0 && { trial: trialChanges }),
-    ...(Object.keys(netChanges).length > 0 && { net: netChanges }),
-  };
-}
-
-/**
- * Fills the defaults of a plan in.
- * @throws {@link ServerError} `ERR_INLAY_REFUSED` if it is malformed.
- */
-export function readSigned(signed: SignedPlan): Plan {
-  const plan = readPlan(signed);
-  if (plan) return plan;
-  throw new ServerError(
-    'ERR_INLAY_REFUSED',
-    `The plan of model ${JSON.stringify(String(signed.model).slice(0, 80))} is malformed; an option is out of its range.`,
-  );
-}
-
-/** Share that devices have reached by now, basis points, rounded up so that whoever began stays in. */
-export function reachedBp({ fromBp, bp, startAt, durationS }: Plan, now: number | undefined): number {
-  if (durationS === 0 || startAt === undefined || now === undefined) return bp;
-  const passed = Math.min(1, Math.max(0, (now - Date.parse(startAt)) / (durationS * 1000)));
-  return Math.min(bp, Math.ceil(fromBp + (bp - fromBp) * passed));
-}
-
 /** What devices outside a new rollout run: the last release that everybody was to run. */
 function baseAfter(present: Plan, now: number | undefined): PlanEntry | null {
-  const { state, bp, cand, base } = present;
-  const isDone =
-    state === 'complete' || (state === 'ramp' && bp === whole && reachedBp(present, now) === whole);
+  const { state, bp, cand, base, arms } = present;
+  const isReached = state === 'ramp' && bp === whole && reachedBp(present, now) === whole;
+  const isDone = state === 'complete' || (isReached && arms.length === 0);
   return isDone ? cand : base;
-}
-
-function withOptions(plan: SignedPlan, options: RolloutOptions): SignedPlan {
-  const { control, rules, allow, deny, bucketBy, trial, net, pollS, leaseS } = options;
-  const isByInstall = (bucketBy ?? plan.bucketBy ?? 'install') === 'install';
-  const hashed = (ids: readonly string[]): string[] =>
-    ids.map((id) => {
-      if (isByInstall) assertInstallId(id);
-      return unitHash(plan.salt, id);
-    });
-  return normal({
-    ...plan,
-    ...(control !== undefined && { ctl: toControl(control) }),
-    ...(rules && { rules }),
-    ...(allow && { allow: hashed(allow) }),
-    ...(deny && { deny: hashed(deny) }),
-    ...(bucketBy !== undefined && { bucketBy }),
-    ...(trial && { trial: { ...plan.trial, ...trial } }),
-    ...(net && { net: { ...plan.net, ...net } }),
-    ...(pollS !== undefined && { pollS }),
-    ...(leaseS !== undefined && { leaseS }),
-  });
-}
-
-/** Any other text would name no device, and nobody would notice. */
-function assertInstallId(id: string): void {
-  if (/^[0-9a-f]{32}$/.test(id)) return;
-  throw new ServerError(
-    'ERR_INLAY_REFUSED',
-    `${JSON.stringify(id.slice(0, 80))} is no install identifier; those are 32 lower-case hex digits, ` +
-      'as `inlay status --store` shows them.',
-  );
-}
-
-/** The one form of a plan: checked, and without what is at its default. */
-function normal(plan: SignedPlan): SignedPlan {
-  return toSignedPlan(readSigned(plan));
-}
-
-function changesOf<Fields extends object>(fields: Fields, usual: object): Partial<Fields> {
-  const defaults = new Map<string, unknown>(Object.entries(usual));
-  const changed = Object.entries(fields).filter(
-    ([name, value]) => value !== undefined && JSON.stringify(value) !== JSON.stringify(defaults.get(name)),
-  );
-  return Object.fromEntries(changed) as Partial<Fields>;
 }
 
 function replace(plans: readonly SignedPlan[], old: SignedPlan | undefined, next: SignedPlan): SignedPlan[] {
@@ -374,20 +294,4 @@ function toEntry({ path, sha256, length, seq, version }: PlanEntry): PlanEntry {
 /** Formats a time as metadata writes it. */
 function toTime(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 19)}Z`;
-}
-
-function toControl(percent: number): number {
-  return percent === 0 ? 0 : toBasisPoints(percent);
-}
-
-function toBasisPoints(percent: number): number {
-  const bp = Math.round(percent * 100);
-  if (!(bp >= 1 && bp <= whole) || Math.abs(percent * 100 - bp) > 1e-6) {
-    throw new ServerError(
-      'ERR_INLAY_REFUSED',
-      `A share of ${percent} % cannot be rolled out; use 0.01 to 100 with at most two decimals.`,
-      { details: { percent } },
-    );
-  }
-  return bp;
 }

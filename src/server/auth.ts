@@ -1,50 +1,107 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
-import type { MiddlewareHandler } from 'hono';
-import { ServerError } from '../core/errors.ts';
+/** Lets requests in that say who sends them. */
+
+import type { Context, MiddlewareHandler } from 'hono';
+import { isInlayError, ServerError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import type { Repository } from './db/repository.ts';
+import { assertAllowed, type AccessRole, type Principal } from './access.ts';
+import type { AdminVariables } from './api/endpoint.ts';
+import type { Oidc } from './oidc.ts';
+import { createRateLimit, type Rate } from './rate-limit.ts';
+import type { Tokens } from './tokens.ts';
 
-/** What the middleware tells the routes behind it. */
-export interface AdminVariables {
-  /** First digits of the token's SHA-256, for the audit log. */
-  readonly actor: string;
+/** How often somebody may ask; see {@link DEFAULT_LIMITS}. */
+export interface AccessLimits {
+  /** Requests to the admin plane, by key or person. */
+  readonly admin: Rate;
+  /** Keys that do not hold, by address. */
+  readonly failures: Rate;
+  /** Requests with reports, by address; a whole fleet may be behind one. */
+  readonly reports: Rate;
 }
 
-/** Creates a token with 256 random bits. */
-export function createToken(platform: Pick<Platform, 'randomBytes'>): string {
-  return `inlay_${Buffer.from(platform.randomBytes(32)).toString('base64url')}`;
+/** What holds unless the server is told otherwise. */
+export const DEFAULT_LIMITS: AccessLimits = {
+  admin: { perS: 100, burst: 1000 },
+  failures: { perS: 5, burst: 300 },
+  reports: { perS: 5000, burst: 20_000 },
+};
+
+/** What {@link createGate} needs. */
+export interface GateParts {
+  readonly tokens: Pick<Tokens, 'find'>;
+  readonly oidc?: Oidc | undefined;
+  readonly platform: Pick<Platform, 'monotonicMs'>;
+  readonly limits?: Partial<AccessLimits> | undefined;
+  /** Tells where a request comes from. */
+  readonly addressOf: (c: Context) => string;
 }
 
-/** Computes the only form in which the server remembers a token. */
-export function hashToken(token: string): string {
-  return createHash('sha256').update(token).digest('hex');
+/** Middleware for the planes of a server. */
+export interface Gate {
+  /** For the admin plane: tells the routes behind it who asks. @throws {@link ServerError} `ERR_INLAY_UNAUTHORIZED` */
+  readonly admin: MiddlewareHandler<{ Variables: AdminVariables }>;
+  /** For devices: counts requests by address. */
+  readonly reports: MiddlewareHandler;
+  /** For one role, without routes that say which they need. */
+  requireRole(role: AccessRole): MiddlewareHandler;
 }
 
-/**
- * Lets only requests with a valid `Authorization: Bearer` token through.
- * @throws {@link ServerError} `ERR_INLAY_UNAUTHORIZED`, for the app's error handler.
- */
-export function requireToken(
-  repository: Pick<Repository, 'tokenHashes'>,
-): MiddlewareHandler<{ Variables: AdminVariables }> {
-  return async (c, next) => {
-    const token = /^Bearer +(\S+) *$/i.exec(c.req.header('authorization') ?? '')?.[1];
-    const presented = hashToken(token ?? '');
-    const hashes = await repository.tokenHashes();
-    // Every hash is compared in full, so that the time taken says nothing.
-    const matches = hashes.filter((hash) =>
-      timingSafeEqual(Buffer.from(hash, 'hex'), Buffer.from(presented, 'hex')),
+/** Creates the middleware. */
+export function createGate({ tokens, oidc, platform, limits = {}, addressOf }: GateParts): Gate {
+  const rates = { ...DEFAULT_LIMITS, ...limits };
+  const requests = createRateLimit(rates.admin, platform);
+  const failures = createRateLimit(rates.failures, platform);
+  const reports = createRateLimit(rates.reports, platform);
+
+  const identify = async (token: string): Promise<Principal> => {
+    if (oidc && token.split('.').length === 3) return oidc.verify(token);
+    const record = await tokens.find(token);
+    if (record?.state === 'valid') return { actor: record.id, role: record.role, scope: record.scope };
+    throw new ServerError(
+      'ERR_INLAY_UNAUTHORIZED',
+      record
+        ? `The key ${record.id} is ${record.state}; ask an administrator for another.`
+        : 'The token is not valid; use the one printed at the first start, or `inlay server --new-token` for another.',
     );
-    if (token === undefined || matches.length === 0) {
+  };
+
+  const authenticate = async (c: Context): Promise<Principal> => {
+    const token = /^Bearer +(\S+) *$/i.exec(c.req.header('authorization') ?? '')?.[1];
+    if (token === undefined) {
       c.header('WWW-Authenticate', 'Bearer');
       throw new ServerError(
         'ERR_INLAY_UNAUTHORIZED',
-        token === undefined
-          ? 'The admin plane needs a token; send it as `Authorization: Bearer TOKEN`.'
-          : 'The token is not valid; use the one printed at the first start, or `inlay server --new-token` for another.',
+        'This needs a token; send it as `Authorization: Bearer TOKEN`.',
       );
     }
-    c.set('actor', presented.slice(0, 8));
-    await next();
+    const address = addressOf(c);
+    failures.check(address);
+    try {
+      return await identify(token);
+    } catch (error) {
+      if (isInlayError(error) && error.code === 'ERR_INLAY_UNAUTHORIZED') {
+        failures.take(address);
+        // RFC 6750 §3: what is wrong with the token.
+        c.header('WWW-Authenticate', 'Bearer error="invalid_token"');
+      }
+      throw error;
+    }
+  };
+
+  return {
+    admin: async (c, next) => {
+      const principal = await authenticate(c);
+      requests.take(principal.actor);
+      c.set('principal', principal);
+      await next();
+    },
+    reports: async (c, next) => {
+      reports.take(addressOf(c));
+      await next();
+    },
+    requireRole: (role) => async (c, next) => {
+      assertAllowed(await authenticate(c), { role, isShared: true }, {});
+      await next();
+    },
   };
 }

@@ -22,6 +22,7 @@ import { plansOf, type Channels } from './channels.ts';
 import type { Heads, NewMetadata, Repository } from './db/repository.ts';
 import { changesBetween, isSame, withdrawn, withSoundBase } from './plan-changes.ts';
 import { assertPolicy } from './policy.ts';
+import type { ArmBody } from './rollout-body.ts';
 import { assertOnlineDelegation, assertOnlineRoot } from './signer/delegation.ts';
 import { assertPlans } from './signer/invariants.ts';
 import { createOnlineSigner } from './signer/online-signer.ts';
@@ -37,12 +38,13 @@ export interface ChangeOptions {
 }
 
 /** What was asked to be rolled out. */
-export interface RolloutRequest extends ChangeOptions, Omit<RolloutOptions, 'now'> {
+export interface RolloutRequest extends ChangeOptions, Omit<RolloutOptions, 'now' | 'arms'> {
   readonly channel: string;
   readonly model: string;
   readonly version: string;
-  /** Share in (0, 100]. */
+  /** Share in (0, 100], or 0 with a shadow. */
   readonly percent: number;
+  readonly arms?: readonly ArmBody[];
 }
 
 /** The plan in force. */
@@ -353,12 +355,17 @@ export function createCatalog(options: CatalogOptions): Catalog {
       let before: SignedPlan | undefined;
       const plan = await changePlans(request, actor, 'rollout', (current, { releases: all, targets }) => {
         const releases = [...all.values()].filter((release) => release.model === model);
-        const release = releases.find((candidate) => candidate.version === version);
-        if (!release) throw noSuchRelease(model, version, releases);
+        const releaseOf = (wanted: string): Release => {
+          const found = releases.find((candidate) => candidate.version === wanted);
+          if (!found) throw noSuchRelease(model, wanted, releases);
+          return found;
+        };
         before = current.find((candidate) => candidate.model === model);
         const newSalt = (): string => toHex(platform.randomBytes(8));
-        const plans = setRollout(current, release, percent, newSalt, {
-          ...request,
+        const { arms, ...options } = request;
+        const plans = setRollout(current, releaseOf(version), percent, newSalt, {
+          ...options,
+          ...(arms && { arms: arms.map((arm) => ({ ...arm, entry: releaseOf(arm.version) })) }),
           now: platform.now(),
         });
         return plans.map((next) =>

@@ -5,11 +5,15 @@
 
 export { createSyncApp, type SyncAppOptions } from './app.ts';
 export type { ActionRequest, CatalogOptions, ChangeOptions, RolloutRequest } from './catalog.ts';
+export { moveDatabase, type MoveOptions } from './db/move.ts';
+export { openDatabase, type Database, type OpenOptions } from './db/open.ts';
 export { openSqlite } from './db/sqlite.ts';
 export {
   createRepository,
   type AuditEvent,
+  type AuditHead,
   type AuditRecord,
+  type AuditVerdict,
   type Heads,
   type NewMetadata,
   type Repository,
@@ -30,3 +34,4 @@ export type {
 export type { ExpiryWarning, ServerStatus } from './status.ts';
 export type { BlobStorage } from './storage/blobs.ts';
 export { openDiskStorage, type DiskFiles, type DiskStorageOptions } from './storage/disk.ts';
+export { openS3Storage, type S3StorageOptions } from './storage/s3.ts';

@@ -32,9 +32,9 @@ export type Representation = Readonly<Record<'plain' | (typeof encodings)[number
 /** Up to here a text is compressed as far as that goes, bytes: devices ask for it every hour. */
 const smallText = 65_536;
 
-/** Encodes a text for sending. */
-export async function represent(text: string): Promise<Representation> {
-  const plain = toUtf8(text);
+/** Encodes a text, or the bytes of a file, for sending. */
+export async function represent(content: string | Uint8Array): Promise<Representation> {
+  const plain = typeof content === 'string' ? toUtf8(content) : new Uint8Array(content);
   const quality = plain.length <= smallText ? constants.BROTLI_MAX_QUALITY : 5;
   const [zipped, brotli] = await Promise.all([
     gzip(plain, { level: constants.Z_BEST_COMPRESSION }),
@@ -49,8 +49,13 @@ export async function represent(text: string): Promise<Representation> {
   };
 }
 
-/** Sends JSON text, compressed if the client takes that. */
-export function sendText(c: Context, forms: Representation, cacheControl: string): Response {
+/** Sends a text, JSON unless told otherwise, compressed if the client takes that. */
+export function sendText(
+  c: Context,
+  forms: Representation,
+  cacheControl: string,
+  type = 'application/json',
+): Response {
   const accepted = c.req.header('accept-encoding');
   const encoding = encodings.find(
     (name) => accepts(accepted, name) && forms[name].bytes.length < forms.plain.bytes.length,
@@ -61,7 +66,7 @@ export function sendText(c: Context, forms: Representation, cacheControl: string
   c.header('Vary', 'Accept-Encoding');
   if (matchesTag(c.req.header('if-none-match'), etag)) return c.body(null, 304);
   c.header('Access-Control-Expose-Headers', 'ETag');
-  c.header('Content-Type', 'application/json');
+  c.header('Content-Type', type);
   if (encoding) c.header('Content-Encoding', encoding);
   return c.body(bytes);
 }

@@ -1,7 +1,7 @@
 /** What administrators ask of rollouts, read from JSON. */
 
 import { ServerError } from '../core/errors.ts';
-import type { RolloutOptions } from '../publish/rollout.ts';
+import type { ArmOption, RolloutOptions } from '../publish/rollout.ts';
 import { canonicalJson } from '../trust/canonical-json.ts';
 import { isFields, isSize, type Fields } from '../trust/parse.ts';
 import type { NetworkRules, Rule, TrialRules } from '../update/plan.ts';
@@ -17,6 +17,13 @@ interface Form {
 const yearS = 31_536_000;
 const weekS = 604_800;
 
+/** The last second that metadata can write, milliseconds since 1970. */
+const latestMs = Date.UTC(9999, 11, 31, 23, 59, 59);
+
+const share: Form = {
+  is: (value) => typeof value === 'number' && value >= 0 && value <= 100,
+  words: 'a number from 0 to 100',
+};
 const isFlag: Form = { is: (value) => typeof value === 'boolean', words: 'true or false' };
 const ids: Form = { is: isIds, words: 'a list of 500 identifiers at most' };
 const names: Form = { is: isNames, words: 'a list of 64 texts at most, such as ["ios"]' };
@@ -57,15 +64,27 @@ const ruleForms: Readonly<Record<keyof Rule, Form>> = {
   },
 };
 
+const armForms: Readonly<Record<keyof ArmBody, Form>> = {
+  name: { is: isText, words: 'a text' },
+  version: { is: isText, words: 'a text' },
+  weightBp: whole(0, 10_000),
+};
+
 /** How each option of a rollout looks; what is in a plan is checked again as a plan. */
 const forms: Readonly<Record<string, Form>> = {
   version: { is: isText, words: 'a text' },
   percent: { is: (value) => typeof value === 'number', words: 'a number' },
-  control: {
-    is: (value) => typeof value === 'number' && value >= 0 && value <= 100,
-    words: 'a number from 0 to 100',
-  },
+  control: share,
   durationS: whole(0, yearS),
+  startAt: whole(0, latestMs),
+  stage: whole(0, 1_000_000),
+  arms: {
+    is: Array.isArray,
+    words: 'a list of arms such as [{"name":"a","version":"1.2.0","weightBp":5000}]',
+  },
+  shadow: share,
+  shadowSample: share,
+  pinned: isFlag,
   rules: { is: isRules, words: 'a list of 32 rules at most, without fractions' },
   allow: ids,
   deny: ids,
@@ -76,6 +95,7 @@ const forms: Readonly<Record<string, Form>> = {
   trial: { is: isFields, words: 'an object such as {"soakS":3600}' },
   net: { is: isFields, words: 'an object such as {"unmetered":true}' },
   pollS: whole(1, weekS),
+  reportS: whole(60, weekS),
   leaseS: whole(0, yearS),
   reason: {
     is: (value) => typeof value === 'string' && value.length <= 500,
@@ -84,9 +104,16 @@ const forms: Readonly<Record<string, Form>> = {
   dryRun: isFlag,
 };
 
+/** A further arm by the version that it runs. */
+export type ArmBody = Omit<ArmOption, 'entry'> & { readonly version: string };
+
 /** A body that sets a rollout. */
 export type RolloutBody = ChangeOptions &
-  Omit<RolloutOptions, 'now' | 'channel'> & { readonly version: string; readonly percent: number };
+  Omit<RolloutOptions, 'now' | 'channel' | 'arms'> & {
+    readonly version: string;
+    readonly percent: number;
+    readonly arms?: readonly ArmBody[];
+  };
 
 /**
  * Reads the body of a request that sets a rollout.
@@ -97,12 +124,19 @@ export function readRolloutBody(body: Fields): RolloutBody {
     throw refused('A rollout is set with a JSON object like { "version": "1.1.0", "percent": 25 }');
   }
   assertForms(body, Object.keys(forms));
-  const { trial = {}, net = {}, rules = [] } = body;
+  const { trial = {}, net = {}, rules = [], arms = [] } = body;
   assertFields('option trial', trial as Fields, trialForms);
   assertFields('option net', net as Fields, netForms);
   for (const rule of rules as readonly unknown[]) {
     if (!isFields(rule)) throw refused('Each of the rules is an object such as {"os":["ios"]}');
     assertFields('option rules', rule, ruleForms);
+  }
+  for (const arm of arms as readonly unknown[]) {
+    if (!isFields(arm))
+      throw refused('Each of the arms is an object such as {"name":"a","version":"1.2.0","weightBp":5000}');
+    assertFields('option arms', arm, armForms);
+    const missing = Object.keys(armForms).find((name) => arm[name] === undefined);
+    if (missing !== undefined) throw refused(`Each of the arms needs ${missing}`);
   }
   return body as Fields & RolloutBody;
 }

@@ -1,6 +1,7 @@
 /** What a plan wants a device to run, and as what it counts. How it gets there is for `decide` to say. */
 
-import type { Install, PlanEntry } from './plan.ts';
+import { armAt, CANDIDATE_ARM, CONTROL_ARM } from './arms.ts';
+import type { Install, PlanEntry, ShadowRules } from './plan.ts';
 import type { ResolvedPlan } from './resolve.ts';
 import { isWithdrawn } from './resolve.ts';
 import { rulesHold, satisfies } from './rules.ts';
@@ -43,6 +44,8 @@ export type PlaceReason =
   /** The plan names this device in `allow`. */
   | 'allowed'
   | 'in-bucket'
+  /** It runs the candidate beside the base, and answers nobody with it. */
+  | 'shadow'
   /** Its turn comes at `dueAt`. */
   | 'not-yet'
   | 'control'
@@ -52,92 +55,154 @@ export type PlaceReason =
 export interface Place {
   readonly wants: 'cand' | 'base';
   readonly arm: Arm;
+  /** Name of the further arm whose release it is to run; absent for that of the candidate. */
+  readonly armName?: string;
+  /** The release of the arm that it is in, or would be. */
+  readonly entry: PlanEntry;
   readonly reason: PlaceReason;
   /** When something changes by itself, milliseconds since 1970. */
   readonly dueAt?: number;
 }
 
 /**
- * Finds the place of a device in a plan. The first line that applies counts:
+ * Finds the place of a device in a plan. *Its candidate* is the release of its arm: the one in which it began; else, below
+ * the share and not in `allow`, the one whose ranges have its bucket; else, and once `complete`, the candidate itself. The
+ * first line that applies counts:
  *
  * | the device, or the plan | wants | arm | reason |
  * |---|---|---|---|
  * | is in `deny` | base | out | `denied` |
  * | is `rolledback` | base | base | `rolled-back` |
- * | names a withdrawn candidate | base | base | `withdrawn` |
- * | has a version of Inlay below that of the candidate | base | out | `sdk-too-old` |
- * | has rejected the candidate, and may not try again yet | base | base | `rejected` |
- * | is `halted`, and the device has committed the candidate, or it came with the app | cand | candidate | `halted` |
- * | has begun with the candidate, unless `halted` | cand | candidate | `began` |
+ * | has a candidate that is withdrawn | base | base | `withdrawn` |
+ * | has a version of Inlay below that of its candidate | base | out | `sdk-too-old` |
+ * | has rejected its candidate, and may not try again yet | base | base | `rejected` |
+ * | is `halted`, and the device has committed its candidate, or it came with the app | cand | candidate | `halted` |
+ * | has begun with its candidate, unless `halted` | cand | candidate | `began` |
  * | meets no rule, and is not in `allow` | base | out | `rules` |
  * | is `complete` | cand | candidate | `complete` |
  * | lacks the attribute `bucketBy`, and is not in `allow` | base | out | `no-attribute` |
  * | is above the share: `bucket ≥ 10000 − min(ctl, 10000 − bp)` | base | control | `control` |
+ * | is above the share, and below that of the shadow in a plan that is `paused` | base | base | `paused` |
+ * | is above the share, and below that of the shadow in a plan that is `ramp` | base | base | `shadow` |
  * | is above the share otherwise | base | base | `not-in-bucket` |
  * | is `halted` | base | base | `halted` |
- * | has committed the candidate, or it came with the app | cand | candidate | `began` |
+ * | has committed its candidate, or it came with the app | cand | candidate | `began` |
  * | is `paused` | base | base | `paused` |
  * | is in `allow` | cand | candidate | `allowed` |
  * | is below the share, and its turn has come | cand | candidate | `in-bucket` |
+ * | is below the share, in a plan with a shadow | base | base | `shadow` |
  * | is below the share | base | base | `not-yet` |
  */
 export function placeOf(plan: ResolvedPlan, install: Install, now: number, slots: SlotsView): Place {
-  const { cand, state, salt, bp, ctl } = plan;
+  const { state, salt, bp, ctl, shadow } = plan;
   const unit = unitOf(plan, install);
   const isNamed = (list: readonly string[]): boolean =>
     list.length > 0 && [install.id, unit].some((id) => id !== undefined && list.includes(unitHash(salt, id)));
-  const runs = slots.committed ?? slots.embedded;
-  const runsCandidate = runs !== undefined && isSame(runs.release, cand);
-
-  if (isNamed(plan.deny)) return { wants: 'base', arm: 'out', reason: 'denied' };
-  if (state === 'rolledback') return { wants: 'base', arm: 'base', reason: 'rolled-back' };
-  if (isWithdrawn(plan.policy, cand) || isWithdrawn(slots.policy ?? {}, cand))
-    return { wants: 'base', arm: 'base', reason: 'withdrawn' };
-  if (!runsOn(install, plan.minSdk.cand)) return { wants: 'base', arm: 'out', reason: 'sdk-too-old' };
-  const rejection = rejectionOf(slots, cand.sha256, { now, ...install }, plan.retryNonce);
-  if (rejection) {
-    const dueAt = rejection.until === null ? {} : { dueAt: rejection.until };
-    return { wants: 'base', arm: 'base', reason: 'rejected', ...dueAt };
-  }
-  if (state === 'halted') {
-    if (runsCandidate) return { wants: 'cand', arm: 'candidate', reason: 'halted' };
-  } else if (hasBegun(plan, slots)) return { wants: 'cand', arm: 'candidate', reason: 'began' };
-
   const isAllowed = isNamed(plan.allow);
-  if (!isAllowed && !rulesHold(plan.rules, install)) return { wants: 'base', arm: 'out', reason: 'rules' };
-  if (state === 'complete') return { wants: 'cand', arm: 'candidate', reason: 'complete' };
-  let bucket = 0;
+  const bucket = isAllowed || unit === undefined ? 0 : bucketOf(salt, unit);
+  const own = ownArm(plan, slots, isAllowed || unit === undefined ? undefined : bucket);
+  const { entry } = own;
+  const base = (reason: PlaceReason, arm: Arm = 'base', dueAt?: number): Place => ({
+    wants: 'base',
+    arm,
+    entry,
+    reason,
+    ...(dueAt !== undefined && { dueAt }),
+  });
+  const candidate = (reason: PlaceReason): Place => ({
+    wants: 'cand',
+    arm: 'candidate',
+    ...(own.name !== CANDIDATE_ARM && { armName: own.name }),
+    entry,
+    reason,
+  });
+  const runs = slots.committed ?? slots.embedded;
+  const runsCandidate = runs !== undefined && isSame(runs.release, entry);
+
+  if (isNamed(plan.deny)) return base('denied', 'out');
+  if (state === 'rolledback') return base('rolled-back');
+  if (isWithdrawn(plan.policy, entry) || isWithdrawn(slots.policy ?? {}, entry)) return base('withdrawn');
+  if (!runsOn(install, own.minSdk)) return base('sdk-too-old', 'out');
+  const rejection = rejectionOf(slots, entry.sha256, { now, ...install }, plan.retryNonce);
+  if (rejection) return base('rejected', 'base', rejection.until ?? undefined);
+  if (state === 'halted') {
+    if (runsCandidate) return candidate('halted');
+  } else if (hasBegun(plan, slots, entry)) return candidate('began');
+
+  if (!isAllowed && !rulesHold(plan.rules, install)) return base('rules', 'out');
+  if (state === 'complete') return candidate('complete');
   if (!isAllowed) {
-    if (unit === undefined) return { wants: 'base', arm: 'out', reason: 'no-attribute' };
-    bucket = bucketOf(salt, unit);
+    if (unit === undefined) return base('no-attribute', 'out');
     // Control is taken from the top: the two arms never meet, and whoever is in the candidate's stays in as it grows.
     if (bucket >= bp) {
-      return bucket >= buckets - ctl
-        ? { wants: 'base', arm: 'control', reason: 'control' }
-        : { wants: 'base', arm: 'base', reason: 'not-in-bucket' };
+      if (bucket >= buckets - ctl) return base('control', 'control');
+      return base(isInShadow(shadow, bucket) ? (shadowReasons[state] ?? 'not-in-bucket') : 'not-in-bucket');
     }
   }
-  if (state === 'halted') return { wants: 'base', arm: 'base', reason: 'halted' };
-  if (runsCandidate) return { wants: 'cand', arm: 'candidate', reason: 'began' };
-  if (state === 'paused') return { wants: 'base', arm: 'base', reason: 'paused' };
-  if (isAllowed) return { wants: 'cand', arm: 'candidate', reason: 'allowed' };
+  if (state === 'halted') return base('halted');
+  if (runsCandidate) return candidate('began');
+  if (state === 'paused') return base('paused');
+  if (isAllowed) return candidate('allowed');
   const dueAt = turnOf(plan, bucket);
-  return now >= dueAt
-    ? { wants: 'cand', arm: 'candidate', reason: 'in-bucket' }
-    : { wants: 'base', arm: 'base', reason: 'not-yet', dueAt };
+  if (now >= dueAt) return candidate('in-bucket');
+  return base(isInShadow(shadow, bucket) ? 'shadow' : 'not-yet', 'base', dueAt);
+}
+
+/**
+ * Names what calls count for in telemetry: `t` for the candidate, `c` for control, else the name of the arm.
+ * @returns `undefined` for a device that is not measured.
+ */
+export function armLabel({ arm, armName }: Pick<Place, 'arm' | 'armName'>): string | undefined {
+  if (arm === 'control') return CONTROL_ARM;
+  return arm === 'candidate' ? (armName ?? CANDIDATE_ARM) : undefined;
 }
 
 /**
  * Tells whether a plan breaks what it promised when this device saw it last: within one rollout neither salt nor
- * candidate change, and the share falls only when it is halted or rolled back.
+ * candidate change, the arm in which the device began keeps its release, and the share falls only when it is halted or
+ * rolled back.
  */
-export function breaksPromise(
-  { id, salt, cand, bp, state }: ResolvedPlan,
-  { plan: seen }: SlotsView,
-): boolean {
+export function breaksPromise(plan: ResolvedPlan, { plan: seen }: SlotsView): boolean {
+  const { id, salt, cand, bp, state } = plan;
   if (seen?.id !== id) return false;
   const mayFall = state === 'halted' || state === 'rolledback';
-  return seen.salt !== salt || seen.cand !== cand.sha256 || (bp < seen.bp && !mayFall);
+  if (seen.salt !== salt || seen.cand !== cand.sha256 || (bp < seen.bp && !mayFall)) return true;
+  // Who is complete has no arms any more, and who is rolled back needs none.
+  if (seen.arm === undefined || state === 'complete' || state === 'rolledback') return false;
+  return findArm(plan, seen.arm.name)?.entry.sha256 !== seen.arm.sha256;
+}
+
+interface OwnArm {
+  readonly name: string;
+  readonly entry: PlanEntry;
+  readonly minSdk: string | undefined;
+}
+
+/** What a paused or open plan has for a device in the shadow. */
+const shadowReasons: Readonly<Partial<Record<ResolvedPlan['state'], PlaceReason>>> = {
+  ramp: 'shadow',
+  paused: 'paused',
+};
+
+function isInShadow(shadow: ShadowRules | undefined, bucket: number): boolean {
+  return shadow !== undefined && bucket < shadow.bp;
+}
+
+/** @param bucket - `undefined` for a device that is in no range. */
+function ownArm(plan: ResolvedPlan, { plan: seen }: SlotsView, bucket: number | undefined): OwnArm {
+  const begun = seen?.id === plan.id && seen.arm ? findArm(plan, seen.arm.name) : undefined;
+  const placed = bucket === undefined ? undefined : armAt(plan.arms, bucket);
+  return begun ?? findArm(plan, placed?.name ?? CANDIDATE_ARM) ?? candidateArm(plan);
+}
+
+function findArm(plan: ResolvedPlan, name: string): OwnArm | undefined {
+  if (name === CANDIDATE_ARM) return candidateArm(plan);
+  const arm = plan.arms.find((one) => one.name === name);
+  return arm && { ...arm, minSdk: plan.minSdk.arms?.[name] };
+}
+
+function candidateArm({ cand, minSdk }: ResolvedPlan): OwnArm {
+  return { name: CANDIDATE_ARM, entry: cand, minSdk: minSdk.cand };
 }
 
 /** Tells whether two entries are one release. The same bytes can be released twice. */
@@ -150,10 +215,10 @@ export function runsOn({ sdk }: Install, minSdk: string | undefined): boolean {
   return minSdk === undefined || satisfies(sdk, `>=${minSdk}`);
 }
 
-function hasBegun({ id, cand }: ResolvedPlan, { plan: seen, trial }: SlotsView): boolean {
+function hasBegun({ id }: ResolvedPlan, { plan: seen, trial }: SlotsView, entry: PlanEntry): boolean {
   return (
     (seen?.id === id && seen.isIn) ||
-    (trial?.plan === id && trial.phase === 'active' && isSame(trial.release, cand))
+    (trial?.plan === id && trial.phase === 'active' && isSame(trial.release, entry))
   );
 }
 

@@ -13,6 +13,7 @@ import type { Install, PlanEntry } from './plan.ts';
 import { isWithdrawn, type ResolvedPlan } from './resolve.ts';
 import { rejectionOf } from './slots-rejections.ts';
 
+export { armLabel } from './decide-place.ts';
 export { bucketOf, unitHash } from './unit.ts';
 export type { Arm, SlotsView };
 
@@ -41,6 +42,8 @@ export type Refuge = 'committed' | 'previous' | 'embedded';
 
 interface Decided {
   readonly arm: Arm;
+  /** Name of the further arm that it is in; absent for that of the candidate. `armLabel` gives the name for telemetry. */
+  readonly armName?: string;
   readonly reason: Reason;
   /** When to decide again at the latest although nothing has happened, milliseconds since 1970. */
   readonly dueAt?: number;
@@ -48,7 +51,11 @@ interface Decided {
 
 /** What to do next. After it is done, decide again. */
 export type Decision =
-  | (Decided & { readonly kind: 'stay' })
+  | (Decided & {
+      readonly kind: 'stay';
+      /** What is staged runs beside what answers. */
+      readonly shadow?: ShadowRun;
+    })
   /** Bring a release and stage it. */
   | (Decided & {
       readonly kind: 'fetch';
@@ -69,6 +76,13 @@ export type Decision =
    */
   | (Decided & { readonly kind: 'revert'; readonly to: Refuge | 'base'; readonly entry: PlanEntry });
 
+/** A release that answers nobody, with samples of the calls that others answer. */
+export interface ShadowRun {
+  readonly entry: PlanEntry;
+  /** Share of the calls, basis points. */
+  readonly sampleBp: number;
+}
+
 interface Back {
   readonly to: Refuge;
   readonly entry: PlanEntry;
@@ -88,11 +102,14 @@ const urgent: ReadonlySet<Reason> = new Set<Reason>([
   'lease-over',
 ]);
 
+/** Reasons for which what is staged stays so. */
+const waiting: ReadonlySet<Reason> = new Set<Reason>(['paused', 'not-yet', 'shadow']);
+
 /**
  * Decides what a device does next about one model. Nothing else is read, and nothing is written; the same arguments give
  * the same answer on every device, for which `test/vectors/decide` has examples.
  *
- * `placeOf` says what the plan wants the device to run: the candidate or the base. Then:
+ * `placeOf` says what the plan wants the device to run: the candidate, which is the release of its arm, or the base. Then:
  *
  * | what there is | what it does |
  * |---|---|
@@ -102,7 +119,8 @@ const urgent: ReadonlySet<Reason> = new Set<Reason>([
  * | the base is in `previous` or `embedded` | `revert` to that slot |
  * | it is in no slot | `fetch`; with `meanwhile` if what runs has to go |
  * | another release is on trial | `revert` to `committed`, else to the base, `previous` or `embedded`; a trial of the base goes on until what is wanted is there |
- * | a candidate is staged, and paused or not yet due | `stay`: it is kept |
+ * | its candidate is staged, and paused or not yet due | `stay`: it is kept |
+ * | it runs the base, and is in the shadow | `fetch`; once staged, `stay` with `shadow` |
  * | a trial of the candidate was not confirmed for `leaseS` | as another release on trial; nothing begins until then |
  * | the metadata has expired | no `fetch`, no `activate`; only what leads back |
  * | what is committed is withdrawn, or has to go | the wanted release, else `previous`, else `embedded`, else `stay` |
@@ -127,6 +145,7 @@ export function decide(
   const place = plan && !isBroken ? placeOf(plan, install, now, slots) : undefined;
   const why: Decided = {
     arm: place?.arm ?? 'out',
+    ...(place?.armName !== undefined && { armName: place.armName }),
     reason: place?.reason ?? (isBroken ? 'plan-broken' : 'no-plan'),
     ...(place?.dueAt !== undefined && { dueAt: place.dueAt }),
   };
@@ -137,13 +156,17 @@ export function decide(
   const wantsCandidate = place?.wants === 'cand';
   const mayRun = (release: PlanEntry, minSdk?: string): boolean =>
     counts(release) && !isRejected(release) && runsOn(install, minSdk);
-  const isCandidate = (release: PlanEntry): boolean => plan !== undefined && isSame(release, plan.cand);
+  const isOwn = (release: PlanEntry): boolean => place !== undefined && isSame(release, place.entry);
+  /** Whether a release is the candidate, or that of an arm. */
+  const isCandidate = (release: PlanEntry): boolean =>
+    plan !== undefined &&
+    [plan.cand, ...plan.arms.map(({ entry }) => entry)].some((one) => isSame(one, release));
   // A plan that sends devices back to what they are to leave has no base.
   const hasBase = place && plan?.base && !isCandidate(plan.base) && mayRun(plan.base, plan.minSdk.base);
   const base = hasBase ? plan.base : undefined;
-  const wanted = wantsCandidate ? plan?.cand : base;
+  const wanted = wantsCandidate ? place.entry : base;
   const isWanted = (release: PlanEntry): boolean =>
-    wantsCandidate ? isCandidate(release) : release.sha256 === base?.sha256 && !isLeft(release);
+    wantsCandidate ? isOwn(release) : release.sha256 === base?.sha256 && !isLeft(release);
   /** Whether a release is the candidate, and this device is not to run that. */
   const isLeft = (release: PlanEntry): boolean =>
     place !== undefined && (!wantsCandidate || isLeaseOver) && isCandidate(release);
@@ -164,6 +187,18 @@ export function decide(
   };
 
   const kept = committed ?? embedded;
+  /** Runs the base, and its candidate beside it where the plan says so. */
+  const rest = (): Decision => {
+    const shadow = place?.reason === 'shadow' ? plan?.shadow : undefined;
+    if (!place || !shadow || !kept || trial?.phase === 'active') return stay();
+    const { entry } = place;
+    if (isSame(kept.release, entry)) return stay();
+    if (trial && isSame(trial.release, entry)) {
+      const { sampleBp } = shadow;
+      return { kind: 'stay', ...why, ...(sampleBp > 0 && { shadow: { entry, sampleBp } }) };
+    }
+    return isCurrent ? begin(entry) : stay('expired');
+  };
   const running = trial?.phase === 'active' ? trial : kept;
   /** Leaves what is committed or embedded, or a trial where nothing is committed. */
   const leave = (goal: PlanEntry | undefined, reason: Reason): Decision => {
@@ -201,16 +236,15 @@ export function decide(
       // It serves until the candidate is there, and is what to go back to.
       return wanted && isCurrent ? begin(wanted) : stay('on-trial');
     }
-    const isKept =
-      isWanted(release) || (isCandidate(release) && (reason === 'paused' || reason === 'not-yet'));
+    const isKept = isWanted(release) || (isOwn(release) && waiting.has(reason));
     if (place && !isKept) return giveUp(wanted, reason);
-    if (place && !isWanted(release) && kept && counts(kept.release)) return stay();
+    if (place && !isWanted(release) && kept && counts(kept.release)) return rest();
   }
 
   if (kept && !counts(kept.release)) return leave(isLeaseOver ? base : wanted, 'withdrawn');
-  if (!place || (kept && isWanted(kept.release))) return stay();
+  if (!place || (kept && isWanted(kept.release))) return rest();
   if (kept && isCandidate(kept.release) && urgent.has(why.reason)) return leave(base, why.reason);
-  if (!wanted) return stay();
+  if (!wanted) return rest();
   if (wantsCandidate && isLeaseOver) return stay('lease-over');
   const atHand = wantsCandidate ? undefined : findRefuge(behind, wanted);
   if (atHand) return { kind: 'revert', ...why, ...atHand };

@@ -1,13 +1,14 @@
 /** Asks what a device is to do about one model now: reads the plan, remembers it, and decides. */
 
 import type { Platform } from '../core/platform.ts';
+import { CANDIDATE_ARM, entryOf } from './arms.ts';
 import { breaksPromise } from './decide-place.ts';
 import { decide, type Decision } from './decide.ts';
 import type { NewUpdateEvent } from './events.ts';
 import type { Install } from './plan.ts';
 import type { ResolvedPlan } from './resolve.ts';
 import { isWithdrawn, joinPolicies, type Slots } from './slots.ts';
-import type { SlotsState } from './slot.ts';
+import type { SeenPlan, SlotsState } from './slot.ts';
 import type { Sync } from './sync.ts';
 
 /** What {@link createDecider} works with. */
@@ -32,16 +33,21 @@ export interface Decided {
 /** Decides for one model. */
 export interface Decider {
   decide(): Promise<Decided>;
-  /** Remembers that this device begins with the candidate: it stays with it, whatever rules say later. */
-  begin(plan: ResolvedPlan): Promise<void>;
+  /**
+   * Remembers that this device begins with the candidate: it stays with it, whatever rules say later.
+   * @param armName - that of the decision.
+   */
+  begin(plan: ResolvedPlan, armName: string | undefined): Promise<void>;
   /** What was decided last. */
   last(): Decision | undefined;
+  /** The same, with the plan. */
+  lastDecided(): Decided | undefined;
 }
 
 /** Creates the decider of one model. */
 export function createDecider(parts: DeciderParts): Decider {
   const { model, platform, sync, slots, log } = parts;
-  let last: Decision | undefined;
+  let last: Decided | undefined;
 
   /** The plan in force; `undefined` where there is none that counts. */
   const planNow = async (): Promise<ResolvedPlan | undefined> => {
@@ -55,13 +61,13 @@ export function createDecider(parts: DeciderParts): Decider {
     }
   };
 
-  const remember = async (plan: ResolvedPlan, isIn: boolean): Promise<SlotsState> => {
+  const remember = async (plan: ResolvedPlan, begun: Pick<SeenPlan, 'isIn' | 'arm'>): Promise<SlotsState> => {
     const { id, bp, salt, cand, retryNonce } = plan;
     const { plan: seen } = await slots.read();
     // Another process, or an earlier one, may have heard of it later than this one; a clock that was ahead has not.
     const earlierAt = seen?.id === id && seen.verifiedAt <= platform.now() ? seen.verifiedAt : 0;
     const verifiedAt = Math.max(sync.confirmedAt(), earlierAt);
-    return slots.seen({ id, bp, salt, cand: cand.sha256, retryNonce, isIn, verifiedAt });
+    return slots.seen({ id, bp, salt, cand: cand.sha256, retryNonce, ...begun, verifiedAt });
   };
 
   /** What is withdrawn goes as soon as something else could run: an app without a model is no better off. */
@@ -80,16 +86,18 @@ export function createDecider(parts: DeciderParts): Decider {
     decide: async () => {
       const plan = await planNow();
       let state = await slots.read();
-      if (plan !== undefined && !breaksPromise(plan, state)) state = await remember(plan, false);
+      if (plan !== undefined && !breaksPromise(plan, state)) state = await remember(plan, { isIn: false });
       state = await leaveWithdrawn(state);
       const next = decide(plan, await parts.install(), platform.now(), state);
-      if (next.reason !== last?.reason) log({ type: 'offered', reason: next.reason, detail: next.kind });
-      last = next;
-      return { plan, next, state };
+      if (next.reason !== last?.next.reason) log({ type: 'offered', reason: next.reason, detail: next.kind });
+      last = { plan, next, state };
+      return last;
     },
-    begin: async (plan) => {
-      await remember(plan, true);
+    begin: async (plan, armName) => {
+      const { sha256 } = entryOf(plan, armName);
+      await remember(plan, { isIn: true, arm: { name: armName ?? CANDIDATE_ARM, sha256 } });
     },
-    last: () => last,
+    last: () => last?.next,
+    lastDecided: () => last,
   };
 }

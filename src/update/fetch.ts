@@ -4,6 +4,7 @@ import { assertNotAborted, reasonOf } from '../core/abort.ts';
 import { concatBytes, fromUtf8, showUtf8 } from '../core/bytes.ts';
 import { NetworkError, TrustError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
+import { parseRetryAfter } from '../core/retry.ts';
 
 /** What a request may cost. */
 export interface FetchOptions {
@@ -316,14 +317,6 @@ function codeIn(body: Uint8Array): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** RFC 9110 §10.2.3: seconds or an HTTP date. */
-function parseRetryAfter(value: string | null, now: number): number | undefined {
-  if (value === null) return undefined;
-  if (/^\d{1,9}$/.test(value)) return Number(value) * 1000;
-  const date = Date.parse(value);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
 /** A URL for messages: without its query, which may carry a token. */

@@ -8,6 +8,7 @@ import type { GoldenCase } from './golden.ts';
 import type { GoldenTolerance } from './manifest.ts';
 import type { Install, TrialRules } from './plan.ts';
 import type { ShipmentParts } from './shipment.ts';
+import type { UpdateObserver } from './role.ts';
 import type { Slot, SlotName, SlotsState } from './slot.ts';
 import type { Slots } from './slots.ts';
 import type { Sync } from './sync.ts';
@@ -44,7 +45,13 @@ export interface CallWatch {
 export interface Opened {
   /** Sends calls to it from now on. */
   enter(): void;
-  /** Closes it unused. */
+  /**
+   * Sends it samples of the follower's calls, after these are answered, and never more than one at a time. Nobody gets
+   * what it answers, and nobody waits for it. Ends with {@link Opened.discard}.
+   * @param sampleBp - share of the calls, basis points.
+   */
+  mirror(sampleBp: number): void;
+  /** Closes it. */
   discard(): Promise<void>;
 }
 
@@ -122,4 +129,6 @@ export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target'> {
   readonly activation: Activation;
   /** Tries a release where it can do no harm. @throws when it does not work there. */
   readonly prove: (target: Target) => Promise<void>;
+  /** Hears what runs, and as what it counts. */
+  readonly observer?: UpdateObserver | undefined;
 }

@@ -1,6 +1,7 @@
 /** Watches a release on trial: whether it serves as well as the one before it did. */
 
 import { isInlayError } from '../core/errors.ts';
+import { chanceOfAtLeast } from '../stats/special.ts';
 import { kindOfAnswer } from './guards-outputs.ts';
 import type { TrialRules } from './plan.ts';
 import type { RejectReason } from './slot.ts';
@@ -164,22 +165,6 @@ export function createTrialWatch(
 /** Failures that a release can be blamed for: whatever a caller or an abort may throw is something else. */
 function isModelsFault(error: unknown): boolean {
   return isInlayError(error) && (error.name === 'BackendError' || error.name === 'ModelError');
-}
-
-/** Probability of at least `k` hits in `n` independent trials of chance `p`: the upper tail of the binomial distribution. */
-export function chanceOfAtLeast(k: number, n: number, p: number): number {
-  if (k <= 0) return 1;
-  if (k > n || p <= 0) return 0;
-  if (p >= 1) return 1;
-  // In logarithms: (1 − p)^n alone is too small for a number where calls are many.
-  const odds = Math.log(p) - Math.log1p(-p);
-  let log = n * Math.log1p(-p);
-  let below = 0;
-  for (let i = 0; i < k; i += 1) {
-    below += Math.exp(log);
-    log += Math.log((n - i) / (i + 1)) + odds;
-  }
-  return Math.max(0, 1 - below);
 }
 
 /** Nearest-rank percentile: the smallest time that at least 95 % of them do not exceed. */

@@ -5,19 +5,11 @@
  */
 
 import { isFields, isSize, type Fields } from '../trust/parse.ts';
+import { readArms, type PlanArm } from './arms.ts';
+import { readEntry, type PlanEntry } from './plan-entry.ts';
 import { isRange } from './rules.ts';
 
-/** A release that a plan names. It counts only if path, hash and length equal the entry in `targets`. */
-export interface PlanEntry {
-  /** Target path, `models/<model>/<seq>/<file>`. */
-  readonly path: string;
-  /** Lower-case hex. */
-  readonly sha256: string;
-  /** Bytes. */
-  readonly length: number;
-  readonly seq: number;
-  readonly version: string;
-}
+export type { PlanArm, PlanEntry };
 
 /**
  * Where a rollout stands. `ramp`: devices below `bp` take the candidate. `paused`: no further device begins. `halted`:
@@ -76,12 +68,35 @@ export interface NetworkRules {
   readonly idle: boolean;
 }
 
+/**
+ * Devices that fetch the candidate and run it beside what answers, with samples of the same calls. Nobody gets what it
+ * gives; whether that is alike is counted.
+ */
+export interface ShadowRules {
+  /** Buckets below it that do not run the candidate or an arm; above the plan's share. */
+  readonly bp: number;
+  /** Share of their calls, basis points; 0: the file is brought, and waits. */
+  readonly sampleBp: number;
+}
+
+/** What this rollout asks of telemetry. */
+export interface ReportRules {
+  /** Seconds between two reports, in [60, 604800]. */
+  readonly everyS: number;
+  /** Whether a device reports at once what comes first: that the release began, or did not work. Default true. */
+  readonly first: boolean;
+}
+
 /** One rollout of one model in one channel, with every default filled in. */
 export interface Plan {
   /** Identifier of this rollout; a new candidate starts a new one. */
   readonly id: string;
   readonly model: string;
   readonly state: PlanState;
+  /** Stage of the rollout, from 0 on; only rises. Together with `id` it says what reports count for. Default 0. */
+  readonly stage: number;
+  /** Whether no other release may take the place of this one until that is taken back. Default false. */
+  readonly pinned: boolean;
   /** 16 hex digits, random per rollout; never changes within one. */
   readonly salt: string;
   /** Share at which this stage began, basis points. Default: `bp`. */
@@ -103,7 +118,17 @@ export interface Plan {
   /** What the other devices run; `null` before the first release. */
   readonly base: PlanEntry | null;
   readonly cand: PlanEntry;
-  /** One of them has to hold; 32 at most. Default: none, which every device meets. */
+  /**
+   * Further arms, 8 at most; none if `complete`. Within one rollout none goes away, gets another release, or loses or wins
+   * a bucket below the share. Default: none.
+   */
+  readonly arms: readonly PlanArm[];
+  /** Default: nobody runs the candidate in the shadow. */
+  readonly shadow: ShadowRules | undefined;
+  /**
+   * One of them has to hold; 32 at most. Default: none, which every device meets. They may change within a rollout: who
+   * has begun stays in, so that they only choose among those that have not.
+   */
   readonly rules: readonly Rule[];
   /**
    * Devices that take part whatever rules and bucket say, as `unitHash` names their install identifier or their value of
@@ -118,6 +143,8 @@ export interface Plan {
   readonly net: NetworkRules;
   /** Seconds between two polls that this rollout asks for. Default: the app's own. */
   readonly pollS: number | undefined;
+  /** Default: the app's own. */
+  readonly report: ReportRules | undefined;
   /** Seconds for which a plan counts for devices on trial; 0 for ever. Without a newer one they go back. Default 0. */
   readonly leaseS: number;
   /** A higher one lets devices try again that rejected the candidate. Default 0. */
@@ -126,9 +153,10 @@ export interface Plan {
 
 /** A plan as it is signed: what is at its default is left out. {@link readPlan} fills it in. */
 export type SignedPlan = Pick<Plan, 'id' | 'model' | 'state' | 'salt' | 'bp' | 'base' | 'cand'> &
-  Partial<Omit<Plan, 'trial' | 'net'>> & {
+  Partial<Omit<Plan, 'trial' | 'net' | 'report'>> & {
     readonly trial?: Partial<TrialRules>;
     readonly net?: Partial<NetworkRules>;
+    readonly report?: (Pick<ReportRules, 'everyS'> & Partial<ReportRules>) | undefined;
   };
 
 /** Content of a rollout target's `custom`. */
@@ -202,18 +230,6 @@ const ruleForms: Readonly<Record<keyof Rule, (value: unknown) => boolean>> = {
   attributes: (value) => isFields(value) && Object.values(value).every(isNames),
 };
 
-/** Tells whether a value has the form of a release in a plan. */
-function isEntry(value: unknown): value is PlanEntry {
-  return (
-    isFields(value) &&
-    typeof value['path'] === 'string' &&
-    isMatch(value['sha256'], /^[0-9a-f]{64}$/) &&
-    isSize(value['length']) &&
-    isSize(value['seq']) &&
-    typeof value['version'] === 'string'
-  );
-}
-
 /**
  * Reads a plan as it travels, and fills its defaults in. Fields that are not known are ignored; a known one that is out
  * of its range spoils the plan. Whether the plan may be believed is for `resolvePlan` to say.
@@ -221,12 +237,16 @@ function isEntry(value: unknown): value is PlanEntry {
  */
 export function readPlan(value: unknown): Plan | undefined {
   if (!isFields(value)) return undefined;
-  const { id, model, state, salt, bp, base, cand } = value;
+  const { id, model, state, salt, bp, stage = 0, pinned = false, arms: given = [] } = value;
   const named = isMatch(id, /^[!-~]{1,128}$/) && isMatch(model, /^[a-z0-9][a-z0-9._-]{0,127}$/);
   if (!named || !isState(state) || !isMatch(salt, /^[0-9a-f]{16}$/) || !isNumber(bp, 0, whole))
     return undefined;
-  if ((state === 'complete' && bp !== whole) || !(base === null || isEntry(base)) || !isEntry(cand))
-    return undefined;
+  if (!isSize(stage) || typeof pinned !== 'boolean') return undefined;
+  const base = value['base'] === null ? null : readEntry(value['base']);
+  const cand = readEntry(value['cand']);
+  const arms = readArms(given, bp);
+  if (base === undefined || cand === undefined || arms === undefined) return undefined;
+  if (state === 'complete' && (bp !== whole || arms.length > 0)) return undefined;
   const { fromBp = bp, startAt, durationS = 0, ctl = Math.min(9 * bp, whole - bp) } = value;
   if (!isNumber(fromBp, 0, bp) || !isNumber(durationS, 0, yearS) || !isNumber(ctl, 0, whole))
     return undefined;
@@ -240,11 +260,30 @@ export function readPlan(value: unknown): Plan | undefined {
   if (!isNumber(leaseS, 0, yearS) || !isSize(retryNonce)) return undefined;
   const trial = readTrial(value['trial']);
   const net = readNetwork(value['net']);
-  if (!trial || !net) return undefined;
+  const shadow = readShadow(value['shadow'], bp);
+  const report = readReport(value['report']);
+  if (!trial || !net || shadow === null || report === null) return undefined;
   const share = { fromBp, bp, startAt, durationS, ctl };
-  const releases = { base: base && toEntry(base), cand: toEntry(cand) };
+  const releases = { base, cand, arms, shadow };
   const devices = { rules, allow, deny, bucketBy };
-  return { id, model, state, salt, ...share, ...releases, ...devices, trial, net, pollS, leaseS, retryNonce };
+  const reach = { pollS, report, leaseS, retryNonce };
+  return { id, model, state, stage, pinned, salt, ...share, ...releases, ...devices, trial, net, ...reach };
+}
+
+/** @returns `null` if it is malformed. */
+function readShadow(value: unknown, share: number): ShadowRules | undefined | null {
+  if (value === undefined) return undefined;
+  if (!isFields(value)) return null;
+  const { bp, sampleBp } = value;
+  return isNumber(bp, share + 1, whole) && isNumber(sampleBp, 0, whole) ? { bp, sampleBp } : null;
+}
+
+/** @returns `null` if it is malformed. */
+function readReport(value: unknown): ReportRules | undefined | null {
+  if (value === undefined) return undefined;
+  if (!isFields(value)) return null;
+  const { everyS, first = true } = value;
+  return isNumber(everyS, 60, weekS) && typeof first === 'boolean' ? { everyS, first } : null;
 }
 
 function readTrial(value: unknown = {}): TrialRules | undefined {
@@ -265,10 +304,6 @@ function readNetwork(value: unknown = {}): NetworkRules | undefined {
   if (typeof unmetered !== 'boolean' || typeof charging !== 'boolean' || typeof idle !== 'boolean')
     return undefined;
   return { unmetered, charging, idle };
-}
-
-function toEntry({ path, sha256, length, seq, version }: PlanEntry): PlanEntry {
-  return { path, sha256, length, seq, version };
 }
 
 function isState(value: unknown): value is PlanState {

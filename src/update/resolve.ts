@@ -12,7 +12,12 @@ export interface ResolvedPlan extends Plan {
   /** Releases of this model that must not run. */
   readonly policy: Required<ModelPolicy>;
   /** Lowest versions of Inlay that run the releases, where they name one. */
-  readonly minSdk: { readonly cand?: string; readonly base?: string };
+  readonly minSdk: {
+    readonly cand?: string;
+    readonly base?: string;
+    /** By the name of the arm. */
+    readonly arms?: Readonly<Record<string, string>>;
+  };
   /** Whether the metadata holds now; expired metadata begins nothing new. */
   readonly isCurrent: boolean;
 }
@@ -20,8 +25,8 @@ export interface ResolvedPlan extends Plan {
 /**
  * Looks up the plan of a model in a channel. What the online role says is believed only where the offline-signed
  * `targets` says the same: every release that a device may run must be listed there with the same path, SHA-256,
- * length, model, sequence number and version, and must not be withdrawn. A base that is withdrawn becomes `null`. The
- * candidate of a rollout that was taken back may be withdrawn, and may be gone from `targets`: no device runs it.
+ * length, model, sequence number and version, and must not be withdrawn. A base that is withdrawn becomes `null`; an arm
+ * that is withdrawn stays, and its devices run the base, so that the others do not suffer for it. The candidate of a rollout that was taken back may be withdrawn, and may be gone from `targets`: no device runs it.
  * @param now milliseconds since 1970, for `isCurrent`; default: the time of the trusted set.
  * @returns `undefined` when the channel has no plan for the model.
  * @throws {@link TrustError} `ERR_INLAY_PLAN_INVALID`; `ERR_INLAY_WITHDRAWN` when the candidate must not run.
@@ -53,6 +58,11 @@ export function resolvePlan(
   const hasBase = base !== null && (state !== 'complete' || targetOf(targets, base) !== undefined);
   const candSdk = isOver && !targetOf(targets, cand) ? undefined : minSdkOf(targets, model, cand);
   const baseSdk = hasBase ? minSdkOf(targets, model, base) : undefined;
+  const armSdks = plan.arms.flatMap(({ name, entry }) => {
+    const mayBeGone = isOver || isWithdrawn(policy, entry);
+    const sdk = mayBeGone && !targetOf(targets, entry) ? undefined : minSdkOf(targets, model, entry);
+    return sdk === undefined ? [] : [[name, sdk] as const];
+  });
   return {
     ...plan,
     base: hasBase ? base : null,
@@ -60,6 +70,7 @@ export function resolvePlan(
     minSdk: {
       ...(candSdk !== undefined && { cand: candSdk }),
       ...(baseSdk !== undefined && { base: baseSdk }),
+      ...(armSdks.length > 0 && { arms: Object.fromEntries(armSdks) }),
     },
     isCurrent: isCurrent(trusted, now),
   };

@@ -39,6 +39,8 @@ export interface RunnerParts {
   readonly log: (event: Omit<NewUpdateEvent, 'model'>) => void;
   /** Tries a release where it can do no harm. @throws when it does not work there. */
   readonly prove: (target: Target) => Promise<void>;
+  /** Called right before calls move over to what a slot holds. */
+  readonly onEnter: (slot: Slot) => void;
   /** Called when there is a verdict on the trial that runs. */
   readonly onVerdict: () => Promise<void>;
   /** Hears of a follower that could not come along. */
@@ -67,6 +69,8 @@ export interface Runner {
   isLost(sha256: string): boolean;
   /** Whether everything is being closed, and an error says no more than that. */
   isClosing(error: unknown): boolean;
+  /** Aborted when everything is being closed. */
+  readonly closing: AbortSignal;
   /** Ends what is being opened. */
   close(): void;
 }
@@ -158,6 +162,7 @@ export function createRunner(parts: RunnerParts): Runner {
         throw error;
       }
       await slots.loaded(token);
+      parts.onEnter(slot);
       for (const [follower, one] of opened) {
         if (followers.has(follower)) {
           one.enter();
@@ -197,6 +202,7 @@ export function createRunner(parts: RunnerParts): Runner {
     },
     isLost: (sha256) => lost.has(sha256),
     isClosing,
+    closing: closes.signal,
     close: () => {
       abortWith(closes, closedError('This Inlay'));
     },

@@ -63,6 +63,7 @@ export async function bring(
       file: { sha256, length },
       ...(file && manifest && manifest.files.length > 1 && { variant: file.variant }),
       ...(manifest?.golden && { golden: manifest.golden }),
+      ...(manifest?.profile && { profile: manifest.profile }),
     },
   };
 }

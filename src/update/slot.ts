@@ -24,6 +24,8 @@ export interface Slot {
   readonly proof?: string;
   /** The golden inputs, which are in the store as well. */
   readonly golden?: FileRef & { readonly tolerance: GoldenTolerance };
+  /** The reference profile of the release, for telemetry; it need not be in the store. */
+  readonly profile?: FileRef;
 }
 
 /** A release that proves itself. Its file is verified and in the store. */
@@ -106,6 +108,8 @@ export interface SeenPlan {
   readonly cand: string;
   /** Whether this device began with the candidate: then it stays with it, also if a rule stops to hold. */
   readonly isIn: boolean;
+  /** The arm that this device began in, which it keeps; absent before, and in the records of earlier versions of Inlay. */
+  readonly arm?: { readonly name: string; /** Of its release. */ readonly sha256: string };
   /** The plan's own: rejections remember it. Absent: 0. */
   readonly retryNonce?: number;
   /** When metadata with this plan was last verified or confirmed, milliseconds since 1970. */

@@ -78,6 +78,7 @@ const slot = {
       tolerance: fields({ absoluteE6: isSize, relativeE6: isSize }),
     }),
   ),
+  profile: maybe(fields({ path: text, sha256: hash, length: isSize })),
 };
 const rules = fields({
   minInferences: isSize,
@@ -140,6 +141,7 @@ const checkState: Check = fields({
       salt: text,
       cand: hash,
       isIn: flag,
+      arm: maybe(fields({ name: text, sha256: hash })),
       retryNonce: maybe(isSize),
       verifiedAt: isSize,
     }),

@@ -170,7 +170,7 @@ export function firstAnswer(state: SlotsState, marker: Marker, { now }: SlotsCon
   // A clock that was ahead when the trial began would make it last until it is as late again.
   const since = Math.min(trial.since ?? now, now);
   const { plan } = state;
-  const isOffered = plan?.id === trial.plan && plan.cand === trial.release.sha256;
+  const isOffered = plan?.id === trial.plan && ownRelease(plan) === trial.release.sha256;
   return {
     state: {
       ...marked,
@@ -259,7 +259,7 @@ export function rejectRelease(
   const file = name && state[name]?.file.sha256;
   const { trial, ...others } = state;
   const isOnTrial = trial?.release.sha256 === sha256;
-  const seen = state.plan?.cand === sha256 ? (state.plan.retryNonce ?? 0) : 0;
+  const seen = state.plan && ownRelease(state.plan) === sha256 ? (state.plan.retryNonce ?? 0) : 0;
   const nonce = Math.max(retryNonce, seen, isOnTrial ? trial.retryNonce : 0);
   const rest = isOnTrial ? others : state;
   const hasOther = [others.committed, others.previous, others.embedded].some(
@@ -299,7 +299,7 @@ export function revertTo(state: SlotsState, to: Exclude<SlotName, 'trial'>): Ste
   };
 }
 
-/** Remembers a plan. Within one rollout the share never falls, salt and candidate stay, and who is in stays in. */
+/** Remembers a plan. Within one rollout the share never falls, salt, candidate and arm stay, and who is in stays in. */
 export function seePlan(state: SlotsState, plan: SeenPlan): Step {
   const before = state.plan?.id === plan.id ? state.plan : undefined;
   const seen: SeenPlan = before
@@ -310,10 +310,16 @@ export function seePlan(state: SlotsState, plan: SeenPlan): Step {
         salt: before.salt,
         cand: before.cand,
         isIn: before.isIn || plan.isIn,
+        ...(before.arm && { arm: before.arm }),
       }
     : plan;
   const isSame = before !== undefined && JSON.stringify(seen) === JSON.stringify(before);
   return unchanged(isSame ? state : { ...state, plan: seen });
+}
+
+/** SHA-256 of the release that a rollout has for this device. */
+function ownRelease({ arm, cand }: SeenPlan): string {
+  return arm?.sha256 ?? cand;
 }
 
 /** Drops what is withdrawn, and remembers it. Nothing that was ever withdrawn comes back. */
@@ -356,8 +362,8 @@ export function joinPolicies(a: ModelPolicy, b: ModelPolicy): ModelPolicy {
 /** Files that a state cannot do without: those of the slots, and those that runs have open. */
 export function neededBlobs(state: SlotsState): readonly string[] {
   const slots = slotNames.flatMap((name) => state[name] ?? []);
-  const files = slots.flatMap(({ file, golden, proof = [] }) =>
-    [file.sha256, ...(golden ? [golden.sha256] : [])].concat(proof),
+  const files = slots.flatMap(({ file, golden, profile, proof = [] }) =>
+    [file.sha256, ...[golden, profile].flatMap((one) => one?.sha256 ?? [])].concat(proof),
   );
   return [...new Set([...files, ...state.markers.map(({ sha256 }) => sha256)])];
 }
@@ -421,13 +427,14 @@ function without(markers: readonly Marker[], { id }: Marker): readonly Marker[] 
 }
 
 /** A release without what only counts while it is on trial. */
-function bare({ release, file, variant, golden, proof }: Slot): Slot {
+function bare({ release, file, variant, golden, profile, proof }: Slot): Slot {
   return {
     release,
     file,
     ...(variant !== undefined && { variant }),
     ...(proof !== undefined && { proof }),
     ...(golden && { golden }),
+    ...(profile && { profile }),
   };
 }
 

@@ -7,6 +7,7 @@ import { SDK_VERSION } from '../core/version.ts';
 import { openEventLog, type EventLog, type UpdateEvent } from './events.ts';
 import type { Patcher } from './patcher.ts';
 import type { Install } from './plan.ts';
+import type { UpdateObserver } from './role.ts';
 import { openSlots } from './slots.ts';
 import { installId } from './state.ts';
 import { createSync, type SyncInfo, type SyncParts } from './sync.ts';
@@ -52,6 +53,8 @@ export interface UpdateClientParts extends Omit<SyncParts, 'onError'> {
   readonly providers: () => Promise<readonly ExecutionProvider[]>;
   /** Tries a release where it can do no harm. @throws when it does not work there. */
   readonly prove: (target: Target) => Promise<void>;
+  /** Finds what hears of the releases of a model. */
+  readonly observe?: ((model: string) => UpdateObserver) | undefined;
   /** Hears of what goes wrong without harm. */
   readonly onError: (error: unknown) => void;
 }
@@ -145,6 +148,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
       maxModelBytes: parts.maxModelBytes,
       providers: parts.providers,
       prove: parts.prove,
+      observer: parts.observe?.(model),
     });
     updaters.set(model, updater);
     return updater;

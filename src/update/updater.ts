@@ -5,6 +5,7 @@
 
 import { closedError } from '../core/errors.ts';
 import type { Refuge } from './decide.ts';
+import { entryOf } from './arms.ts';
 import { createDecider, type Decided } from './decider.ts';
 import type { NewUpdateEvent } from './events.ts';
 import { failureOf, faultOf, heldBack, isOfHost, rejected, unavailable } from './fault.ts';
@@ -13,6 +14,8 @@ import type { Embedded, Follower, Updater, UpdaterParts } from './follower.ts';
 import type { ResolvedPlan } from './resolve.ts';
 import { createJudge } from './judge.ts';
 import { createRunner } from './runner.ts';
+import { createShadow } from './shadow.ts';
+import { createTeller } from './role.ts';
 import { keepProof, lendEmbedded } from './shipment.ts';
 import { isWithdrawn, neededBlobs, rejectionOf, type Try } from './slots.ts';
 import { isSameRelease, slotNames, type Slot, type SlotName, type SlotsState, type Trial } from './slot.ts';
@@ -57,6 +60,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
   const runner = createRunner({
     ...parts,
     log,
+    onEnter: (slot) => tell(slot),
     onVerdict: () => judge.now(),
     onError: (error) => fail(error),
   });
@@ -80,6 +84,15 @@ export function createUpdater(parts: UpdaterParts): Updater {
         if (trial !== undefined && running()?.trial === trial) runner.rename('previous');
       }
     },
+    onSettled: () => step(),
+  });
+  const shadow = createShadow({
+    ...parts,
+    followers: runner.followers,
+    closing: runner.closing,
+    isClosing,
+    inTurn: (task) => inTurn(task).catch((error: unknown) => fail(error)),
+    onError: (error) => fail(error),
     onSettled: () => step(),
   });
   const decider = createDecider({ ...parts, log, onError: (error) => fail(error) });
@@ -122,6 +135,12 @@ export function createUpdater(parts: UpdaterParts): Updater {
       if (mayGoOn) void step();
     },
   });
+
+  const observer = createTeller(parts);
+  /** Says what runs, or is about to, and as what it counts. */
+  const tell = (slot: Slot | undefined = running()?.slot): void => {
+    if (slot !== undefined) observer.runs(slot, decider.lastDecided());
+  };
 
   /** One thing after the other. */
   const inTurn = <Result>(task: () => Promise<Result>): Promise<Result> => {
@@ -192,6 +211,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     inTurn(async () => {
       for (let turns = 0; turns < MOST_TURNS && !isOver && runner.followers.size > 0; turns += 1) {
         const decided = await decider.decide();
+        tell();
         if (!(await carryOut(decided)) && !(await leaveDropped(decided))) return;
       }
     }).catch(fail);
@@ -199,7 +219,14 @@ export function createUpdater(parts: UpdaterParts): Updater {
   /** @returns whether there may be more to do at once. */
   const carryOut = async ({ next, plan, state: { trial } }: Decided): Promise<boolean> => {
     wait(next.dueAt);
-    if (next.kind === 'stay') return (await comeAlong(plan)) || restore(plan);
+    const beside = next.kind === 'stay' ? next.shadow : undefined;
+    if (beside === undefined) await shadow.end();
+    if (next.kind === 'stay') {
+      if ((await comeAlong(plan)) || (await restore(plan))) return true;
+      if (beside === undefined || trial === undefined || running() === undefined) return false;
+      observer.shadows(trial, decider.lastDecided());
+      return shadow.begin(trial, beside.sampleBp);
+    }
     if (next.kind === 'fetch') {
       // Brought already, and yet not there: a store that forgets is not filled again and again.
       if (plan !== undefined && !brought.has(next.entry.path)) fetcher.begin(next.entry, plan);
@@ -214,7 +241,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
       return meanwhile !== undefined && running()?.name !== meanwhile && (await leaveFor(meanwhile));
     }
     isForced = false;
-    if (plan !== undefined && trial.release.sha256 === plan.cand.sha256) await decider.begin(plan);
+    if (plan !== undefined && trial.release.sha256 === entryOf(plan, next.armName).sha256)
+      await decider.begin(plan, next.armName);
     return attempt(trial);
   };
 
@@ -267,6 +295,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
   /** @returns whether there may be more to do: whatever the fault was, it is written down, and the next decision knows it. */
   const attempt = async (trial: Trial): Promise<boolean> => {
     try {
+      if (trial.phase === 'staged') await observer.begins(trial, decider.lastDecided());
       await enter('trial', trial);
       lastError = undefined;
       return true;
@@ -294,6 +323,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     brought.clear();
     forget = sync.onChecked(() => {
       brought.clear();
+      shadow.forgive();
       const { lastError: failure } = sync.info();
       if (failure !== undefined && !isClosing(failure)) log({ type: 'checked', ...failureOf(failure) });
       void step();
@@ -346,14 +376,17 @@ export function createUpdater(parts: UpdaterParts): Updater {
     const { trial } = await slots.read();
     if (trial === undefined) return others;
     if (trial.phase === 'active') return tries;
-    if (parts.activation === 'next-start') isForced = true;
+    // What waits in the shadow has not been offered yet.
+    if (parts.activation === 'next-start' && next?.reason !== 'shadow') isForced = true;
     return others;
   };
 
   /** Nothing is tried while nobody could answer with it. */
   const remove = (follower: Follower): void => {
     const { token } = running() ?? {};
-    if (!runner.remove(follower)) return;
+    const isLast = runner.remove(follower);
+    if (shadow.follower() === follower) void inTurn(() => shadow.end()).catch(() => {});
+    if (!isLast) return;
     rest();
     if (token && !isOver) void inTurn(() => slots.closed(token)).catch(() => {});
   };
@@ -436,6 +469,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       rest();
       await fetcher.underway();
       await turn;
+      await shadow.end();
       const { token } = running() ?? {};
       if (token) await slots.closed(token).catch(() => {});
       await slots.close();

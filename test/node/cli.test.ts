@@ -379,7 +379,7 @@ describe('inlay', () => {
     ['a missing option', ['publish', 'a.onnx', '--name', 'a']],
     ['a missing argument', ['inspect']],
     ['a port that is none', ['server', '--port', '70000']],
-    ['a share that is none', ['rollout', 'set', 'a', '1', '--percent', '0']],
+    ['a share that is none', ['rollout', 'set', 'a', '1', '--percent', '101']],
     ['a share in other digits', ['rollout', 'set', 'a', '1', '--percent', '0x10']],
     ['a key that is none', ['keys', 'init', '--online-key', 'xyz']],
   ])('ends with 2 and says why for %s', async (_what, args) => {

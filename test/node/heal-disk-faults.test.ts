@@ -6,6 +6,7 @@ import { createTinyBackend } from './heal-backend.ts';
 import { commit, factorOf, leavePart, scratchFolder, startDevice, type Device } from './heal-device.ts';
 import { steppedFs, type Fate } from './heal-fs.ts';
 import { startWorld, type World } from './heal-world.ts';
+import { strideOf } from './thorough.ts';
 
 let world: World & { close(): Promise<void> };
 let base: string;
@@ -76,9 +77,9 @@ async function tryUpdate(device: Device): Promise<readonly number[]> {
 }
 
 describe.each([
-  ['ENOSPC', ['ENOSPC', 'ENOSPC'], 1],
-  // Both in turn, at every third step.
-  ['EIO or EROFS', ['EIO', 'EROFS'], 3],
+  ['ENOSPC', ['ENOSPC', 'ENOSPC'], strideOf(2)],
+  // Both in turn.
+  ['EIO or EROFS', ['EIO', 'EROFS'], strideOf(5)],
 ] as const)('a disk that says %s', (errno, errnos, stride) => {
   it('at one step stops nothing that runs, and the update completes', async () => {
     const probe = await withFaultyDisk(() => undefined);

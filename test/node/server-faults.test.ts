@@ -11,7 +11,7 @@ import {
   type Repository,
   type ServerStatus,
 } from '../../src/server/index.ts';
-import { hashToken } from '../../src/server/auth.ts';
+import { createTokens } from '../../src/server/tokens.ts';
 import {
   createSigner,
   install,
@@ -39,17 +39,19 @@ interface FaultyServer extends ReachableServer {
 async function createFaultyServer(): Promise<FaultyServer> {
   const directory = await temporaryDirectory();
   const platform = testPlatform();
-  const real = createRepository(await openSqlite(join(directory, 'inlay.db')), () => platform.now());
+  const db = await openSqlite(join(directory, 'inlay.db'));
+  const real = createRepository(db, () => platform.now());
   onTestFinished(() => real.close());
   let fault: Error | undefined;
   const repository: Repository = {
     ...real,
     add: (files, event) => (fault ? Promise.reject(fault) : real.add(files, event)),
   };
-  await real.replaceTokens(hashToken('token'));
+  const { token } = await createTokens({ db, platform }).create({ name: 'test', role: 'admin' }, 'server');
   const signer = await createSigner(platform);
   const errors: unknown[] = [];
   const app = createSyncApp({
+    db,
     repository,
     blobs: await openDiskStorage({ directory: join(directory, 'blobs'), platform }),
     signer,
@@ -58,10 +60,10 @@ async function createFaultyServer(): Promise<FaultyServer> {
   });
   const send = async (path: string, init: RequestInit): Promise<Response> => app.request(path, init);
   const admin = (path: string, init: RequestInit = {}): Promise<Response> =>
-    send(`/v1/admin/${path}`, { ...init, headers: { Authorization: 'Bearer token' } });
+    send(`/v1/admin/${path}`, { ...init, headers: { Authorization: `Bearer ${token}` } });
   return {
     url: '',
-    token: 'token',
+    token,
     onlineKey: { keyid: signer.keyid, key: signer.key },
     platform,
     errors,

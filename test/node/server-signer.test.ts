@@ -207,18 +207,88 @@ describe('the online signer', () => {
     ['devices by their identifiers', { deny: ['install-1'] }],
     ['a rule of no form', { rules: [{ app: 'new' }] }],
     ['a state that is none', { state: 'done' }],
+    ['a stage below the first', { stage: -1 }],
+    ['an arm that runs the base', { arms: [{ name: 'a', entry: 'a', ranges: [] }], bp: 1001 }],
+    [
+      'an arm in buckets that were reached',
+      { arms: [{ name: 'a', entry: 'c', ranges: [[999, 1001]] }], bp: 1001 },
+    ],
+    ['an arm above the share', { arms: [{ name: 'a', entry: 'c', ranges: [[1001, 1002]] }], bp: 1001 }],
+    ['a shadow within the share', { shadow: { bp: 1000, sampleBp: 100 } }],
+    ['a shadow beyond all', { shadow: { bp: 10_001, sampleBp: 100 } }],
+    ['a shadow of what is complete', { state: 'complete', bp: 10_000, shadow: { bp: 10_000, sampleBp: 1 } }],
+    ['reports without pause', { report: { everyS: 0 } }],
   ])('refuses %s', async (_, changes) => {
     const bench = await setUp();
     await bench.install(bench.plan());
-    const [, , c] = bench.entries;
-    const named = Object.fromEntries(
-      Object.entries(changes).map(([name, value]) => [name, value === 'c' ? c : value]),
+    const [a, , c] = bench.entries;
+    const named: unknown = JSON.parse(JSON.stringify(changes), (_key, value: unknown) =>
+      value === 'c' ? c : value === 'a' && _key === 'entry' ? a : value,
     );
     const error = await bench
       .propose(bench.plan(named as Partial<SignedPlan>))
       .catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ name: 'ServerError', code: expect.stringMatching(/_(CONFLICT|REFUSED)$/) });
     await bench.propose(bench.plan({ bp: 1001 }));
+  });
+
+  it('lets arms only grow, into buckets that the share has not reached', async () => {
+    const bench = await setUp();
+    const [a, b, c] = bench.entries;
+    const arm = (...ranges: (readonly [number, number])[]): NonNullable<SignedPlan['arms']>[number] => ({
+      name: 'x',
+      entry: c,
+      ranges,
+    });
+    await bench.install(bench.plan({ arms: [arm([0, 400])], stage: 1 }));
+    const next = (changes: Partial<SignedPlan>): Promise<string> =>
+      bench.propose(bench.plan({ bp: 2000, stage: 1, arms: [arm([0, 400])], ...changes }));
+    for (const changes of [
+      { arms: [] },
+      { arms: [arm()] },
+      { arms: [arm([0, 399])] },
+      { arms: [arm([0, 401])] },
+      { arms: [arm([0, 400], [999, 1200])] },
+      { arms: [arm([1, 400])] },
+      { arms: [{ ...arm([0, 400]), name: 'y' }] },
+      { arms: [{ ...arm([0, 400]), entry: b }] },
+      { arms: [{ ...arm([0, 400]), entry: a }] },
+      { arms: [{ ...arm([0, 400]), entry: { ...c, sha256: a.sha256 } }] },
+      { arms: [arm([0, 400]), { name: 'y', entry: { ...c, seq: 9 }, ranges: [] }] },
+      { arms: [arm([0, 400]), { name: 'y', entry: b, ranges: [[1000, 1001]] as const }], bp: 1000 },
+      { state: 'halted', bp: 500 },
+      { stage: 0 },
+    ] as const)
+      await expect(next(changes)).rejects.toMatchObject({
+        code: expect.stringMatching(/_(CONFLICT|REFUSED)$/),
+      });
+    await next({ arms: [arm([0, 400], [1000, 1500])] });
+    await next({ arms: [arm([0, 400]), { name: 'y', entry: b, ranges: [[1000, 2000]] }], stage: 2 });
+    await next({ state: 'complete', bp: 10_000, arms: [] });
+  });
+
+  it('keeps an arm that is withdrawn, and lets none begin', async () => {
+    const bench = await setUp();
+    const [, , c] = bench.entries;
+    const arms = [{ name: 'x', entry: c, ranges: [[0, 400]] as const }];
+    await bench.install(bench.plan({ arms }));
+    await bench.sign({ models: { digits: { revoked: [3] } } });
+    await bench.propose(bench.plan({ arms, bp: 2000 }));
+    const more = [...arms, { name: 'y', entry: c, ranges: [[1000, 2000]] as const }];
+    await expect(bench.propose(bench.plan({ arms: more, bp: 2000 }))).rejects.toEqual(conflict);
+  });
+
+  it('lets nothing take the place of what is pinned until that is taken back', async () => {
+    const bench = await setUp();
+    const [, , c] = bench.entries;
+    const next = bench.plan({ id: 'r-2', salt: 'ffeeddccbbaa9988', cand: c });
+    await bench.install(bench.plan({ pinned: true }));
+    await expect(bench.propose(next)).rejects.toEqual(conflict);
+    await bench.propose(bench.plan({ pinned: true, bp: 2000 }));
+    await bench.install(bench.plan());
+    await bench.install(next);
+    await bench.install({ ...next, pinned: true, state: 'rolledback' });
+    await bench.propose(bench.plan({ id: 'r-3' }));
   });
 
   it('refuses releases that the offline key did not sign, or withdrew', async () => {

@@ -19,8 +19,11 @@ import {
   type Site,
 } from './fixture.ts';
 import type { Findings } from './stores.page.ts';
+import { strideOf } from '../node/thorough.ts';
 
 const KINDS = ['opfs', 'indexeddb'] as const;
+/** Kills of a browser: thirty with `INLAY_TEST_THOROUGH=1`. */
+const KILLS = strideOf(2) === 1 ? 30 : 12;
 const MB = 1 << 20;
 
 describePages('stores in pages', () => {
@@ -175,7 +178,7 @@ describePages('stores in pages', () => {
         const random = mulberry32(20_261_121);
         let databasesLost = 0;
 
-        for (let kills = 0; kills <= 30; kills += 1) {
+        for (let kills = 0; kills <= KILLS; kills += 1) {
           const { page, kill } = await startProcess(profile, site);
           for (const kind of KINDS) {
             if (kills > 0) {
@@ -213,7 +216,7 @@ describePages('stores in pages', () => {
             put.clear();
             expected[kind].part = undefined;
           }
-          if (kills === 30) {
+          if (kills === KILLS) {
             await kill();
             break;
           }
@@ -239,7 +242,7 @@ describePages('stores in pages', () => {
         expect(resumed).toBeGreaterThan(0);
         expect(databasesLost).toBeLessThanOrEqual(1);
         for (const kind of KINDS) {
-          expect(expected[kind].count).toBeGreaterThan(30);
+          expect(expected[kind].count).toBeGreaterThan(KILLS);
           // Otherwise the kills came when nothing was being written.
           expect(unfinished[kind]).toBeGreaterThan(0);
         }

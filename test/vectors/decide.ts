@@ -6,12 +6,14 @@ import type { ResolvedPlan } from '../../src/update/resolve.ts';
 import type { Rejected, SeenPlan, Slot, Trial } from '../../src/update/slot.ts';
 import arms from './decide/arms.json' with { type: 'json' };
 import expired from './decide/expired.json' with { type: 'json' };
+import furtherArms from './decide/further-arms.json' with { type: 'json' };
 import first from './decide/first.json' with { type: 'json' };
 import lease from './decide/lease.json' with { type: 'json' };
 import ramp from './decide/ramp.json' with { type: 'json' };
 import rejected from './decide/rejected.json' with { type: 'json' };
 import releases from './decide/releases.json' with { type: 'json' };
 import rules from './decide/rules.json' with { type: 'json' };
+import shadow from './decide/shadow.json' with { type: 'json' };
 import states from './decide/states.json' with { type: 'json' };
 import sticky from './decide/sticky.json' with { type: 'json' };
 import supersede from './decide/supersede.json' with { type: 'json' };
@@ -23,7 +25,11 @@ export type ReleaseName = keyof typeof releases;
 /** A case as it is published, with releases by name. */
 interface Published {
   readonly name: string;
-  readonly plan: { readonly base: ReleaseName | null; readonly cand: ReleaseName } | null;
+  readonly plan: {
+    readonly base: ReleaseName | null;
+    readonly cand: ReleaseName;
+    readonly arms?: readonly { readonly name: string; readonly entry: ReleaseName }[];
+  } | null;
   readonly isCurrent?: boolean;
   readonly policy?: ResolvedPlan['policy'];
   readonly minSdk?: ResolvedPlan['minSdk'];
@@ -42,7 +48,10 @@ interface Published {
     readonly plan?: SeenPlan;
     readonly policy?: ResolvedPlan['policy'];
   };
-  readonly expected: Omit<Decision, 'entry'> & { readonly entry?: ReleaseName };
+  readonly expected: Omit<Decision, 'entry' | 'shadow'> & {
+    readonly entry?: ReleaseName;
+    readonly shadow?: { readonly entry: ReleaseName };
+  };
 }
 
 /** A case with the arguments of `decide`, and what it gives. */
@@ -57,6 +66,8 @@ export interface DecideVector {
 
 const files: Readonly<Record<string, unknown>> = {
   arms,
+  'further-arms': furtherArms,
+  shadow,
   ramp,
   states,
   first,
@@ -107,6 +118,9 @@ function toVector({
       ...published,
       base: published.base && releaseOf(published.base),
       cand: releaseOf(published.cand),
+      ...(published.arms && {
+        arms: published.arms.map((arm) => ({ ...arm, entry: releaseOf(arm.entry) })),
+      }),
     });
   return {
     name,
@@ -124,6 +138,12 @@ function toVector({
       ...(seen && { plan: seen }),
       ...(policy && { policy }),
     },
-    expected: { ...expected, ...(expected.entry && { entry: releaseOf(expected.entry) }) },
+    expected: {
+      ...expected,
+      ...(expected.entry && { entry: releaseOf(expected.entry) }),
+      ...(expected.shadow && {
+        shadow: { ...expected.shadow, entry: releaseOf(expected.shadow.entry) },
+      }),
+    },
   };
 }

@@ -1,6 +1,18 @@
 import type { Kysely, Transaction } from 'kysely';
-import { isInlayError, ServerError, StoreError } from '../../core/errors.ts';
+import { ServerError } from '../../core/errors.ts';
+import {
+  appendAudit,
+  readAudit,
+  verifyAudit,
+  type AuditEvent,
+  type AuditRecord,
+  type AuditVerdict,
+} from './audit.ts';
+import { guarded } from './failure.ts';
 import type { Schema } from './schema.ts';
+import { inTransaction } from './transaction.ts';
+
+export type { AuditEvent, AuditHead, AuditRecord, AuditVerdict } from './audit.ts';
 
 /** Roles whose metadata the server keeps. */
 export type Role = 'root' | 'targets' | 'rollout' | 'snapshot' | 'timestamp';
@@ -12,21 +24,6 @@ export interface NewMetadata {
   readonly role: Role;
   readonly version: number;
   readonly text: string;
-}
-
-/** What happened, for the audit log. */
-export interface AuditEvent {
-  /** First digits of the token's SHA-256, or `server`. */
-  readonly actor: string;
-  readonly action: string;
-  readonly details: Readonly<Record<string, unknown>>;
-}
-
-/** An event as the audit log keeps it. */
-export interface AuditRecord extends AuditEvent {
-  readonly seq: number;
-  /** ISO 8601, UTC. */
-  readonly at: string;
 }
 
 /** The newest version of each role; absent before the first. */
@@ -45,12 +42,19 @@ export interface Repository {
    * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if one of the versions exists.
    */
   add(files: readonly NewMetadata[], event: AuditEvent): Promise<void>;
-  /** Lists the SHA-256 of every valid token, hex. */
+  /** Lists the SHA-256 of every valid token of an administrator, hex. */
   tokenHashes(): Promise<readonly string[]>;
-  /** Makes one token the only valid one. */
+  /** Makes one token the only valid one of an administrator. */
   replaceTokens(sha256: string): Promise<void>;
-  /** Lists the latest audit records, newest first. */
-  audit(limit: number): Promise<readonly AuditRecord[]>;
+  /** Lists the latest audit records, newest first. @param before only those with a lower `seq`. */
+  audit(limit: number, before?: number): Promise<readonly AuditRecord[]>;
+  /**
+   * Makes a change with its audit record, all or nothing.
+   * @param change as in `inTransaction`: it may run again, and does nothing twice.
+   */
+  record(event: AuditEvent, change?: (tx: Transaction<Schema>) => Promise<void>): Promise<void>;
+  /** Checks that the audit log is as it was written. */
+  verifyAudit(): Promise<AuditVerdict>;
   /** Closes the database. */
   close(): Promise<void>;
 }
@@ -64,14 +68,22 @@ export interface Repository {
 export function createRepository(db: Kysely<Schema>, now: () => number): Repository {
   const timestamp = (): string => new Date(now()).toISOString();
 
-  const record = async (tx: Transaction<Schema>, { actor, action, details }: AuditEvent): Promise<void> => {
-    const last = await tx
-      .selectFrom('audit')
-      .select((eb) => eb.fn.max('seq').as('seq'))
+  /** Adds one file. @returns whether its version was free. */
+  const insert = async (tx: Transaction<Schema>, { role, version, text }: NewMetadata): Promise<boolean> => {
+    const { numInsertedOrUpdatedRows } = await tx
+      .insertInto('metadata')
+      .values({ role, version, text, created_at: timestamp() })
+      .onConflict((conflict) => conflict.columns(['role', 'version']).doNothing())
       .executeTakeFirst();
-    const seq = Number(last?.seq ?? 0) + 1;
-    const row = { seq, at: timestamp(), actor, action, details: JSON.stringify(details) };
-    await tx.insertInto('audit').values(row).execute();
+    return numInsertedOrUpdatedRows === 1n;
+  };
+
+  /** Whether an earlier try got through although its answer did not. */
+  const isThere = async (tx: Transaction<Schema>, files: readonly NewMetadata[]): Promise<boolean> => {
+    for (const { role, version, text } of files) {
+      if ((await textOf(tx, role, version)) !== text) return false;
+    }
+    return true;
   };
 
   return {
@@ -94,16 +106,7 @@ export function createRepository(db: Kysely<Schema>, now: () => number): Reposit
         );
       }),
 
-    text: (role, version) =>
-      guarded(async () => {
-        const row = await db
-          .selectFrom('metadata')
-          .select('text')
-          .where('role', '=', role)
-          .where('version', '=', version)
-          .executeTakeFirst();
-        return row?.text;
-      }),
+    text: (role, version) => guarded(() => textOf(db, role, version)),
 
     textsAfter: (role, version) =>
       guarded(async () => {
@@ -119,14 +122,11 @@ export function createRepository(db: Kysely<Schema>, now: () => number): Reposit
 
     add: (files, event) =>
       guarded(() =>
-        db.transaction().execute(async (tx) => {
-          for (const { role, version, text } of files) {
-            const { numInsertedOrUpdatedRows } = await tx
-              .insertInto('metadata')
-              .values({ role, version, text, created_at: timestamp() })
-              .onConflict((conflict) => conflict.columns(['role', 'version']).doNothing())
-              .executeTakeFirst();
-            if (numInsertedOrUpdatedRows !== 1n) {
+        inTransaction(db, async (tx, attempt) => {
+          if (attempt > 1 && (await isThere(tx, files))) return;
+          for (const file of files) {
+            const { role, version } = file;
+            if (!(await insert(tx, file))) {
               throw new ServerError(
                 'ERR_INLAY_CONFLICT',
                 `Version ${version} of ${role} was installed meanwhile; read the present metadata and try again.`,
@@ -141,53 +141,65 @@ export function createRepository(db: Kysely<Schema>, now: () => number): Reposit
                 .execute();
             }
           }
-          await record(tx, event);
+          await appendAudit(tx, event, now());
         }),
       ),
 
     tokenHashes: () =>
       guarded(async () => {
-        const rows = await db.selectFrom('admin_token').select('sha256').execute();
+        const rows = await db
+          .selectFrom('token')
+          .select('sha256')
+          .where('role', '=', 'admin')
+          .where('revoked_at', '=', 0)
+          .where((eb) => eb.or([eb('expires_at', '=', 0), eb('expires_at', '>', now())]))
+          .execute();
         return rows.map(({ sha256 }) => sha256);
       }),
 
     replaceTokens: (sha256) =>
       guarded(() =>
-        db.transaction().execute(async (tx) => {
-          await tx.deleteFrom('admin_token').execute();
-          await tx.insertInto('admin_token').values({ sha256, created_at: timestamp() }).execute();
-          await record(tx, { actor: 'server', action: 'token', details: {} });
+        inTransaction(db, async (tx) => {
+          const at = now();
+          await tx
+            .updateTable('token')
+            .set({ revoked_at: at })
+            .where('role', '=', 'admin')
+            .where('revoked_at', '=', 0)
+            .execute();
+          const row = { id: sha256.slice(0, 8), sha256, name: 'admin', role: 'admin', scope: '{}' };
+          const times = { created_at: at, expires_at: 0, revoked_at: 0, used_at: 0 };
+          await tx
+            .insertInto('token')
+            .values({ ...row, ...times })
+            .onConflict((conflict) => conflict.column('id').doUpdateSet(times))
+            .execute();
+          await appendAudit(tx, { actor: 'server', action: 'token', details: {} }, at);
         }),
       ),
 
-    audit: (limit) =>
-      guarded(async () => {
-        const rows = await db.selectFrom('audit').selectAll().orderBy('seq', 'desc').limit(limit).execute();
-        return rows.map((row) => ({ ...row, details: JSON.parse(row.details) as AuditEvent['details'] }));
-      }),
+    audit: (limit, before) => guarded(() => readAudit(db, limit, before)),
+
+    record: (event, change) =>
+      guarded(() =>
+        inTransaction(db, async (tx) => {
+          await change?.(tx);
+          await appendAudit(tx, event, now());
+        }),
+      ),
+
+    verifyAudit: () => guarded(() => verifyAudit(db)),
 
     close: () => guarded(() => db.destroy()),
   };
 }
 
-/** What databases call a full disk: SQLite, and PostgreSQL (SQLSTATE `disk_full`). */
-const fullCodes: ReadonlySet<unknown> = new Set(['SQLITE_FULL', '53100']);
-
-async function guarded<Result>(query: () => Promise<Result>): Promise<Result> {
-  try {
-    return await query();
-  } catch (cause) {
-    if (isInlayError(cause)) throw cause;
-    throw fullCodes.has((cause as { code?: unknown } | null)?.code)
-      ? new StoreError('ERR_INLAY_STORE_FULL', 'The database has no space left; free some and try again.', {
-          cause,
-        })
-      : new StoreError(
-          'ERR_INLAY_STORE_IO',
-          'The database failed; see the cause, and check disk and permissions.',
-          {
-            cause,
-          },
-        );
-  }
+async function textOf(db: Kysely<Schema>, role: Role, version: number): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('metadata')
+    .select('text')
+    .where('role', '=', role)
+    .where('version', '=', version)
+    .executeTakeFirst();
+  return row?.text;
 }

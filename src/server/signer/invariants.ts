@@ -2,6 +2,7 @@ import { ServerError } from '../../core/errors.ts';
 import { readSigned } from '../../publish/rollout.ts';
 import { isName } from '../../publish/release.ts';
 import type { Targets } from '../../trust/metadata.ts';
+import { firstMoved } from '../../update/arms.ts';
 import type { Plan, PlanState, SignedPlan } from '../../update/plan.ts';
 import { plansOf, type Channels } from '../channels.ts';
 import { releasesOf, sameEntry, type Releases } from '../policy.ts';
@@ -25,7 +26,8 @@ const maxPlans = 1000;
 /**
  * Checks what every device relies on. A running release is one that the offline key signed and did not withdraw.
  * Within one rollout model, candidate, base, salt and units stay, the share only rises unless it is halted or rolled
- * back, and its state goes where it may; what has ended does not begin again.
+ * back, its stage only rises, arms keep their release and every bucket that the share has reached, and its state goes where
+ * it may; what has ended does not begin again, and nothing takes the place of what is pinned.
  * @param before plans that are in force.
  * @param ended identifiers of rollouts that are over.
  * @throws {@link ServerError} `ERR_INLAY_CONFLICT`, or `ERR_INLAY_REFUSED` for what is malformed in itself.
@@ -58,6 +60,9 @@ export function assertPlans(
         refuse('its identifier is that of another rollout; start a new one');
       ids.add(key);
       assertShape(plan, refusalOf(channel, plan, 'ERR_INLAY_REFUSED'));
+      const pinned = present.find((one) => one.model === plan.model && one.id !== plan.id && one.pinned);
+      if (pinned && pinned.state !== 'rolledback')
+        refuse(`version ${pinned.cand.version} is pinned; take that back before another one is rolled out`);
       const old = present.find(({ id }) => id === plan.id);
       assertReleases(plan, releases, old, refuse);
       if (old) assertStep(readSigned(old), plan, releases, refuse);
@@ -99,6 +104,7 @@ function assertReleases(plan: Plan, releases: Releases, old: SignedPlan | undefi
   if (state !== 'rolledback' && releases.isWithdrawn(model, cand)) {
     refuse(`version ${cand.version} is withdrawn; roll out one that is not`);
   }
+  assertArms(plan, releases, old, refuse);
   if (!base) return;
   const isBaseListed = releases.isListed(model, base);
   if (!old && (!isBaseListed || releases.isWithdrawn(model, base))) {
@@ -107,6 +113,25 @@ function assertReleases(plan: Plan, releases: Releases, old: SignedPlan | undefi
   // Once complete, only devices on which the candidate fails run the base, and its release may go.
   if (state !== 'complete' && !isBaseListed) {
     refuse(`the signed targets do not list version ${base.version}, ${reasonToKeep(plan)}`);
+  }
+}
+
+/** An arm that was there before may be withdrawn: its devices run the base, and the others need not suffer for it. */
+function assertArms(
+  { model, state, base, arms }: Plan,
+  releases: Releases,
+  old: SignedPlan | undefined,
+  refuse: Refuse,
+): void {
+  for (const { name, entry } of arms) {
+    const isKnown = old?.arms?.some((arm) => arm.name === name) === true;
+    const isWithdrawn = releases.isWithdrawn(model, entry);
+    if (isWithdrawn && !isKnown)
+      refuse(`version ${entry.version} of arm ${name} is withdrawn; choose another one`);
+    if (!releases.isListed(model, entry) && !isWithdrawn && state !== 'rolledback')
+      refuse(`the signed targets do not list version ${entry.version} of arm ${name}`);
+    if (base && sameEntry(entry, base))
+      refuse(`arm ${name} runs the base, version ${base.version}; that is what the control is for`);
   }
 }
 
@@ -137,6 +162,23 @@ function assertStep(old: Plan, plan: Plan, releases: Releases, refuse: Refuse): 
     refuse('its share fell; halt it or roll it back instead');
   }
   if (plan.retryNonce < old.retryNonce) refuse('its retry counter fell');
+  if (plan.stage < old.stage) refuse(`its stage fell from ${old.stage} to ${plan.stage}`);
+  assertArmsStay(old, plan, refuse);
+}
+
+/** Whoever has begun in an arm keeps it. A rollout that is complete has none any more. */
+function assertArmsStay(old: Plan, plan: Plan, refuse: Refuse): void {
+  if (plan.state === 'complete') return;
+  for (const { name, entry } of old.arms) {
+    const arm = plan.arms.find((one) => one.name === name);
+    if (!arm) refuse(`its arm ${name} is gone; complete the rollout, or start a new one`);
+    if (!sameEntry(arm.entry, entry))
+      refuse(`the release of its arm ${name} changed; add another arm for it`);
+  }
+  const hasArms = old.arms.length > 0 || plan.arms.length > 0;
+  if (hasArms && plan.bp < old.bp) refuse('its share fell, and with it arms lost buckets');
+  const moved = firstMoved(old.arms, plan.arms, old.bp);
+  if (moved !== undefined) refuse(`bucket ${moved}, which its share has reached, changed its arm`);
 }
 
 function refusalOf(

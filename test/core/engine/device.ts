@@ -1,11 +1,13 @@
 import { fromUtf8 } from '../../../src/core/bytes.ts';
 import { BackendError, isInlayError } from '../../../src/core/errors.ts';
+import type { Platform } from '../../../src/core/platform.ts';
 import type { Store } from '../../../src/core/store.ts';
 import { Tensor } from '../../../src/core/tensor.ts';
 import { assembleInlay, type Inlay, type SyncOptions } from '../../../src/engine/inlay.ts';
 import type { NamedReference } from '../../../src/engine/reference.ts';
 import type { Model } from '../../../src/engine/model.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
+import type { TelemetryOptions } from '../../../src/telemetry/options.ts';
 import type { PlanEntry, SignedPlan } from '../../../src/update/plan.ts';
 import type { SlotsState } from '../../../src/update/slot.ts';
 import { testPlatform, type TestPlatform } from '../platform.ts';
@@ -38,7 +40,7 @@ export interface World {
     bytes: Uint8Array,
     plan?: Partial<SignedPlan>,
   ): Promise<PlanEntry & { model: string }>;
-  /** Changes the plan in force. */
+  /** Changes the plan in force; a field that is `undefined` goes. */
   change(plan: Partial<SignedPlan>): Promise<void>;
 }
 
@@ -48,7 +50,8 @@ export async function createWorld(): Promise<World> {
   const change = async (more: Partial<SignedPlan>): Promise<void> => {
     const [plan] = repository.plans['stable'] ?? [];
     if (plan === undefined) throw new Error('There is no plan.');
-    repository.plans = { stable: [{ ...plan, ...more }] };
+    const next = Object.entries({ ...plan, ...more }).filter(([, value]) => value !== undefined);
+    repository.plans = { stable: [Object.fromEntries(next) as unknown as SignedPlan] };
     await repository.signAll();
   };
   return {
@@ -83,6 +86,9 @@ export interface DeviceOptions {
   readonly store?: Store;
   readonly platform?: TestPlatform;
   readonly sync?: Partial<SyncOptions>;
+  readonly telemetry?: TelemetryOptions;
+  /** Answers requests in place of the world's server. */
+  readonly fetch?: Platform['fetch'];
   readonly run?: string;
   /** Runs of the app that have not ended. */
   readonly alive?: ReadonlySet<string>;
@@ -93,7 +99,7 @@ export function startDevice(world: World, options: DeviceOptions = {}): Device {
   const base = options.platform ?? testPlatform({ fetch: world.server.fetch });
   const platform: TestPlatform = {
     ...base,
-    fetch: world.server.fetch,
+    fetch: options.fetch ?? world.server.fetch,
     ...(run !== undefined && { instance: { id: run, isAlive: async (id) => alive.has(id) } }),
   };
   const inlay = assembleInlay({
@@ -108,6 +114,7 @@ export function startDevice(world: World, options: DeviceOptions = {}): Device {
       root: fromUtf8(world.repository.roots[0] ?? new Uint8Array()),
       ...options.sync,
     },
+    ...(options.telemetry && { telemetry: options.telemetry }),
     owned: [],
   });
   const settle = async (): Promise<void> => {

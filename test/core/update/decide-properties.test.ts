@@ -14,6 +14,8 @@ const planOf = (parts: Partial<Plan> = {}): ResolvedPlan => ({
   id: 'r-1',
   model: 'digits',
   state: 'ramp',
+  stage: 0,
+  pinned: false,
   salt: '0011223344556677',
   fromBp: parts.bp ?? 500,
   bp: 500,
@@ -22,6 +24,8 @@ const planOf = (parts: Partial<Plan> = {}): ResolvedPlan => ({
   ctl: 4500,
   base: releaseOf('v12'),
   cand: releaseOf('v13'),
+  arms: [],
+  shadow: undefined,
   rules: [],
   allow: [],
   deny: [],
@@ -29,6 +33,7 @@ const planOf = (parts: Partial<Plan> = {}): ResolvedPlan => ({
   trial: DEFAULT_TRIAL,
   net: { unmetered: false, charging: false, idle: false },
   pollS: undefined,
+  report: undefined,
   leaseS: 0,
   retryNonce: 0,
   policy: nothingWithdrawn,
@@ -50,6 +55,17 @@ const policies = fc.record({
   revoked: fc.subarray([9, 11, 12, 13, 14]),
 });
 
+/** Arms that share the buckets below the share out in blocks of 500. */
+const armsBelow = (bp: number, owners: readonly (ReleaseName | undefined)[]): Plan['arms'] =>
+  [...new Set(owners)].flatMap((owner, at) => {
+    if (owner === undefined) return [];
+    const ranges = owners
+      .map((name, block) => [name, block * 500, Math.min(bp, block * 500 + 500)] as const)
+      .filter(([name, from, to]) => name === owner && from < to)
+      .map(([, from, to]) => [from, to] as const);
+    return [{ name: `a${at}`, entry: releaseOf(owner), ranges }];
+  });
+
 const plans: fc.Arbitrary<ResolvedPlan> = fc
   .record({
     id: fc.constantFrom('r-1', 'r-2'),
@@ -67,13 +83,18 @@ const plans: fc.Arbitrary<ResolvedPlan> = fc
     retryNonce: fc.constantFrom(0, 1),
     policy: policies,
     isCurrent: fc.boolean(),
-    minSdk: fc.constantFrom({}, { cand: '0.4.0' }, { base: '0.4.0' }),
+    minSdk: fc.constantFrom({}, { cand: '0.4.0' }, { base: '0.4.0' }, { arms: { a0: '0.4.0' } }),
+    owners: fc.array(fc.option(releases, { nil: undefined }), { maxLength: 20 }),
+    shadowBp: fc.option(shares),
+    sampleBp: fc.constantFrom(0, 1000),
   })
-  .map(({ isCurrent, policy, minSdk, bp, ...parts }) => ({
+  .map(({ isCurrent, policy, minSdk, bp, owners, shadowBp, sampleBp, ...parts }) => ({
     ...planOf(parts),
     ...{ isCurrent, policy, minSdk },
     bp: parts.state === 'complete' ? 10_000 : bp,
     fromBp: Math.floor(bp / 2),
+    arms: parts.state === 'complete' ? [] : armsBelow(bp, owners),
+    ...(shadowBp !== null && shadowBp > bp && { shadow: { bp: shadowBp, sampleBp } }),
   }));
 
 const installs: fc.Arbitrary<Install> = fc
@@ -215,7 +236,8 @@ describe('decide', () => {
       const decision = decide(plan, install, now, slots);
       if (decision.kind !== 'fetch' && decision.kind !== 'activate') return;
       expect(plan?.isCurrent).toBe(true);
-      expect([plan?.cand, plan?.base]).toContain(decision.entry);
+      const named = plan ? [plan.cand, plan.base, ...plan.arms.map(({ entry }) => entry)] : [];
+      expect(named).toContain(decision.entry);
     });
   });
 
@@ -235,8 +257,32 @@ describe('decide', () => {
       const decision = decide(plan, install, now, slots);
       if (plan === undefined || (decision.kind !== 'fetch' && decision.kind !== 'activate')) return;
       const isOnlyCandidate = decision.entry.sha256 !== plan.base?.sha256;
+      // Bringing it for the shadow is no beginning.
+      if (decision.kind === 'fetch' && decision.reason === 'shadow') return;
       if (isOnlyCandidate) expect(decision.arm).toBe('candidate');
     });
+  });
+
+  it('runs in the shadow what is staged, beside something else that answers', () => {
+    let seen = 0;
+    check((plan, install, slots) => {
+      const decision = decide(plan, install, now, slots);
+      if (decision.kind !== 'stay' || decision.shadow === undefined) return;
+      seen += 1;
+      const { trial, committed, embedded } = slots;
+      expect([decision.arm, trial?.phase, trial?.release.sha256]).toEqual([
+        'base',
+        'staged',
+        decision.shadow.entry.sha256,
+      ]);
+      const kept = committed ?? embedded;
+      expect(kept).toBeDefined();
+      expect([kept?.release.sha256, kept?.release.seq]).not.toEqual([
+        decision.shadow.entry.sha256,
+        decision.shadow.entry.seq,
+      ]);
+    });
+    expect(seen).toBeGreaterThan(0);
   });
 
   it('leaves a model where there was one, and comes to rest', () => {
@@ -264,7 +310,9 @@ describe('decide', () => {
         decision = decide(plan, install, now, slots);
       }
       const running = slots.trial?.phase === 'active' ? slots.trial : (slots.committed ?? slots.embedded);
-      const isLeft = running?.release.sha256 !== plan.cand.sha256 || running.release.seq !== plan.cand.seq;
+      const isLeft = [plan.cand, ...plan.arms.map(({ entry }) => entry)].every(
+        ({ sha256, seq }) => running?.release.sha256 !== sha256 || running.release.seq !== seq,
+      );
       const without = ['no-plan', 'plan-broken', 'no-alternative', 'withdrawn-no-alternative'];
       expect(isLeft || without.includes(decision.reason)).toBe(true);
     });

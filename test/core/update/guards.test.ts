@@ -5,7 +5,8 @@ import { BackendError, InputError, ModelError, ScheduleError, StateError } from 
 import { toBfloat16Bits, toFloat16Bits } from '../../../src/core/float.ts';
 import { Tensor, tensorFrom } from '../../../src/core/tensor.ts';
 import { kindOfAnswer } from '../../../src/update/guards-outputs.ts';
-import { chanceOfAtLeast, createTrialWatch, type TrialWatch } from '../../../src/update/guards.ts';
+import { chanceOfAtLeast } from '../../../src/stats/special.ts';
+import { createTrialWatch, type TrialWatch } from '../../../src/update/guards.ts';
 import { rules } from './slots-fixture.ts';
 
 const failure = new BackendError('ERR_INLAY_RUN_FAILED', 'The run failed.');

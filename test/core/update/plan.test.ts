@@ -14,6 +14,12 @@ const signed: SignedPlan = {
   cand: releaseOf('v13'),
 };
 
+const armOf = (name: string, ...ranges: readonly (readonly number[])[]): object => ({
+  name,
+  entry: releaseOf('v14'),
+  ranges,
+});
+
 /** What is said of each field in the documentation of `Plan`. */
 function assertInRange(plan: NonNullable<ReturnType<typeof readPlan>>): void {
   const { bp, fromBp, ctl, startAt, durationS, rules, allow, deny, trial, net, pollS } = plan;
@@ -43,7 +49,15 @@ function assertInRange(plan: NonNullable<ReturnType<typeof readPlan>>): void {
     if (app !== undefined) expect(isRange(app)).toBe(true);
     if (sdk !== undefined) expect(isRange(sdk)).toBe(true);
   }
-  for (const entry of [plan.cand, ...(plan.base ? [plan.base] : [])]) {
+  const taken = new Set<number>();
+  for (const [from, to] of plan.arms.flatMap(({ ranges }) => ranges)) {
+    for (let bucket = from; bucket < to; bucket += 1) {
+      expect(bucket < bp && !taken.has(bucket)).toBe(true);
+      taken.add(bucket);
+    }
+  }
+  if (plan.shadow) expect(plan.shadow.bp).toBeGreaterThan(bp);
+  for (const entry of [plan.cand, ...(plan.base ? [plan.base] : []), ...plan.arms.map((arm) => arm.entry)]) {
     expect(entry.sha256).toMatch(/^[0-9a-f]{64}$/);
     expect(Object.keys(entry)).toEqual(['path', 'sha256', 'length', 'seq', 'version']);
   }
@@ -53,6 +67,11 @@ describe('readPlan', () => {
   it('fills in every default', () => {
     expect(readPlan(signed)).toEqual({
       ...signed,
+      stage: 0,
+      pinned: false,
+      arms: [],
+      shadow: undefined,
+      report: undefined,
       fromBp: 500,
       startAt: undefined,
       durationS: 0,
@@ -81,6 +100,28 @@ describe('readPlan', () => {
   it('keeps what a plan says, and reads its own result again', () => {
     const full = {
       ...signed,
+      stage: 2,
+      pinned: true,
+      arms: [
+        {
+          name: 'a',
+          entry: releaseOf('v14'),
+          ranges: [
+            [0, 100],
+            [200, 300],
+          ],
+        },
+        {
+          name: 'b-2',
+          entry: releaseOf('v11'),
+          ranges: [
+            [100, 200],
+            [499, 500],
+          ],
+        },
+      ],
+      shadow: { bp: 501, sampleBp: 10_000 },
+      report: { everyS: 900, first: false },
       fromBp: 100,
       startAt: '2030-02-28T12:00:00Z',
       durationS: 3600,
@@ -110,7 +151,7 @@ describe('readPlan', () => {
     const plan = readPlan({
       ...signed,
       rules,
-      shadow: {},
+      fuel: {},
       trial: { fuel: 3 },
       cand: { ...signed.cand, extra: 1 },
     });
@@ -148,6 +189,37 @@ describe('readPlan', () => {
     ['501 names', { ...signed, allow: Array.from({ length: 501 }, () => '0'.repeat(32)) }],
     ['install identifiers in place of their hashes', { ...signed, deny: ['install-1'] }],
     ['nothing to place in buckets', { ...signed, bucketBy: '' }],
+    ['a stage below the first', { ...signed, stage: -1 }],
+    ['half a stage', { ...signed, stage: 0.5 }],
+    ['a pin that is neither', { ...signed, pinned: 'yes' }],
+    ['arms that are no list', { ...signed, arms: null }],
+    ['an arm without ranges', { ...signed, arms: [{ name: 'a', entry: signed.cand }] }],
+    ['an arm without a release', { ...signed, arms: [{ name: 'a', ranges: [] }] }],
+    ['an arm with the name of the candidate', { ...signed, arms: [armOf('t')] }],
+    ['an arm with the name of the control', { ...signed, arms: [armOf('c')] }],
+    ['an arm with a name in capitals', { ...signed, arms: [armOf('A')] }],
+    ['an arm with a name that is too long', { ...signed, arms: [armOf('a'.repeat(33))] }],
+    ['two arms of one name', { ...signed, arms: [armOf('a'), armOf('a')] }],
+    ['nine arms', { ...signed, arms: Array.from({ length: 9 }, (_, at) => armOf(`a${at}`)) }],
+    ['an empty range', { ...signed, arms: [armOf('a', [3, 3])] }],
+    ['a range backwards', { ...signed, arms: [armOf('a', [4, 3])] }],
+    ['a range of three', { ...signed, arms: [armOf('a', [1, 2, 3])] }],
+    ['a range of halves', { ...signed, arms: [armOf('a', [0.5, 3])] }],
+    ['a range above the share', { ...signed, arms: [armOf('a', [499, 501])] }],
+    ['ranges in disorder', { ...signed, arms: [armOf('a', [10, 20], [0, 5])] }],
+    ['ranges that overlap', { ...signed, arms: [armOf('a', [0, 5], [4, 8])] }],
+    ['arms that overlap', { ...signed, arms: [armOf('a', [0, 5]), armOf('b', [4, 8])] }],
+    [
+      '65 ranges',
+      { ...signed, arms: [armOf('a', ...Array.from({ length: 65 }, (_, at) => [2 * at, 2 * at + 1]))] },
+    ],
+    ['arms of what is complete', { ...signed, state: 'complete', bp: 10_000, arms: [armOf('a')] }],
+    ['a shadow within the share', { ...signed, shadow: { bp: 500, sampleBp: 1 } }],
+    ['a shadow above the whole', { ...signed, shadow: { bp: 10_001, sampleBp: 1 } }],
+    ['a shadow without samples', { ...signed, shadow: { bp: 600 } }],
+    ['a shadow that is null', { ...signed, shadow: null }],
+    ['reports each second', { ...signed, report: { everyS: 1 } }],
+    ['reports without a period', { ...signed, report: { first: true } }],
     ['a trial that is none', { ...signed, trial: 1 }],
     ['a trial without strikes', { ...signed, trial: { strikes: 0 } }],
     ['a rate of more than all', { ...signed, trial: { maxErrorBp: 10_001 } }],
@@ -167,7 +239,13 @@ describe('readPlan', () => {
       fc.constantFrom('', 0, -1, 10_000, null, true, [], {}, '2030-01-01T00:00:00Z'),
     );
     const fields = Object.keys(readPlan(signed) ?? {});
-    const nested = fc.tuple(fc.constantFrom('trial', 'net', 'cand'), fc.string(), odd);
+    const range = fc.tuple(fc.integer({ min: -1, max: 501 }), fc.integer({ min: 0, max: 501 }));
+    const arm = fc.record({
+      name: fc.constantFrom('a', 'b', 't'),
+      entry: fc.constant(releaseOf('v14')),
+      ranges: fc.array(fc.oneof(range, odd), { maxLength: 2 }),
+    });
+    const nested = fc.tuple(fc.constantFrom('trial', 'net', 'cand', 'shadow', 'report'), fc.string(), odd);
     const broken = fc.oneof(
       fc.tuple(fc.constantFrom(...fields), odd).map(([key, value]) => ({ ...signed, [key]: value })),
       fc.tuple(fc.constantFrom(...fields), odd, fc.constantFrom(...fields), odd).map(([a, x, b, y]) => ({
@@ -177,6 +255,7 @@ describe('readPlan', () => {
       })),
       nested.map(([key, name, value]) => ({ ...signed, [key]: { ...DEFAULT_TRIAL, [name]: value } })),
       odd.map((rule) => ({ ...signed, rules: [rule] })),
+      fc.array(arm, { maxLength: 2 }).map((arms) => ({ ...signed, arms })),
       odd,
     );
     let read = 0;

@@ -55,6 +55,13 @@ const without = (...gone: readonly PlanEntry[]): Targets => ({
     Object.entries(targets.targets).filter(([path]) => !gone.some((entry) => entry.path === path)),
   ),
 });
+const entryOf = ({ path, sha256, length, seq, version }: PlanEntry): PlanEntry => ({
+  path,
+  sha256,
+  length,
+  seq,
+  version,
+});
 const refused = expect.objectContaining({ name: 'TrustError', code: 'ERR_INLAY_PLAN_INVALID' });
 const withdrawn = expect.objectContaining({ name: 'TrustError', code: 'ERR_INLAY_WITHDRAWN' });
 
@@ -75,6 +82,46 @@ describe('resolvePlan', () => {
     const cand = { ...three, path: 'models/digits/4/m.onnx', seq: 4 };
     expect(() => resolve([{ ...plan, cand }])).toThrow(refused);
     expect(() => resolve([{ ...plan, cand: { ...three, path: '__proto__' } }])).toThrow(refused);
+  });
+
+  it('key compromise: an arm cannot name a file that the offline key did not sign', () => {
+    const arm = { name: 'a', entry: entryOf(three), ranges: [[0, 10]] };
+    expect(resolve([{ ...plan, arms: [arm] }])).toMatchObject({ arms: [arm] });
+    for (const change of [
+      { sha256: '9'.repeat(64) },
+      { length: 99 },
+      { seq: 1 },
+      { version: '9.9.9' },
+      { path: one.path },
+      { path: 'models/digits/9/m.onnx' },
+    ])
+      expect(() => resolve([{ ...plan, arms: [{ ...arm, entry: { ...arm.entry, ...change } }] }])).toThrow(
+        refused,
+      );
+  });
+
+  it('keeps the other arms when the release of one is withdrawn, or gone after that', () => {
+    const arms = [{ name: 'a', entry: entryOf(three), ranges: [[0, 10]] }];
+    expect(resolveWith({ revoked: [3] }, [{ ...plan, arms }])).toMatchObject({ arms });
+    const rollout = withPlans([{ ...plan, arms }]);
+    const gone = without(three);
+    expect(() => resolvePlan({ targets: gone, rollout }, 'stable', 'digits')).toThrow(refused);
+    const custom = { models: { digits: { revoked: [3] } } };
+    expect(resolvePlan({ targets: { ...gone, custom }, rollout }, 'stable', 'digits')).toMatchObject({
+      arms,
+    });
+  });
+
+  it('finds the lowest version of Inlay of each arm', () => {
+    const target = targets.targets[three.path];
+    if (!target) throw new Error('The release is missing.');
+    const listed = {
+      ...targets.targets,
+      [three.path]: { ...target, custom: { ...target.custom, minSdk: '0.9.0' } },
+    };
+    const rollout = withPlans([{ ...plan, arms: [{ name: 'a', entry: entryOf(three), ranges: [] }] }]);
+    const found = resolvePlan({ targets: { ...targets, targets: listed }, rollout }, 'stable', 'digits');
+    expect(found?.minSdk).toEqual({ arms: { a: '0.9.0' } });
   });
 
   it.each([

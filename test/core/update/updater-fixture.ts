@@ -38,6 +38,8 @@ export interface FakeFollower extends Follower {
   /** What answers now. */
   present(): Target | undefined;
   version(): string | undefined;
+  /** What runs in the shadow. */
+  mirrored(): { readonly target: Target; readonly sampleBp: number } | undefined;
   /** Versions that answered, in order. */
   readonly answered: (string | undefined)[];
   readonly errors: unknown[];
@@ -56,9 +58,11 @@ export interface FollowerOptions {
 export function fakeFollower({ onOpen = () => {} }: FollowerOptions = {}): FakeFollower {
   let present: Target | undefined;
   let open = 0;
+  let mirrored: { readonly target: Target; readonly sampleBp: number } | undefined;
   const follower: FakeFollower = {
     present: () => present,
     version: () => present?.version,
+    mirrored: () => mirrored,
     answered: [],
     errors: [],
     openCount: () => open,
@@ -72,8 +76,12 @@ export function fakeFollower({ onOpen = () => {} }: FollowerOptions = {}): FakeF
           present = target;
           follower.answered.push(target.version);
         },
+        mirror: (sampleBp) => {
+          mirrored = { target, sampleBp };
+        },
         discard: async () => {
           open -= 1;
+          if (mirrored?.target === target) mirrored = undefined;
         },
       };
     },

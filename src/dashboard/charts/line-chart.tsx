@@ -1,0 +1,222 @@
+import type { JSX } from 'preact';
+import { useEffect, useRef } from 'preact/hooks';
+import uPlot from 'uplot';
+import { colour, lineColour } from './palette.ts';
+
+/** One line over time, with a band around it where there is one. */
+export interface Line {
+  readonly title: string;
+  readonly values: readonly (number | null)[];
+  readonly low?: readonly (number | null)[];
+  readonly high?: readonly (number | null)[];
+  /** Position in the palette. Default: its place in the list. */
+  readonly colour?: number;
+  readonly dashed?: boolean;
+}
+
+/** A level that lines are compared with. */
+export interface Level {
+  readonly at: number;
+  readonly title: string;
+  readonly tone: 'good' | 'bad' | 'muted';
+}
+
+/** What a chart shows. */
+export interface LineChartProps {
+  readonly title: string;
+  /** Milliseconds since 1970. */
+  readonly times: readonly number[];
+  readonly lines: readonly Line[];
+  readonly levels?: readonly Level[];
+  readonly format: (value: number) => string;
+  readonly height?: number;
+  /** Charts of one page with the same name share their cursor. */
+  readonly sync?: string;
+}
+
+/** Lines over time. Screen readers get the last value of each as a table. */
+export function LineChart(props: LineChartProps): JSX.Element {
+  const host = useRef<HTMLDivElement>(null);
+  const { times, lines, levels = [], format, height = 200, sync } = props;
+  const shape = JSON.stringify([
+    lines.map(({ title, low, colour: place, dashed }) => [title, low !== undefined, place, dashed]),
+    levels,
+    height,
+  ]);
+  const plot = useRef<uPlot | null>(null);
+  const data = (): uPlot.AlignedData => [
+    times.map((ms) => ms / 1000),
+    ...lines.flatMap(({ values, low, high }) => [[...values], ...(low && high ? [[...high], [...low]] : [])]),
+  ];
+  useEffect(() => {
+    const element = host.current;
+    if (element === null) return undefined;
+    const series: uPlot.Series[] = [{}];
+    const bands: uPlot.Band[] = [];
+    lines.forEach(({ title, low, colour: place, dashed }, index) => {
+      const stroke = lineColour(place ?? index);
+      series.push({
+        label: title,
+        stroke,
+        width: 1.75,
+        spanGaps: false,
+        points: { show: false },
+        ...(dashed === true && { dash: [4, 4] }),
+        value: (_, value) => (value === null ? '–' : format(value)),
+      });
+      if (low === undefined) return;
+      const edge: uPlot.Series = { stroke: 'transparent', width: 0, points: { show: false } };
+      series.push(edge, edge);
+      bands.push({ series: [series.length - 2, series.length - 1], fill: `${stroke}26` });
+    });
+    const axis = {
+      stroke: colour('muted'),
+      grid: { stroke: colour('grid'), width: 1 },
+      ticks: { show: false },
+    };
+    const drawLevels = (chart: uPlot): void => {
+      const { ctx, bbox } = chart;
+      for (const { at, title, tone } of levels) {
+        const y = Math.round(chart.valToPos(at, 'y', true));
+        if (y < bbox.top || y > bbox.top + bbox.height) continue;
+        ctx.save();
+        ctx.strokeStyle = colour(tone);
+        ctx.fillStyle = colour(tone);
+        ctx.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
+        ctx.beginPath();
+        ctx.moveTo(bbox.left, y);
+        ctx.lineTo(bbox.left + bbox.width, y);
+        ctx.stroke();
+        ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+        ctx.textAlign = 'right';
+        ctx.fillText(title, bbox.left + bbox.width - 4, y - 6 * devicePixelRatio);
+        ctx.restore();
+      }
+    };
+    const chart = new uPlot(
+      {
+        width: element.clientWidth,
+        height,
+        series,
+        bands,
+        legend: { show: false },
+        cursor: { y: false, points: { size: 6 }, ...(sync !== undefined && { sync: { key: sync } }) },
+        scales: {
+          y: {
+            range: (_, low, high) => {
+              const ends = [low ?? 0, high ?? 0, ...levels.map(({ at }) => at)];
+              const [least, most] = [Math.min(0, ...ends), Math.max(...ends)];
+              return [least, most === least ? least + 1 : most + (most - least) * 0.08];
+            },
+          },
+        },
+        axes: [
+          {
+            ...axis,
+            size: 28,
+            font: '11px system-ui, sans-serif',
+            values: (_, ticks, __, ___, step) =>
+              ticks.map((tick) => (step < 86_400 ? hour(tick) : day(tick))),
+          },
+          {
+            ...axis,
+            size: 62,
+            font: '11px system-ui, sans-serif',
+            values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : format(tick))),
+          },
+        ],
+        hooks: { draw: [drawLevels] },
+        plugins: [tooltip(lines, format)],
+      },
+      data(),
+      element,
+    );
+    plot.current = chart;
+    const resize = new ResizeObserver(() => {
+      if (element.clientWidth > 0) chart.setSize({ width: element.clientWidth, height });
+    });
+    resize.observe(element);
+    const theme = new MutationObserver(() => {
+      chart.redraw(true, true);
+    });
+    theme.observe(document.documentElement, { attributeFilter: ['data-theme'] });
+    return () => {
+      resize.disconnect();
+      theme.disconnect();
+      chart.destroy();
+      plot.current = null;
+    };
+  }, [shape]);
+  useEffect(() => {
+    plot.current?.setData(data());
+  }, [times, lines]);
+  return (
+    <figure class="chart">
+      <div ref={host} role="img" aria-label={props.title} />
+      <figcaption>
+        <ul class="legend">
+          {lines.map(({ title, values, colour: place }, index) => (
+            <li key={title}>
+              <i class={`line-${(place ?? index) % 7}`} aria-hidden="true" />
+              {title}
+              <b>{lastOf(values, format)}</b>
+            </li>
+          ))}
+        </ul>
+      </figcaption>
+    </figure>
+  );
+}
+
+function lastOf(values: readonly (number | null)[], format: (value: number) => string): string {
+  const last = values.findLast((value) => value !== null);
+  return last === undefined || last === null ? '–' : format(last);
+}
+
+const hours = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
+const days = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' });
+
+/** Ticks of the axis of time, seconds since 1970; midnight is a day. */
+function hour(tick: number): string {
+  const at = new Date(tick * 1000);
+  return at.getHours() + at.getMinutes() === 0 ? days.format(at) : hours.format(at);
+}
+
+function day(tick: number): string {
+  return days.format(tick * 1000);
+}
+
+/** Shows the values under the cursor. */
+function tooltip(lines: readonly Line[], format: (value: number) => string): uPlot.Plugin {
+  const box = document.createElement('div');
+  box.className = 'tooltip';
+  box.hidden = true;
+  return {
+    hooks: {
+      init: [
+        (chart) => {
+          chart.over.append(box);
+        },
+      ],
+      setCursor: [
+        (chart) => {
+          const { idx, left = -1 } = chart.cursor;
+          box.hidden = idx === null || idx === undefined || left < 0;
+          if (idx === null || idx === undefined || box.hidden) return;
+          const rows = lines.map(({ title, values }) => {
+            const row = document.createElement('div');
+            const value = values[idx];
+            row.textContent = `${title}  ${value === null || value === undefined ? '–' : format(value)}`;
+            return row;
+          });
+          const head = document.createElement('strong');
+          head.textContent = new Date((chart.data[0]?.[idx] ?? 0) * 1000).toLocaleString();
+          box.replaceChildren(head, ...rows);
+          const isRight = left > chart.over.clientWidth / 2;
+          box.style.left = isRight ? 'auto' : `${left + 12}px`;
+          box.style.right = isRight ? `${chart.over.clientWidth - left + 12}px` : 'auto';
+        },
+      ],
+    },
+  };
+}

@@ -1,0 +1,14 @@
+/** Colours of charts, as the style sheet has them for the present theme. */
+
+/** How many lines have colours of their own: Okabe and Ito's, which people with colour blindness can tell apart. */
+const LINES = 7;
+
+/** @returns the value of a custom property of the page. */
+export function colour(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+/** The colour of the line at a position. */
+export function lineColour(index: number): string {
+  return colour(`line-${index % LINES}`);
+}

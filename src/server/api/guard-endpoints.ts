@@ -1,0 +1,180 @@
+/** Rollouts that judge themselves. */
+
+import { z } from 'zod';
+import { ServerError } from '../../core/errors.ts';
+import type { Guards } from '../guards/guards.ts';
+import { evidenceSchema, powerSchema } from './answer-schemas.ts';
+import type { RolloutEvidence } from './answers.ts';
+import { endpoint, jsonBody, type Endpoint } from './endpoint.ts';
+import type { FleetQueries } from './fleet-endpoints.ts';
+import { nameParam, seconds, text } from './inputs.ts';
+
+/** What these routes work on. */
+export interface GuardParts {
+  readonly guards: Guards;
+  readonly fleet: Pick<FleetQueries, 'fleet'>;
+}
+
+const params = z.object({ channel: nameParam, model: nameParam });
+const share = z.number().int().min(0).max(10_000);
+const ratio = z.number().min(1).max(100);
+const guardName = z.enum(['errors', 'latency', 'memory', 'load', 'quality', 'silence', 'biz', 'rejections']);
+
+const rule = z
+  .record(z.string().max(64), z.unknown())
+  .meta({ description: 'Which devices take part, as in a plan: `{"os":["ios"],"app":">=3.2.0"}`.' });
+
+const guardOptions = z.strictObject({
+  guards: z.array(guardName).max(8).exactOptional(),
+  required: z.array(guardName).max(8).exactOptional(),
+  alpha: z.number().min(1e-6).max(0.5).exactOptional(),
+  calls: z.number().int().min(1).max(1_000_000).exactOptional(),
+  marginRatio: ratio.exactOptional(),
+  minRatio: ratio.exactOptional(),
+  maxP95Ratio: ratio.exactOptional(),
+  maxMemoryRatio: ratio.exactOptional(),
+  biz: z.strictObject({ name: text(64), margin: z.number().min(0).max(1) }).exactOptional(),
+});
+
+const programme = z.strictObject({
+  strategy: z.enum(['canary', 'blue-green', 'shadow', 'ab', 'bandit', 'rolling', 'pin']),
+  stages: z
+    .array(
+      z.strictObject({
+        bp: share,
+        ctl: share.exactOptional(),
+        durationS: seconds.exactOptional(),
+        soakS: seconds,
+        maxS: seconds,
+        rules: z.array(rule).max(32).exactOptional(),
+      }),
+    )
+    .min(1)
+    .max(50)
+    .exactOptional(),
+  guard: guardOptions.exactOptional(),
+  inconclusive: z.enum(['hold', 'promote', 'rollback']).exactOptional(),
+  soakOnly: z.boolean().exactOptional(),
+  onFail: z.enum(['rollback', 'halt', 'hold']).exactOptional(),
+  arms: z
+    .array(z.strictObject({ name: text(32), version: text(128), weightBp: share }))
+    .max(16)
+    .exactOptional(),
+});
+
+const startBody = jsonBody(
+  z.strictObject({
+    version: text(128),
+    programme: programme.default({ strategy: 'canary' }),
+    reason: text(500, 0).exactOptional(),
+  }),
+);
+
+const powerBody = jsonBody(
+  z.strictObject({
+    programme,
+    devices: z.number().int().min(0).max(1e9).exactOptional().meta({
+      description: 'Devices that report. Default: those that did within a day, of the model if one is named.',
+    }),
+    model: nameParam.exactOptional(),
+  }),
+);
+
+const actionBody = jsonBody(z.strictObject({ reason: text(500, 0).exactOptional() }));
+
+const about = {
+  advance: 'Begins the next stage, whatever the evidence says; needs a reason',
+  unpin: 'Lets another rollout take the place of a pinned one',
+} as const;
+
+/** Creates the routes. They come before those with an action in their address. */
+export function createGuardEndpoints({ guards, fleet }: GuardParts): readonly Endpoint[] {
+  return [
+    endpoint({
+      method: 'get',
+      path: '/rollouts',
+      summary: 'Lists rollouts with their evidence',
+      role: 'viewer',
+      query: z.strictObject({ channel: nameParam.exactOptional(), model: nameParam.exactOptional() }),
+      answer: z.object({ rollouts: z.array(evidenceSchema) }),
+      handle: async ({ query: { channel, model } }) => ({
+        rollouts: [...(await guards.evidence(channel, model))],
+      }),
+    }),
+    endpoint({
+      method: 'get',
+      path: '/rollouts/{channel}/{model}/evidence',
+      summary: 'Reads the evidence of one rollout',
+      role: 'viewer',
+      params,
+      answer: evidenceSchema,
+      handle: ({ params: { channel, model } }) => evidenceOf(guards, channel, model),
+    }),
+    endpoint({
+      method: 'post',
+      path: '/rollouts/{channel}/{model}/programme',
+      summary: 'Starts a rollout that judges itself',
+      role: 'publisher',
+      signs: true,
+      params,
+      body: startBody,
+      answer: evidenceSchema,
+      handle: ({ params: place, body, actor }) => guards.start({ ...place, ...body }, actor),
+    }),
+    ...(['advance', 'unpin'] as const).map((action) =>
+      endpoint({
+        method: 'post',
+        path: `/rollouts/{channel}/{model}/${action}`,
+        summary: about[action],
+        role: 'publisher',
+        signs: true,
+        params,
+        body: actionBody,
+        answer: evidenceSchema,
+        handle: ({ params: place, body, actor }) => guards.act({ ...place, ...body, action }, actor),
+      }),
+    ),
+    endpoint({
+      method: 'get',
+      path: '/rollouts/{channel}/{model}/verify',
+      summary: 'Computes the verdicts of the present stage again from what was seen',
+      role: 'viewer',
+      params,
+      answer: z.object({ looks: z.number(), broken: z.array(z.number()) }),
+      handle: async ({ params: { channel, model } }) => {
+        const { plan, stage } = await evidenceOf(guards, channel, model);
+        const { looks, broken } = await guards.verify(plan.id, stage);
+        return { looks, broken: [...broken] };
+      },
+    }),
+    endpoint({
+      method: 'post',
+      path: '/rollouts/power',
+      summary: 'Tells what stages can detect, before they begin',
+      role: 'viewer',
+      isShared: true,
+      body: powerBody,
+      answer: z.object({ stages: z.array(powerSchema) }),
+      handle: async ({ body: { programme: asked, devices, model } }) => {
+        const stages = await guards.power(asked, devices ?? (await reporting(fleet, model)));
+        return { stages: [...stages] };
+      },
+    }),
+  ];
+}
+
+async function evidenceOf(guards: Guards, channel: string, model: string): Promise<RolloutEvidence> {
+  const [found] = await guards.evidence(channel, model);
+  if (found) return found;
+  throw new ServerError(
+    'ERR_INLAY_NOT_FOUND',
+    `Model ${model} has no rollout in channel ${channel}; start one with \`inlay rollout start\`.`,
+  );
+}
+
+/** Devices that reported within a day; cells that are hidden count as none. */
+async function reporting(fleet: GuardParts['fleet'], model: string | undefined): Promise<number> {
+  const { devices, rows } = await fleet.fleet();
+  if (model === undefined) return devices ?? 0;
+  return rows.filter((row) => row.model === model).reduce((sum, row) => sum + (row.devices ?? 0), 0);
+}

@@ -1,0 +1,231 @@
+/** What a look comes to: tripwires first, then evidence, then time. */
+
+import { NO_COUNTS, ratioOf, type Counts } from '../../stats/e-process.ts';
+import { logSampleRatio, SAMPLE_RATIO_LIMIT } from '../../stats/sample-ratio.ts';
+import {
+  alphaOf,
+  HARMLESS_RATE,
+  MAX_LOSS,
+  MAX_SHADOW_FAILED,
+  MAX_UNLIKE,
+  PASS_AT,
+  SHADOW_RUNS,
+  SMALL_FLEET,
+} from './defaults.ts';
+import type { LookEvidence, LookInputs, Sides, StageState } from './look.ts';
+import type { GuardName } from './programme.ts';
+
+/** What is to be done, and why. */
+export interface Decision {
+  /**
+   * `fail`: act as the programme says. `pass`: the stage is done. `hold`: something keeps the numbers from counting, or the
+   * time is over without a verdict. `wait`: go on.
+   */
+  readonly kind: 'wait' | 'fail' | 'pass' | 'hold';
+  /** What decided. */
+  readonly by: GuardName | 'fatal' | 'tripwire' | 'sample-ratio' | 'loss' | 'no-data' | 'time' | 'soak' | 'shadow' | 'evidence';
+  /** One sentence with the figures. */
+  readonly text: string;
+}
+
+/** Devices that a tripwire needs: of a kind, as a share of all, and judged ones for the one on bad devices. */
+const tripDevices = 3;
+const tripShare = 0.1;
+const badShare = 0.5;
+const firstJudged = 10;
+
+/** Decides. Pure. */
+export function decide(
+  state: StageState,
+  logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
+  inputs: LookInputs,
+): Decision {
+  const { rules, at, stageAt } = inputs;
+  const { limits } = rules;
+  const failed = tripwire(state, inputs) ?? shadowFailure(inputs);
+  if (failed) return failed;
+  const broken = brokenSample(inputs);
+  // What is broken speaks for nothing; the tripwires above need no sample.
+  if (broken) return broken;
+  const evident = failure(state, logs, inputs);
+  if (evident) return evident;
+
+  const ageS = (at - stageAt) / 1000;
+  const isOver = ageS >= limits.maxS;
+  const hasSoaked = ageS >= (limits.durationS ?? 0) + limits.soakS;
+  if (hasSoaked) {
+    const passed = passing(state, logs, inputs);
+    if (passed) return passed;
+  }
+  if (!inputs.hasCalls && (inputs.shadow?.[0] ?? 0) === 0) {
+    return {
+      kind: isOver ? 'hold' : 'wait',
+      by: 'no-data',
+      text: `${inputs.devices.treated} devices have the candidate and none of them has reported a call; no data passes no stage.`,
+    };
+  }
+  if (isOver) return overtime(state, inputs);
+  return {
+    kind: 'wait',
+    by: hasSoaked ? 'evidence' : 'time',
+    text: hasSoaked
+      ? `Clean so far; ${missing(logs, inputs).join(', ')} not proven yet.`
+      : `Clean so far; it soaks for another ${Math.ceil(((limits.durationS ?? 0) + limits.soakS - ageS) / 60)} min.`,
+  };
+}
+
+/** Tells whether a stage has so few judged devices that nothing is proven. */
+export function isSmall({ any }: Pick<StageState, 'any'>, bp: number): boolean {
+  return any.treated < SMALL_FLEET || (bp < 10_000 && any.control < SMALL_FLEET);
+}
+
+function tripwire({ any, evidence }: StageState, inputs: LookInputs): Decision | undefined {
+  const { devices, fatal, rejected, rules } = inputs;
+  if (isTripped(fatal, devices)) {
+    const text = `Calls ended the app on ${fatal.treated} of ${devices.treated} devices that have the candidate.`;
+    return { kind: 'fail', by: 'fatal', text };
+  }
+  if (rules.options.guards.includes('rejections') && isTripped(rejected, devices)) {
+    const text = `${rejected.treated} of ${devices.treated} devices gave the candidate up by themselves.`;
+    return { kind: 'fail', by: 'rejections', text };
+  }
+  if (isMostlyBad(any) && (any.control < firstJudged || isUnlikeControl(any))) {
+    const text = `${any.treatedBad} of the first ${any.treated} devices are worse off than before.`;
+    return { kind: 'fail', by: 'tripwire', text };
+  }
+  // People close apps, too: without a control, silence says nothing.
+  const silence = evidence.silence?.total ?? NO_COUNTS;
+  if (isMostlyBad(silence) && silence.control >= firstJudged && isUnlikeControl(silence)) {
+    const text = `${silence.treatedBad} of the first ${silence.treated} devices went silent when the candidate began.`;
+    return { kind: 'fail', by: 'silence', text };
+  }
+  return undefined;
+}
+
+function isMostlyBad({ treated, treatedBad }: Counts): boolean {
+  return treated >= firstJudged && treatedBad >= badShare * treated;
+}
+
+function isUnlikeControl({ treated, treatedBad, control, controlBad }: Counts): boolean {
+  return treatedBad / treated >= 2 * (controlBad / control);
+}
+
+/** Three devices and a tenth of all, unless the control has half as many: then it is not the candidate. */
+function isTripped(hit: Sides, all: Sides): boolean {
+  if (hit.treated < tripDevices || hit.treated < tripShare * all.treated) return false;
+  return all.control === 0 || hit.treated / all.treated >= 2 * (hit.control / all.control);
+}
+
+function brokenSample({ devices, treatedShare, loss }: LookInputs): Decision | undefined {
+  if (treatedShare !== undefined && treatedShare > 0 && treatedShare < 1) {
+    const { treated, control } = devices;
+    const expected = (treated + control) * treatedShare;
+    const logE = logSampleRatio(treated, control, treatedShare);
+    // Too few may still be downloading, and the silent ones are counted; too many cannot be right.
+    if (logE >= Math.log(SAMPLE_RATIO_LIMIT) && treated > expected) {
+      const text = `${treated} devices report the candidate where ${Math.round(expected)} were assigned; the arms cannot be compared.`;
+      return { kind: 'hold', by: 'sample-ratio', text };
+    }
+  }
+  if (!loss || Math.max(loss.treated, loss.control) <= MAX_LOSS) return undefined;
+  if (Math.max(loss.treated, loss.control) <= 2 * Math.min(loss.treated, loss.control)) return undefined;
+  const text = `${percent(loss.treated)} of the candidate's reports and ${percent(loss.control)} of the control's were lost; the arms cannot be compared.`;
+  return { kind: 'hold', by: 'loss', text };
+}
+
+function failure(
+  state: StageState,
+  logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
+  { rules: { options, stage } }: LookInputs,
+): Decision | undefined {
+  const limit = -Math.log(alphaOf(options, stage));
+  for (const guard of options.guards) {
+    const log = logs[guard]?.fail ?? 0;
+    if (log < limit) continue;
+    if (guard === 'biz') {
+      const { treated, control } = state.biz;
+      const ratio = treated.sum / treated.n / (control.sum / control.n);
+      if (ratio > 1 - (options.biz?.margin ?? 0)) continue;
+      const text = `The value of ${options.biz?.name} is ${percent(ratio)} of the control's: evidence e^${log.toFixed(1)} against e^${limit.toFixed(1)}.`;
+      return { kind: 'fail', by: guard, text };
+    }
+    const counts = state.evidence[guard]?.total;
+    const ratio = counts && ratioOf(counts);
+    if (!counts || (ratio ?? 0) < options.minRatio) continue;
+    const text =
+      `${guard}: ${counts.treatedBad} of ${counts.treated} devices are worse off, and ${counts.controlBad} of ` +
+      `${counts.control} in the control: evidence e^${log.toFixed(1)} against e^${limit.toFixed(1)}.`;
+    return { kind: 'fail', by: guard, text };
+  }
+  return undefined;
+}
+
+function passing(
+  state: StageState,
+  logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
+  inputs: LookInputs,
+): Decision | undefined {
+  const { rules, hasCalls, devices, treatedShare } = inputs;
+  const { soakOnly, strategy, limits } = rules;
+  if (strategy === 'shadow') return shadowPass(inputs);
+  if (!hasCalls) return undefined;
+  const isLearning = strategy === 'ab' || strategy === 'bandit';
+  // Nobody is left to compare with.
+  const isAlone = limits.bp >= 10_000;
+  if (soakOnly || isAlone || isLearning) {
+    const text = `${devices.treated} devices had the candidate for the time asked for, and the tripwires are clean.`;
+    return { kind: 'pass', by: 'soak', text };
+  }
+  if (missing(logs, inputs).length > 0 || isSmall(state, limits.bp)) return undefined;
+  if (treatedShare !== undefined && treatedShare > 0 && treatedShare < 1) {
+    const logE = logSampleRatio(devices.treated, devices.control, treatedShare);
+    if (logE >= Math.log(SAMPLE_RATIO_LIMIT)) return undefined;
+  }
+  const { required } = rules.options;
+  const text =
+    required.length === 0
+      ? 'The tripwires are clean, and no guard is required.'
+      : `${required.join(', ')}: proven to be below ${rules.options.marginRatio} times the control, or ${percent(HARMLESS_RATE)} of devices.`;
+  return { kind: 'pass', by: 'evidence', text };
+}
+
+/** Required guards without proof. */
+function missing(
+  logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
+  { rules: { options } }: LookInputs,
+): readonly GuardName[] {
+  // Tripwires are proven by not going off.
+  return options.required.filter(
+    (guard) => guard !== 'rejections' && (logs[guard]?.pass ?? 0) < Math.log(PASS_AT),
+  );
+}
+
+function overtime(state: StageState, { rules, devices }: LookInputs): Decision {
+  const text = isSmall(state, rules.limits.bp)
+    ? `The tripwires are clean; statistically nothing is proven with ${state.any.treated} judged devices and ${state.any.control} in the control, where ${SMALL_FLEET} of each are needed.`
+    : `The time of the stage is over, and ${devices.treated} devices did not suffice for a verdict.`;
+  const kind = { hold: 'hold', promote: 'pass', rollback: 'fail' } as const;
+  return { kind: kind[rules.inconclusive], by: 'time', text };
+}
+
+function shadowFailure({ rules: { strategy }, shadow }: LookInputs): Decision | undefined {
+  if (strategy !== 'shadow' || !shadow || shadow[0] < SHADOW_RUNS) return undefined;
+  const [n, , unlike, failed] = shadow;
+  if (unlike / n <= 2 * MAX_UNLIKE && failed / n <= 2 * MAX_SHADOW_FAILED) return undefined;
+  return { kind: 'fail', by: 'shadow', text: shadowText(shadow) };
+}
+
+function shadowPass({ shadow }: LookInputs): Decision | undefined {
+  if (!shadow || shadow[0] < SHADOW_RUNS) return undefined;
+  const [n, , unlike, failed] = shadow;
+  if (unlike / n > MAX_UNLIKE || failed / n > MAX_SHADOW_FAILED) return undefined;
+  return { kind: 'pass', by: 'shadow', text: shadowText(shadow) };
+}
+
+function shadowText([n, , unlike, failed]: NonNullable<LookInputs['shadow']>): string {
+  return `Of ${n} runs in the shadow ${percent(unlike / n)} gave something else and ${percent(failed / n)} failed.`;
+}
+
+function percent(share: number): string {
+  return `${Number((100 * share).toPrecision(3))} %`;
+}

@@ -1,0 +1,265 @@
+/** Looks at a stage: reads what is due, judges it, and keeps evidence and log in one transaction. */
+
+import type { Kysely } from 'kysely';
+import { addMoments, addValue, NO_MOMENTS, type Moments } from '../../stats/confidence-sequence.ts';
+import { addCounts, NO_COUNTS, type Counts, type Evidence } from '../../stats/e-process.ts';
+import { CONTROL_ARM } from '../../update/arms.ts';
+import type { Schema } from '../db/schema.ts';
+import { inTransaction } from '../db/transaction.ts';
+import type { Fence } from '../jobs/job.ts';
+import type { Decision } from './decide.ts';
+import { newStage, takeLook, type Look, type LookInputs, type StageRules, type StageState } from './look.ts';
+import type { GuardName } from './programme.ts';
+import { readShadow } from './shadow-counts.ts';
+import {
+  countDevices,
+  hasCalls,
+  HEARD,
+  listDue,
+  readLoss,
+  RIPE,
+  UNJUDGED,
+  writeVerdicts,
+  type JudgedDevice,
+  type PendingDevice,
+  type StageKey,
+} from './stage-devices.ts';
+import {
+  bizOf,
+  isRipe,
+  judge,
+  NO_REFERENCES,
+  withControl,
+  type References,
+  type Verdict,
+} from './verdicts.ts';
+
+/** Most devices that one look judges: more make several looks. */
+const mostPerLook = 4000;
+const pageSize = 1000;
+
+/** Where a stage stands. */
+export interface StageRecord {
+  readonly state: StageState;
+  readonly references: References;
+  /** Of the newest look. */
+  readonly decision?: Pick<Decision, 'kind' | 'by'>;
+}
+
+/** What a look needs to know besides the devices. */
+export interface Inspection extends StageKey {
+  readonly rules: StageRules;
+  readonly stageAt: number;
+  /** Between two reports of a device, milliseconds. */
+  readonly periodMs: number;
+  readonly treatedShare?: number;
+}
+
+/** Reads where a stage stands. */
+export async function readStage(db: Kysely<Schema>, { rollout, stage }: StageKey): Promise<StageRecord> {
+  const rows = await db
+    .selectFrom('guard_state')
+    .select(['guard', 'body'])
+    .where('rollout', '=', rollout)
+    .where('stage', '=', stage)
+    .execute();
+  const evidence: Partial<Record<GuardName, Evidence>> = {};
+  let rest: Omit<StageRecord, 'state'> & { readonly state: Omit<StageState, 'evidence'> } = {
+    state: newStage(),
+    references: NO_REFERENCES,
+  };
+  for (const { guard, body } of rows) {
+    if (guard === stageRow) rest = JSON.parse(body) as typeof rest;
+    else evidence[guard as GuardName] = JSON.parse(body) as Evidence;
+  }
+  return { ...rest, state: { ...rest.state, evidence } };
+}
+
+/**
+ * Takes one look. It is logged if it judged devices or comes to something else than the one before.
+ * @returns the decision, and whether more devices are due; `undefined` if another replica looked meanwhile.
+ */
+export async function inspect(
+  db: Kysely<Schema>,
+  inspection: Inspection,
+  now: number,
+  fence?: Fence,
+): Promise<{ readonly decision: Decision; readonly isMore: boolean } | undefined> {
+  const record = await readStage(db, inspection);
+  const found = await judgeDue(db, inspection, record.references, now);
+  const { rules, stageAt, treatedShare } = inspection;
+  const [devices, fatal, rejected, isCalled, loss] = await Promise.all([
+    countDevices(db, inspection),
+    countDevices(db, inspection, 'fatals'),
+    countDevices(db, inspection, 'rejections'),
+    hasCalls(db, inspection),
+    readLoss(db, inspection),
+  ]);
+  const shadow = rules.strategy === 'shadow' ? await readShadow(db, inspection) : undefined;
+  const inputs: LookInputs = {
+    at: now,
+    stageAt,
+    rules,
+    ...found.counts,
+    devices,
+    fatal,
+    rejected,
+    hasCalls: isCalled,
+    ...(treatedShare !== undefined && { treatedShare }),
+    loss,
+    ...(shadow && { shadow }),
+  };
+  const { state, look } = takeLook(record.state, inputs);
+  const { decision } = look;
+  const isNews = decision.kind !== record.decision?.kind || decision.by !== record.decision.by;
+  if (found.judged.length === 0 && !isNews) return { decision, isMore: false };
+  const next = { state, references: found.references, decision: { kind: decision.kind, by: decision.by } };
+  const isKept = await keep(db, inspection, next, look, found.judged, now, fence);
+  return isKept ? { decision, isMore: found.isMore } : undefined;
+}
+
+const stageRow = 'stage';
+
+interface Found {
+  readonly counts: Pick<LookInputs, 'judged' | 'any' | 'biz'>;
+  readonly judged: readonly JudgedDevice[];
+  readonly references: References;
+  readonly isMore: boolean;
+}
+
+async function judgeDue(
+  db: Kysely<Schema>,
+  inspection: Inspection,
+  before: References,
+  now: number,
+): Promise<Found> {
+  const { options } = inspection.rules;
+  const { calls } = options;
+  const judged: Partial<Record<GuardName, Record<string, Counts>>> = {};
+  const done: JudgedDevice[] = [];
+  let any: Counts = NO_COUNTS;
+  let treatedBiz: Moments = NO_MOMENTS;
+  let controlBiz: Moments = NO_MOMENTS;
+  let references = before;
+  const count = (guard: GuardName, { bad, stratum }: Verdict, arm: string): void => {
+    if (!options.guards.includes(guard)) return;
+    const strata = (judged[guard] ??= {});
+    strata[stratum] = addCounts(strata[stratum] ?? NO_COUNTS, countOf(arm, bad));
+  };
+  let cursor = '';
+  for (;;) {
+    const page = await listDue(db, inspection, { now, calls, periodMs: inspection.periodMs }, cursor, pageSize);
+    for (const device of page) {
+      const verdicts: Record<string, 0 | 1> =
+        device.verdicts === '' ? {} : (JSON.parse(device.verdicts) as Record<string, 0 | 1>);
+      let { judged_at: phase } = device;
+      if (phase !== HEARD && isSilenceDue(device, inspection.periodMs, now)) {
+        const bad = device.last_at <= startOf(device) ? 1 : 0;
+        verdicts['silence'] = bad;
+        count('silence', { bad, stratum: '' }, device.arm);
+        phase = phase === RIPE ? now : HEARD;
+      }
+      if (phase !== RIPE && phase !== now && isRipe(device, calls, now)) {
+        const found = judge(device, options, before);
+        let isBad: 0 | 1 = 0;
+        for (const [name, verdict] of Object.entries(found)) {
+          verdicts[name] = verdict.bad;
+          count(name as GuardName, verdict, device.arm);
+          if (verdict.bad === 1 && options.guards.includes(name as GuardName)) isBad = 1;
+        }
+        any = addCounts(any, countOf(device.arm, isBad));
+        const value = options.biz && bizOf(device, options.biz.name);
+        if (value !== undefined) {
+          if (device.arm === CONTROL_ARM) controlBiz = addValue(controlBiz, value);
+          else treatedBiz = addValue(treatedBiz, value);
+        }
+        if (device.arm === CONTROL_ARM) references = withControl(references, device);
+        phase = phase === HEARD ? now : RIPE;
+      }
+      if (phase !== device.judged_at) {
+        done.push({ dev: device.dev, verdicts: JSON.stringify(verdicts), judgedAt: phase });
+      }
+    }
+    cursor = page.at(-1)?.dev ?? cursor;
+    const isEnd = page.length < pageSize;
+    if (isEnd || done.length >= mostPerLook) {
+      const biz = addMoments(treatedBiz, controlBiz).n > 0 && { biz: { treated: treatedBiz, control: controlBiz } };
+      return { counts: { judged, any, ...biz }, judged: done, references, isMore: !isEnd };
+    }
+  }
+}
+
+/** Keeps a look, all or nothing. @returns whether it was the next one. */
+function keep(
+  db: Kysely<Schema>,
+  key: StageKey,
+  { state, references, decision }: StageRecord,
+  look: Look,
+  judged: readonly JudgedDevice[],
+  now: number,
+  fence: Fence | undefined,
+): Promise<boolean> {
+  const { rollout, stage } = key;
+  const { evidence, ...rest } = state;
+  const body = JSON.stringify(look);
+  return inTransaction(db, async (tx, attempt) => {
+    await fence?.assertHeld(tx);
+    // The number of the look decides between two replicas.
+    const { numInsertedOrUpdatedRows } = await tx
+      .insertInto('guard_look')
+      .values({ rollout, stage, look: state.look, at: now, decision: look.decision.kind, body })
+      .onConflict((conflict) => conflict.columns(['rollout', 'stage', 'look']).doNothing())
+      .executeTakeFirst();
+    if (numInsertedOrUpdatedRows !== 1n) return attempt > 1 && (await isLogged(tx, key, state.look, body));
+    const rows = [
+      { guard: stageRow, body: JSON.stringify({ state: rest, references, decision }) },
+      ...Object.entries(evidence).map(([guard, value]) => ({ guard, body: JSON.stringify(value) })),
+    ];
+    await tx
+      .insertInto('guard_state')
+      .values(rows.map((row) => ({ rollout, stage, updated_at: now, ...row })))
+      .onConflict((conflict) =>
+        conflict.columns(['rollout', 'stage', 'guard']).doUpdateSet((eb) => ({
+          body: eb.ref('excluded.body'),
+          updated_at: eb.ref('excluded.updated_at'),
+        })),
+      )
+      .execute();
+    await writeVerdicts(tx, key, judged);
+    return true;
+  });
+}
+
+async function isLogged(
+  db: Kysely<Schema>,
+  { rollout, stage }: StageKey,
+  look: number,
+  body: string,
+): Promise<boolean> {
+  const row = await db
+    .selectFrom('guard_look')
+    .select('body')
+    .where('rollout', '=', rollout)
+    .where('stage', '=', stage)
+    .where('look', '=', look)
+    .executeTakeFirst();
+  return row?.body === body;
+}
+
+/**
+ * When a device was to be heard of again does not depend on whether it was: otherwise silent ones would be counted before
+ * the others, and more of them in the arm that began later.
+ */
+function isSilenceDue(device: PendingDevice, periodMs: number, now: number): boolean {
+  return now - startOf(device) >= Math.max(2 * periodMs, 2 * device.gap);
+}
+
+function startOf(device: PendingDevice): number {
+  return Math.max(device.first_at, device.activated_at);
+}
+
+function countOf(arm: string, bad: 0 | 1): Counts {
+  return arm === CONTROL_ARM
+    ? { ...NO_COUNTS, control: 1, controlBad: bad }
+    : { ...NO_COUNTS, treated: 1, treatedBad: bad };
+}

@@ -1,0 +1,176 @@
+/** Verdicts on single devices: whether each does worse on what it runs now than it did before. Pure. */
+
+import { chanceOfAtLeast } from '../../stats/special.ts';
+import { mergeHistograms, quantileOf } from '../../telemetry/histogram.ts';
+import type { HistogramCounts } from '../../telemetry/report.ts';
+import type { StageDeviceTable } from '../db/schema.ts';
+import { SLOW_DEVICE_CALLS, SLOW_DEVICE_MS } from './defaults.ts';
+import type { GuardName, GuardOptions } from './programme.ts';
+
+/** What is read of a device. */
+export type Device = Omit<StageDeviceTable, 'rollout' | 'stage' | 'activations' | 'judged_at'>;
+
+/** A verdict, and what devices it may be compared with: `''` for all that have a baseline of their own, or a class. */
+export interface Verdict {
+  readonly bad: 0 | 1;
+  readonly stratum: string;
+}
+
+/** Verdicts by guard; absent where the device has nothing to say. */
+export type Verdicts = Readonly<Partial<Record<GuardName, Verdict>>>;
+
+/**
+ * What control devices did, for devices without a baseline and for shares of answers. Made of looks before the present one,
+ * so that it treats both arms alike.
+ */
+export interface References {
+  readonly classes: Readonly<Record<string, { readonly n: number; readonly hist: HistogramCounts; readonly mem: number }>>;
+  /** Counts of the outputs by name. */
+  readonly outputs: Readonly<Record<string, readonly number[]>>;
+  /** How far control devices were from those: how many, by hundredths. */
+  readonly distances: readonly number[];
+}
+
+/** No control devices. */
+export const NO_REFERENCES: References = { classes: {}, outputs: {}, distances: [] };
+
+/** Control devices that a comparison with their class needs. */
+const enoughPeers = 20;
+/** A device that failed more often before is none that the candidate made bad. */
+const soundRate = 0.02;
+/** Failing calls that every device may have, and the chance at which that many more are too many: two of the first 50. */
+const toleratedRate = 0.01;
+const surprise = 0.1;
+/** Share of control devices whose answers count as unusual. */
+const unusualShare = 0.05;
+/** Counts of an output that a comparison needs. */
+const enoughOutputs = 30;
+
+/** Tells whether a device has made the calls that it is judged by, or never will on the candidate. */
+export function isRipe(device: Device, calls: number, now: number): boolean {
+  const { n, first_at: firstAt, rejections } = device;
+  if (n >= calls) return true;
+  // Only with a sound past: among devices without one, the candidate's bad ones would come first and the control's later.
+  if (rejections > 0 && hasSoundPast(device)) return true;
+  return now - firstAt >= SLOW_DEVICE_MS && (n >= SLOW_DEVICE_CALLS || rejections > 0);
+}
+
+/**
+ * Judges a ripe device. Errors: as many as two in the first 50 are, or the candidate was given up there. Times and memory:
+ * above a multiple of its own before. Load: given up before it answered at all. Quality: shares of answers further from
+ * those of the control than 95 % of the control's own.
+ */
+export function judge(device: Device, options: GuardOptions, references: References): Verdicts {
+  const { n, errors, fatals, rejections, cls } = device;
+  const hasPast = device.base_n > 0;
+  const peers = references.classes[cls];
+  const verdict = (bad: boolean, own: boolean): Verdict => ({ bad: bad ? 1 : 0, stratum: own ? '' : String(cls) });
+  const all: Partial<Record<GuardName, Verdict>> = {};
+
+  const failed = errors + fatals;
+  const ownRate = hasPast ? device.base_errors / device.base_n : 0;
+  const tolerated = Math.max(toleratedRate, ownRate);
+  const isFailing = failed >= 2 && chanceOfAtLeast(failed, n + fatals, tolerated) <= surprise;
+  const wasSound = ownRate < soundRate;
+  const neverAnswered = n <= errors;
+  all.errors = verdict(wasSound && (isFailing || (rejections > 0 && !neverAnswered)), hasPast);
+  all.load = verdict(wasSound && rejections > 0 && neverAnswered, hasPast);
+
+  const hist = parsed<HistogramCounts>(device.hist);
+  const p95 = hist && quantileOf(hist, 0.95);
+  if (p95 !== undefined) {
+    const isOwn = device.base_p95 > 0;
+    const before = isOwn ? device.base_p95 : peers && peers.n >= enoughPeers ? quantileOf(peers.hist, 0.95) : undefined;
+    if (before !== undefined) all.latency = verdict(p95 > options.maxP95Ratio * before, isOwn);
+  }
+  if (device.mem > 0) {
+    const isOwn = device.base_mem > 0;
+    const before = isOwn ? device.base_mem : peers && peers.n >= enoughPeers ? peers.mem / peers.n : 0;
+    if (before > 0) all.memory = verdict(device.mem > options.maxMemoryRatio * before, isOwn);
+  }
+  const limit = usualDistance(references.distances);
+  const distance = limit === undefined ? undefined : distanceOf(outputsOf(device), references.outputs);
+  if (limit !== undefined && distance !== undefined) all.quality = verdict(distance > limit, true);
+  return all;
+}
+
+/** Gives the value of a device for the business guard: the mean of the event's sum per call. */
+export function bizOf({ biz, n }: Device, name: string): number | undefined {
+  if (n === 0) return undefined;
+  const events = parsed<Readonly<Record<string, readonly [n: number, sum: number]>>>(biz) ?? {};
+  return (Object.hasOwn(events, name) ? (events[name]?.[1] ?? 0) : 0) / n;
+}
+
+/** Takes a judged control device into what later ones are compared with. */
+export function withControl(references: References, device: Device): References {
+  const { cls } = device;
+  const hist = parsed<HistogramCounts>(device.hist);
+  const outputs = outputsOf(device);
+  const before = references.classes[cls];
+  const classes = hist
+    ? {
+        ...references.classes,
+        [cls]: {
+          n: (before?.n ?? 0) + 1,
+          hist: before ? mergeHistograms(before.hist, hist) : hist,
+          mem: (before?.mem ?? 0) + device.mem,
+        },
+      }
+    : references.classes;
+  if (Object.keys(outputs).length === 0) return { ...references, classes };
+  const distance = distanceOf(outputs, references.outputs);
+  const distances = [...references.distances];
+  if (distance !== undefined) {
+    const at = Math.min(100, Math.floor(distance * 100));
+    for (let i = distances.length; i <= at; i += 1) distances.push(0);
+    distances[at] = (distances[at] ?? 0) + 1;
+  }
+  const pooled: Record<string, readonly number[]> = { ...references.outputs };
+  for (const [name, counts] of Object.entries(outputs)) {
+    const present = pooled[name];
+    if (present && present.length !== counts.length) continue;
+    pooled[name] = counts.map((count, i) => count + (present?.[i] ?? 0));
+  }
+  return { classes, outputs: pooled, distances };
+}
+
+function hasSoundPast({ base_n: calls, base_errors: errors }: Device): boolean {
+  return calls > 0 && errors / calls < soundRate;
+}
+
+/** The largest total variation distance over the outputs that both have, as far as both have enough. */
+function distanceOf(
+  outputs: Readonly<Record<string, readonly number[]>>,
+  pooled: References['outputs'],
+): number | undefined {
+  let farthest: number | undefined;
+  for (const [name, counts] of Object.entries(outputs)) {
+    const others = pooled[name];
+    const n = counts.reduce((a, b) => a + b, 0);
+    const m = others?.reduce((a, b) => a + b, 0) ?? 0;
+    if (others?.length !== counts.length || n < enoughOutputs || m < enoughOutputs * enoughPeers) continue;
+    const distance = counts.reduce((sum, count, i) => sum + Math.abs(count / n - (others[i] ?? 0) / m), 0) / 2;
+    farthest = Math.max(farthest ?? 0, distance);
+  }
+  return farthest;
+}
+
+/** The distance that all but so many control devices kept, once there are enough of them to say. */
+function usualDistance(distances: readonly number[]): number | undefined {
+  const total = distances.reduce((a, b) => a + b, 0);
+  if (total < 2 * enoughPeers) return undefined;
+  let above = 0;
+  for (let at = distances.length - 1; at >= 0; at -= 1) {
+    above += distances[at] ?? 0;
+    if (above > unusualShare * total) return (at + 1) / 100;
+  }
+  return undefined;
+}
+
+function outputsOf({ outputs }: Device): Readonly<Record<string, readonly number[]>> {
+  return parsed<Readonly<Record<string, readonly number[]>>>(outputs) ?? {};
+}
+
+function parsed<Value>(text: string): Value | undefined {
+  return text === '' ? undefined : (JSON.parse(text) as Value);
+}

@@ -1,0 +1,176 @@
+import { randomBytes as random } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { runCommand } from '../../src/cli/program.ts';
+import type { RolloutEvidence, StagePower } from '../../src/server/api/answers.ts';
+import {
+  expectOk,
+  install,
+  publish,
+  startTestServer,
+  testPlatform,
+  type TestServer,
+} from './server-fixture.ts';
+
+interface Result {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function inlay(server: TestServer, ...args: readonly string[]): Promise<Result> {
+  const out: string[] = [];
+  const err: string[] = [];
+  const code = await runCommand(args, {
+    print: (text) => out.push(text),
+    printError: (text) => err.push(text),
+    env: { INLAY_SERVER: server.url, INLAY_TOKEN: server.token },
+    cwd: server.dataDir,
+    interrupted: () => new Promise(() => undefined),
+  });
+  return { code, out: out.join('\n'), err: err.join('\n') };
+}
+
+async function startFleet(): Promise<TestServer> {
+  const server = await startTestServer({ platform: testPlatform(Date.now()) });
+  const publisher = await install(server);
+  for (const version of ['1.0.0', '1.1.0']) await publish(server, publisher, version);
+  const body = JSON.stringify({ version: '1.0.0', percent: 100 });
+  await expectOk(server.put('rollouts/stable/digits', body));
+  return server;
+}
+
+/** Sends the report of one device over five minutes. */
+async function report(server: TestServer, failed: number): Promise<void> {
+  const now = server.platform.now();
+  const report = {
+    v: 1,
+    app: 'stable',
+    dev: random(12).toString('base64url'),
+    epoch: random(8).toString('base64url'),
+    seq: 0,
+    sent: now,
+    sdk: 'inlay/0.0.0',
+    rt: 'node',
+    cls: 3,
+    consent: 'full',
+    win: [
+      {
+        t: Math.floor(now / 300_000) * 300 - 600,
+        d: 300,
+        m: 'digits',
+        ver: '1.0.0',
+        n: 100,
+        ok: 100 - failed,
+        err: { run: failed },
+        h: { lat: { s: 5, z: 0, sum: 2, min: 0.02, max: 0.02, b: [-181, 100] } },
+      },
+    ],
+  };
+  const body = JSON.stringify({ reports: [report] });
+  const response = await fetch(`${server.url}/v1/reports`, { method: 'POST', body });
+  expect(await response.json()).toMatchObject({ done: [{ seq: 0 }], refused: [] });
+}
+
+describe('inlay fleet', () => {
+  it('counts devices, and hides cells with few of them', async () => {
+    const server = await startFleet();
+    expect((await inlay(server, 'fleet')).out).toContain('No device has reported yet');
+    for (let i = 0; i < 5; i += 1) await report(server, 0);
+    const few = await inlay(server, 'fleet', 'status', '--json');
+    expect(JSON.parse(few.out)).toMatchObject({ devices: null, kAnonymity: 20, rows: [{ devices: null }] });
+  });
+
+  it('shows who runs what, calls over time, and failures by code', async () => {
+    const server = await startFleet();
+    await Promise.all(Array.from({ length: 25 }, () => report(server, 4)));
+    const status = await inlay(server, 'fleet');
+    expect(status.out).toMatch(/^25 devices reported within a day/);
+    expect(status.out).toMatch(/digits +1\.0\.0 +- +- +25 +\d{4}-/);
+    const series = await inlay(server, 'fleet', 'series', 'digits', '--last', '2h', '--step', '5m');
+    expect(series.out).toMatch(/at \(UTC\) +of +calls +failed +p50 +p95 +p99 +cache/);
+    expect(series.out).toMatch(/1\.0\.0 +2,500 +4 % +(19|20)\.\d ms/);
+    const errors = await inlay(server, 'fleet', 'errors', 'digits');
+    expect(errors.out).toMatch(/1\.0\.0 +run +100 +4 %/);
+    const other = await inlay(server, 'fleet', 'errors', 'digits', '--version', '9.9.9');
+    expect(other.out).toBe('No call failed.');
+  });
+
+  it('ends with 2 for a time that is none', async () => {
+    const { code, err } = await inlay(await startTestServer(), 'fleet', 'series', 'digits', '--last', '0h');
+    expect(code).toBe(2);
+    expect(err).toContain('It is more than nothing.');
+  });
+});
+
+describe('inlay rollout plan', () => {
+  it('says what each stage can detect before anyone starts it', async () => {
+    const server = await startFleet();
+    const args = ['rollout', 'plan', '--devices', '100000', '--stages', '1,10'];
+    const { code, out } = await inlay(server, ...args);
+    expect(code).toBe(0);
+    expect(out).toMatch(/^1 %: 1,000 devices, 9,000 in control\nguard +bad before +worse by/);
+    expect(out).toMatch(/10 %: 10,000 devices/);
+    const stages = JSON.parse((await inlay(server, ...args, '--json')).out) as StagePower[];
+    expect(stages.map(({ bp, treated }) => [bp, treated])).toEqual([
+      [100, 1000],
+      [1000, 10_000],
+    ]);
+  });
+});
+
+describe('inlay rollout start', () => {
+  it('begins the first stage, shows its evidence, and goes on, pauses and ends by hand', async () => {
+    const server = await startFleet();
+    const started = await inlay(
+      server,
+      ...['rollout', 'start', 'digits', '1.1.0', '--stages', '1,10,100', '--soak', '1h', '--control', '5'],
+    );
+    expect(started).toMatchObject({ code: 0, err: '' });
+    expect(started.out).toMatch(
+      /^digits 1\.1\.0 begins on 1 % of channel stable\.\nStages: 1 %, 10 %, 100 %;/,
+    );
+    expect(started.out).toContain('npx inlay rollout watch digits');
+    const watched = await inlay(server, 'rollout', 'watch', 'digits', '--once');
+    expect(watched.out).toMatch(/^digits 1\.1\.0 in stable: running, stage 1 of 3, 1 % since/);
+    const advanced = await inlay(server, 'rollout', 'advance', 'digits', '--reason', 'looks fine');
+    expect(advanced.out).toBe('digits 1.1.0 goes on to 10 % of the devices.');
+    expect((await inlay(server, 'rollout', 'pause', 'digits')).code).toBe(0);
+    const paused = await inlay(server, 'rollout', 'watch', 'digits', '--json');
+    expect(JSON.parse(paused.out)).toMatchObject({ status: 'held', plan: { state: 'paused', bp: 1000 } });
+    const again = await inlay(server, 'rollout', 'start', 'digits', '1.1.0');
+    expect(again.code).toBe(1);
+    expect(again.err).toContain('ERR_INLAY_CONFLICT');
+    expect((await inlay(server, 'rollout', 'rollback', 'digits', '--reason', 'enough')).code).toBe(0);
+    const { out } = await inlay(server, 'rollout', 'watch', 'digits', '--once', '--json');
+    expect(JSON.parse(out) as RolloutEvidence).toMatchObject({
+      status: 'ended',
+      plan: { state: 'rolledback' },
+    });
+  });
+
+  it('takes a programme from a file', async () => {
+    const server = await startFleet();
+    const programme = { strategy: 'canary', stages: [{ bp: 500, soakS: 60, maxS: 600 }], onFail: 'hold' };
+    await writeFile(join(server.dataDir, 'programme.json'), JSON.stringify(programme));
+    const args = ['rollout', 'start', 'digits', '1.1.0', '--programme', 'programme.json', '--json'];
+    const { out } = await inlay(server, ...args);
+    expect(JSON.parse(out)).toMatchObject({ plan: { bp: 500 }, programme: { onFail: 'hold' } });
+  });
+
+  it.each([
+    [['start', 'digits', '1.1.0', '--stages', '1,x'], 2, 'It is a number from 0 to 100.'],
+    [['start', 'digits', '1.1.0', '--strategy', 'hope'], 2, 'Allowed choices are'],
+    [['start', 'digits', '1.1.0', '--arm', 'b'], 2, 'Write it like b=1.2.0:50.'],
+    [['start', 'digits', '1.1.0', '--programme', 'none.json'], 1, 'cannot be read as JSON'],
+    [['start', 'digits', '9.9.9'], 1, 'Model digits has no version 9.9.9'],
+    [['start', 'digits', '1.1.0', '--stages', '10,1'], 1, 'is below that of the stage before'],
+    [['watch', 'faces', '--once'], 1, 'Model faces has no rollout in channel stable'],
+    [['advance', 'digits', '--reason', ' '], 2, 'Say why.'],
+  ] as const)('ends with a reason for %j', async (args, code, words) => {
+    const result = await inlay(await startFleet(), 'rollout', ...args);
+    expect(result.code).toBe(code);
+    expect(result.err).toContain(words);
+  });
+});
