@@ -32,11 +32,13 @@ const timer = setInterval(() => {
   folded = folded.then(() => fold.run(Date.now(), folding.signal)).catch(onError);
 }, fold.everyMs);
 
-process.on('message', async (message) => {
-  if (message === 'usage') {
-    process.send({ cpuMs: process.cpuUsage().user / 1000 + process.cpuUsage().system / 1000 });
-    return;
-  }
+process.on('message', (message) => {
+  const { user, system } = process.cpuUsage();
+  if (message === 'usage') process.send({ cpuMs: (user + system) / 1000 });
+  else void end();
+});
+
+async function end() {
   clearInterval(timer);
   await close();
   await ingest.close();
@@ -58,5 +60,6 @@ process.on('message', async (message) => {
   });
   await db.destroy();
   process.disconnect();
-});
+}
+
 process.send({ url });

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { Tensor } from 'inlay';
-import { encodeModel, fromTensorProto, parseModel, toTensorProto } from 'inlay/onnx';
+import { ATTRIBUTE, encodeModel, fromTensorProto, parseModel, toTensorProto } from 'inlay/onnx';
 
 /** Copies a model with weights in its last layer that are no numbers, as a training that diverged leaves them. */
 export async function spoilModel(from, to) {

@@ -5,10 +5,11 @@ import { dirname, join } from 'node:path';
 import { equalBytes, toHex, toUtf8 } from '../core/bytes.ts';
 import { TrustError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
-import { fetchTarget, targetUrl } from '../publish/released-files.ts';
+import { fetchTarget } from '../publish/released-files.ts';
 import type { ReleaseServer } from '../publish/publisher.ts';
 import type { VerifiedCopy } from '../publish/verified-copy.ts';
 import { canonicalJson } from '../trust/canonical-json.ts';
+import { targetUrl } from '../update/download-file.ts';
 import type { FileRef } from '../update/manifest.ts';
 
 /** What an export did. */
@@ -43,7 +44,7 @@ export async function exportFiles(options: ExportOptions, copy: VerifiedCopy): P
   };
 
   for (const ref of filesOf(copy)) {
-    const path = targetUrl(ref);
+    const path = targetUrl('', ref);
     if ((await shaOf(join(directory, path), ref.length, platform)) === ref.sha256) {
       files += 1;
       sizeBytes += ref.length;
@@ -52,7 +53,7 @@ export async function exportFiles(options: ExportOptions, copy: VerifiedCopy): P
     }
   }
   for (const [path, { hashes, custom }] of Object.entries(copy.rollout.targets)) {
-    await keep(targetUrl({ path, sha256: hashes['sha256'] ?? '' }), canonicalJson(custom));
+    await keep(targetUrl('', { path, sha256: hashes['sha256'] ?? '' }), canonicalJson(custom));
   }
   const { roots, tip, snapshot, targetsText } = copy;
   const metadata = (name: string, text: string): Promise<void> => keep(`/v1/metadata/${name}`, toUtf8(text));

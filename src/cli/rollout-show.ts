@@ -2,7 +2,10 @@ import type { Command } from 'commander';
 import { reachedBp, readSigned, weightOf } from '../publish/rollout.ts';
 import type { AuditRecord } from '../server/db/repository.ts';
 import { DEFAULT_TRIAL, type Plan, type SignedPlan } from '../update/plan.ts';
+import type { RolloutEvidence } from '../server/api/answers.ts';
+import { rolloutPath } from './admin-client.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
+import { describeEvidence } from './rollout-evidence.ts';
 import { formatDuration } from './rollout-options.ts';
 import { table, type Terminal } from './terminal.ts';
 
@@ -16,12 +19,15 @@ export function addRolloutShow(rollout: Command, terminal: Terminal): void {
   withServerFlags(command)
     .option('--json', 'print JSON')
     .action(async (name: string, flags: ServerFlags & { readonly channel: string; readonly json?: true }) => {
-      const { plan, records } = await connect(flags, terminal).rollout(flags.channel, name);
+      const client = connect(flags, terminal);
+      const { plan, records } = await client.rollout(flags.channel, name);
+      const evidence = await client.ask<RolloutEvidence>(`${rolloutPath(flags.channel, name)}/evidence`);
       if (flags.json) {
-        terminal.print(JSON.stringify({ channel: flags.channel, plan, records }));
+        terminal.print(JSON.stringify({ channel: flags.channel, plan, records, evidence }));
         return;
       }
       terminal.print(describePlan(plan));
+      if (evidence.programme !== null) terminal.print(`\n${describeEvidence(evidence)}`);
       if (records.length > 0) terminal.print(`\n${history(records)}`);
     });
 }

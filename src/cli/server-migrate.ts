@@ -1,9 +1,6 @@
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { nodePlatform } from '../platform-node.ts';
-import { moveDatabase } from '../server/db/move.ts';
-import { isPostgresUrl, openDatabase } from '../server/db/open.ts';
-import { lockDirectory } from '../server/lock.ts';
 import { table, type Terminal } from './terminal.ts';
 
 interface Flags {
@@ -29,6 +26,12 @@ export function addServerMigrate(server: Command, terminal: Terminal): void {
       '\nA copy that was cut off goes on where it was when it is started again. Models stay where they are.',
     )
     .action(async (flags: Flags) => {
+      // Other commands start sooner without databases.
+      const [{ moveDatabase }, { isPostgresUrl, openDatabase }, { lockDirectory }] = await Promise.all([
+        import('../server/db/move.ts'),
+        import('../server/db/open.ts'),
+        import('../server/lock.ts'),
+      ]);
       const platform = nodePlatform();
       const directory = resolve(terminal.cwd, flags.data);
       const to = isPostgresUrl(flags.to) ? flags.to : resolve(terminal.cwd, flags.to);

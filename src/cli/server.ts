@@ -1,6 +1,5 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { startServer } from '../server/node.ts';
 import { defaultServer } from './connection.ts';
 import { addServerMigrate } from './server-migrate.ts';
 import type { Terminal } from './terminal.ts';
@@ -55,6 +54,8 @@ export function addServer(program: Command, terminal: Terminal): void {
       const { data, json, primary, ...options } = flags;
       const dataDir = resolve(terminal.cwd, data);
       const interrupted = terminal.interrupted();
+      // Other commands start sooner without all that a server is made of.
+      const { startServer } = await import('../server/node.ts');
       const running = await startServer({
         ...options,
         dataDir,

@@ -1,5 +1,8 @@
 /** Asks the admin API. Every answer is as `server/api/answers.ts` has it. */
 
+/** An answer that takes longer does not come, milliseconds. */
+const LONGEST_MS = 30_000;
+
 /** What an answer was, when it was none of success. */
 export class ApiError extends Error {
   readonly status: number;
@@ -25,6 +28,7 @@ export function createApi(key: string): Api {
     try {
       response = await fetch(`/v1/admin${path}`, {
         method,
+        signal: AbortSignal.timeout(LONGEST_MS),
         headers: {
           authorization: `Bearer ${key}`,
           ...(body !== undefined && { 'content-type': 'application/json' }),
@@ -32,21 +36,13 @@ export function createApi(key: string): Api {
         ...(body !== undefined && { body: JSON.stringify(body) }),
       });
     } catch {
-      throw new ApiError(0, 'ERR_INLAY_NETWORK', 'The server cannot be reached; is it running?');
+      throw new ApiError(0, 'ERR_INLAY_NETWORK', 'The server cannot be reached; see whether `inlay server` runs, and this page goes on by itself.');
     }
     const text = await response.text();
     const value: unknown = text === '' ? undefined : parse(text);
     if (response.ok) return value as Answer;
-    const {
-      code = '',
-      detail,
-      message,
-    } = (value ?? {}) as {
-      code?: string;
-      detail?: string;
-      message?: string;
-    };
-    throw new ApiError(response.status, code, detail ?? message ?? `The server answered ${response.status}.`);
+    const { code = '', message } = (value ?? {}) as { code?: string; message?: string };
+    throw new ApiError(response.status, code, message ?? `The server answered ${response.status}.`);
   };
   return {
     get: (path, query = {}) => {

@@ -69,6 +69,11 @@ export function time(at: number): string {
 
 /** Natural logarithm of an e-value as the odds that it stands for. */
 export function odds(logE: number): string {
-  const ten = logE / Math.LN10;
-  return ten < 4 ? `${Number(Math.exp(logE).toPrecision(2))}` : `10^${ten.toFixed(1)}`;
+  if (logE > Math.log(1e6)) return '> 1,000,000';
+  return logE < Math.log(100) ? `${Number(Math.exp(logE).toPrecision(2))}` : whole.format(Math.exp(logE));
+}
+
+/** Length of time, in the largest unit that says enough. */
+export function span(ms: number): string {
+  return ago(0, ms).replace(' ago', '');
 }

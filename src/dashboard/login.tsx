@@ -12,7 +12,7 @@ export function Login({ onKey }: { readonly onKey: (key: string) => void }): JSX
     event.preventDefault();
     setAsking(true);
     try {
-      await createApi(key.trim()).get('/fleet');
+      await createApi(key.trim()).get('/me');
       onKey(key.trim());
     } catch (error) {
       const isUnknown = error instanceof ApiError && error.status === 401;
@@ -47,7 +47,7 @@ export function Login({ onKey }: { readonly onKey: (key: string) => void }): JSX
           Sign in
         </button>
         <p class="hint">A key that may look and change nothing:</p>
-        <Command text="npx inlay tokens create --role viewer --name dashboard" />
+        <Command text="npx inlay tokens create --name dashboard --role viewer" />
       </form>
     </main>
   );

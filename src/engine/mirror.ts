@@ -38,7 +38,7 @@ const LAST = -100;
 /** What {@link createMirror} works with. */
 export interface MirrorParts {
   readonly platform: Pick<Platform, 'monotonicMs' | 'setTimer'>;
-  readonly serving: Serving;
+  readonly serving: Pick<Serving, 'run'>;
   readonly target: Pick<Target, 'golden' | 'watch'>;
   /** Share of the calls, basis points. */
   readonly sampleBp: number;

@@ -2,7 +2,8 @@
 
 import { ServerError } from '../core/errors.ts';
 import type { ModelPolicy, Targets } from '../trust/metadata.ts';
-import { isWithdrawn, listReleases, policyOf, type ListedRelease } from './release.ts';
+import { policyOf } from '../update/resolve.ts';
+import { isWithdrawn, listReleases, type ListedRelease } from './release.ts';
 
 /** A change of `targets` that concerns one release. */
 export interface ReleaseChange {
@@ -20,13 +21,9 @@ export function revokeRelease(
   { release, reason, expires }: ReleaseChange & { readonly reason?: string | undefined },
 ): Targets {
   const { model, path, seq } = release;
-  const policy = policyOf(targets, model);
-  const { revoked = [] } = policy;
+  const { revoked } = policyOf(targets, model);
   if (revoked.includes(seq)) return targets;
-  const next = withPolicy(targets, model, expires, {
-    ...policy,
-    revoked: [...revoked, seq].sort((a, b) => a - b),
-  });
+  const next = withPolicy(targets, model, expires, { revoked: [...revoked, seq].sort((a, b) => a - b) });
   const target = targets.targets[path];
   if (reason === undefined || target === undefined) return next;
   const said = { ...target, custom: { ...target.custom, revokedBecause: reason } };
@@ -39,8 +36,7 @@ export function revokeRelease(
  */
 export function raiseFloor(targets: Targets, { release, expires }: ReleaseChange): Targets {
   const { model, seq, version } = release;
-  const policy = policyOf(targets, model);
-  const { floorSeq = 0 } = policy;
+  const { floorSeq } = policyOf(targets, model);
   if (floorSeq === seq) return targets;
   if (floorSeq > seq) {
     const there = listReleases(targets).find((other) => other.model === model && other.seq === floorSeq);
@@ -50,7 +46,7 @@ export function raiseFloor(targets: Targets, { release, expires }: ReleaseChange
       { details: { model, version } },
     );
   }
-  return withPolicy(targets, model, expires, { ...policy, floorSeq: seq });
+  return withPolicy(targets, model, expires, { floorSeq: seq });
 }
 
 /** What the floor of a model does to its releases: versions, in the order in which they were published. */
@@ -129,8 +125,9 @@ export function removeRelease(targets: Targets, { release, expires }: ReleaseCha
   return { ...targets, version: targets.version + 1, expires, targets: Object.fromEntries(kept) };
 }
 
-function withPolicy(targets: Targets, model: string, expires: string, policy: ModelPolicy): Targets {
-  const models = { ...targets.custom?.models, [model]: policy };
+function withPolicy(targets: Targets, model: string, expires: string, change: ModelPolicy): Targets {
+  const { models: before = {} } = targets.custom ?? {};
+  const models = { ...before, [model]: { ...before[model], ...change } };
   return {
     ...targets,
     version: targets.version + 1,

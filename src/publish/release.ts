@@ -7,7 +7,6 @@ import { sha256Hex, type NamedKey } from '../trust/keys.ts';
 import type {
   CompanionTarget,
   MetaFile,
-  ModelPolicy,
   ModelTarget,
   Snapshot,
   TargetFile,
@@ -15,6 +14,7 @@ import type {
   Timestamp,
 } from '../trust/metadata.ts';
 import type { PlanEntry, RolloutPlans, SignedPlan } from '../update/plan.ts';
+import { isWithdrawn as isOut, policyOf } from '../update/resolve.ts';
 import { delegateRollout, specVersion } from './root.ts';
 
 export { createRoot, type RootOptions } from './root.ts';
@@ -146,10 +146,10 @@ export function assertNotWithdrawn(
   { model, version, sha256 }: Pick<NewRelease, 'model' | 'version' | 'sha256'>,
 ): void {
   const same = listReleases(targets).filter((entry) => entry.model === model && entry.sha256 === sha256);
-  const isOut = ({ seq }: ListedRelease): boolean => isWithdrawn(targets, model, seq);
+  const policy = policyOf(targets, model);
   // What is in force under this very version was published before the other one was withdrawn.
-  if (same.some((entry) => entry.version === version && !isOut(entry))) return;
-  const withdrawn = same.find(isOut);
+  if (same.some((entry) => entry.version === version && !isOut(policy, entry))) return;
+  const withdrawn = same.find((entry) => isOut(policy, entry));
   if (!withdrawn) return;
   throw new ServerError(
     'ERR_INLAY_REFUSED',
@@ -174,7 +174,7 @@ export function otherContent(model: string, version: string): ServerError {
 
 /** Number of the next release of a model: above all that were ever given out, as far as `targets` tell. */
 export function nextSeq(targets: Targets, model: string): number {
-  const { floorSeq = 0, revoked = [] } = policyOf(targets, model);
+  const { floorSeq, revoked } = policyOf(targets, model);
   let last = Math.max(floorSeq, ...revoked);
   for (const { custom } of Object.values(targets.targets)) {
     if (custom?.['model'] === model && typeof custom['seq'] === 'number')
@@ -183,16 +183,12 @@ export function nextSeq(targets: Targets, model: string): number {
   return last + 1;
 }
 
-/** What `targets` say about the withdrawn releases of a model. */
-export function policyOf({ custom }: Pick<Targets, 'custom'>, model: string): ModelPolicy {
-  const { models = {} } = custom ?? {};
-  return (Object.hasOwn(models, model) ? models[model] : undefined) ?? {};
-}
-
-/** Tells whether a release must not run any more. */
+/**
+ * Tells whether a release must not run any more.
+ * @throws {@link TrustError} `ERR_INLAY_METADATA_INVALID` for malformed policies.
+ */
 export function isWithdrawn(targets: Pick<Targets, 'custom'>, model: string, seq: number): boolean {
-  const { floorSeq = 0, revoked = [] } = policyOf(targets, model);
-  return seq < floorSeq || revoked.includes(seq);
+  return isOut(policyOf(targets, model), { seq });
 }
 
 /** A release as plans name it, with its model. */

@@ -4,6 +4,7 @@ import { ServerError, TrustError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { sha256Hex } from '../trust/keys.ts';
 import type { ModelTarget, Targets } from '../trust/metadata.ts';
+import { targetUrl } from '../update/download-file.ts';
 import { readManifest, type FileRef, type ReleaseManifest } from '../update/manifest.ts';
 import type { BaseFile } from './patches.ts';
 import type { ReleaseServer } from './publisher.ts';
@@ -15,11 +16,6 @@ export interface FileSource {
   readonly platform: Pick<Platform, 'createSha256'>;
 }
 
-/** Address of a target on the device plane: its hash stands before its name (TUF 1.0 §5.7.3). */
-export function targetUrl({ path, sha256 }: Pick<FileRef, 'path' | 'sha256'>): string {
-  return `/v1/targets/${path.replace(/[^/]+$/, (file) => `${sha256}.${file}`)}`;
-}
-
 /**
  * Reads a target.
  * @throws {@link TrustError} `ERR_INLAY_LENGTH` or `ERR_INLAY_HASH` if it is not what was signed.
@@ -28,7 +24,7 @@ export async function fetchTarget(
   { server, platform }: FileSource,
   ref: FileRef,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = await server.text(targetUrl(ref));
+  const bytes = await server.text(targetUrl('', ref));
   if (bytes.length !== ref.length) {
     throw new TrustError(
       'ERR_INLAY_LENGTH',

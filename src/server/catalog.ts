@@ -362,9 +362,9 @@ export function createCatalog(options: CatalogOptions): Catalog {
         };
         before = current.find((candidate) => candidate.model === model);
         const newSalt = (): string => toHex(platform.randomBytes(8));
-        const { arms, ...options } = request;
+        const { arms, ...others } = request;
         const plans = setRollout(current, releaseOf(version), percent, newSalt, {
-          ...options,
+          ...others,
           ...(arms && { arms: arms.map((arm) => ({ ...arm, entry: releaseOf(arm.version) })) }),
           now: platform.now(),
         });

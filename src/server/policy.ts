@@ -1,10 +1,11 @@
 /** Which releases of the offline-signed `targets` may run. */
 
 import { ServerError } from '../core/errors.ts';
-import { isWithdrawn, listReleases, policyOf } from '../publish/release.ts';
+import { isWithdrawn, listReleases } from '../publish/release.ts';
 import type { Targets } from '../trust/metadata.ts';
 import { isFields, isSize } from '../trust/parse.ts';
 import type { PlanEntry } from '../update/plan.ts';
+import { policyOf } from '../update/resolve.ts';
 
 /** The releases that a plan may name. */
 export interface Releases {
@@ -53,8 +54,8 @@ export function assertPolicy(targets: Targets, before: Targets | undefined): voi
     }
   }
   for (const model of Object.keys(before?.custom?.models ?? {})) {
-    const { floorSeq: oldFloor = 0, revoked: oldRevoked = [] } = policyOf(before ?? {}, model);
-    const { floorSeq = 0, revoked = [] } = policyOf(targets, model);
+    const { floorSeq: oldFloor, revoked: oldRevoked } = policyOf(before ?? {}, model);
+    const { floorSeq, revoked } = policyOf(targets, model);
     if (floorSeq < oldFloor) {
       refuse(model, `lowers its floor from ${oldFloor} to ${floorSeq}; a floor only rises`);
     }

@@ -11,10 +11,8 @@ export interface Rate {
 
 /** Token buckets by name (RFC 2697 has their arithmetic). They are in memory: each replica counts for itself. */
 export interface RateLimit {
-  /** Takes one; {@link RateLimit.refuse} where nothing is left. */
+  /** Takes one. @throws {@link ServerError} `ERR_INLAY_RATE_LIMITED` with `retryAfterS` in its details, if none is left. */
   take(name: string): void;
-  /** @throws {@link ServerError} `ERR_INLAY_RATE_LIMITED` with `retryAfterS`, if nothing is left; takes nothing. */
-  check(name: string): void;
 }
 
 /** Names that are remembered; the one that asked longest ago is forgotten first. */
@@ -27,31 +25,22 @@ export function createRateLimit(
 ): RateLimit {
   const buckets = new Map<string, { readonly left: number; readonly atMs: number }>();
 
-  const leftOf = (name: string, nowMs: number): number => {
-    const bucket = buckets.get(name);
-    return bucket ? Math.min(burst, bucket.left + ((nowMs - bucket.atMs) / 1000) * perS) : burst;
-  };
-
-  const check = (name: string): void => {
-    const left = leftOf(name, monotonicMs());
-    if (left >= 1) return;
-    const retryAfterS = Math.max(1, Math.ceil((1 - left) / perS));
-    throw new ServerError(
-      'ERR_INLAY_RATE_LIMITED',
-      `Too many requests; ask again in ${retryAfterS} s, and ${perS} times a second at most.`,
-      { details: { retryAfterS } },
-    );
-  };
-
   return {
-    check,
     take: (name) => {
-      check(name);
       const atMs = monotonicMs();
-      const left = leftOf(name, atMs) - 1;
+      const bucket = buckets.get(name);
+      const left = bucket ? Math.min(burst, bucket.left + ((atMs - bucket.atMs) / 1000) * perS) : burst;
+      if (left < 1) {
+        const retryAfterS = Math.max(1, Math.ceil((1 - left) / perS));
+        throw new ServerError(
+          'ERR_INLAY_RATE_LIMITED',
+          `Too many requests; ask again in ${retryAfterS} s, and ${perS} times a second at most.`,
+          { details: { retryAfterS } },
+        );
+      }
       // What was put in last is at the end of a map.
       buckets.delete(name);
-      buckets.set(name, { left, atMs });
+      buckets.set(name, { left: left - 1, atMs });
       if (buckets.size <= mostNames) return;
       const oldest = buckets.keys().next();
       if (oldest.done !== true) buckets.delete(oldest.value);

@@ -73,12 +73,12 @@ export interface TokensParts {
 const touchMs = 3_600_000;
 
 /** Creates a key with 256 random bits. */
-export function createToken(platform: Pick<Platform, 'randomBytes'>): string {
+function createToken(platform: Pick<Platform, 'randomBytes'>): string {
   return `inlay_${Buffer.from(platform.randomBytes(32)).toString('base64url')}`;
 }
 
 /** Computes the only form in which the server remembers a key. */
-export function hashToken(token: string): string {
+function hashToken(token: string): string {
   return createHash('sha256').update(token).digest('hex');
 }
 

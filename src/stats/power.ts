@@ -66,8 +66,7 @@ export function devicesToVerdict(question: PowerQuestion): Power {
       const controlBad = drawBinomial(whole, baseRate, random);
       devices += treated;
       for (let i = 0; i < logs.length; i += 1) {
-        logs[i] =
-          (logs[i] ?? 0) + treatedBad * (perTreated[i] ?? 0) + controlBad * (perControl[i] ?? 0);
+        logs[i] = (logs[i] ?? 0) + treatedBad * (perTreated[i] ?? 0) + controlBad * (perControl[i] ?? 0);
       }
       if (logMeanExp(logs) >= limit) {
         needed.push(devices);
@@ -103,7 +102,7 @@ export function drawBinomial(n: number, rate: number, random: () => number): num
 
 function looksUntil(most: number): number[] {
   const looks: number[] = [];
-  for (let reached = 0; reached < most; ) {
+  for (let reached = 0; reached < most;) {
     const next = Math.min(most - reached, Math.max(firstLook, Math.round(reached * growth)));
     looks.push(next);
     reached += next;

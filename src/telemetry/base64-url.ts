@@ -8,7 +8,8 @@ export function base64Url(bytes: Uint8Array): string {
     const [a = 0, b, c] = bytes.subarray(at, at + 3);
     const word = (a << 16) | ((b ?? 0) << 8) | (c ?? 0);
     const letters = c !== undefined ? 4 : b !== undefined ? 3 : 2;
-    for (let letter = 0; letter < letters; letter += 1) text += LETTERS[(word >> (18 - 6 * letter)) & 63] ?? '';
+    for (let letter = 0; letter < letters; letter += 1)
+      text += LETTERS[(word >> (18 - 6 * letter)) & 63] ?? '';
   }
   return text;
 }

@@ -11,15 +11,10 @@ import type { UpdateEvent } from '../update/events.ts';
 import { classOf } from './device-class.ts';
 import { openHistory } from './history.ts';
 import { createModelTelemetry, type ModelTelemetry, type ReportedModel } from './model.ts';
-import {
-  assertConsent,
-  assertTelemetry,
-  type TelemetryOptions,
-  type TelemetryState,
-} from './options.ts';
+import { assertConsent, assertTelemetry, type TelemetryOptions, type TelemetryState } from './options.ts';
 import { MAX_BEACON_BYTES, type Consent, type ReportWindow } from './report.ts';
 import { createSender, split, type Sent } from './sender.ts';
-import type { Losses, ReportHead } from './spool-record.ts';
+import { addLosses, windowsOf, type Losses, type ReportHead } from './spool-record.ts';
 import { createSpool } from './spool.ts';
 import { joinWindows, necessaryOnly } from './window-join.ts';
 import { createWindows } from './windows.ts';
@@ -128,7 +123,10 @@ export async function openTelemetry(parts: TelemetryParts): Promise<TelemetryCli
     const isPage = runtime.startsWith('web');
     const rt = isPage ? 'browser' : runtime.toLowerCase().replace(/[^a-z0-9]+/g, '-');
     const os = runtime.endsWith('iOS') ? 'ios' : traits?.os;
-    const provider = parts.provider();
+    const provider = parts
+      .provider()
+      ?.replace(/[^\w.-]+/g, '-')
+      .slice(0, 32);
     return {
       app: parts.channel,
       dev,
@@ -145,18 +143,19 @@ export async function openTelemetry(parts: TelemetryParts): Promise<TelemetryCli
   /** Forgets what the server has, and what it will never take. */
   const settle = async ({ done, refused, next, failure }: Sent): Promise<void> => {
     const gone = [...done, ...refused];
-    const drop: Record<string, number> = {};
-    for (const { code } of refused) drop[code] = (drop[code] ?? 0) + 1;
+    const waiting = spool.sealed();
+    let drop: Losses = {};
+    for (const { epoch, seq, code } of refused) {
+      const report = waiting.find((one) => one.epoch === epoch && one.seq === seq);
+      const spans = report === undefined ? 0 : windowsOf(report).length;
+      drop = addLosses(drop, { [code]: spans });
+      dropped += spans;
+    }
     sent += done.length;
-    count(drop);
     await guard(async () => {
       if (gone.length > 0) await spool.acknowledge(gone, drop);
     });
     if (failure === undefined) nextMs = next === undefined ? undefined : next * 1000;
-  };
-
-  const count = (drop: Losses): void => {
-    for (const lost of Object.values(drop)) dropped += lost;
   };
 
   const reportOnce = async (isLeaving: boolean): Promise<void> => {

@@ -49,7 +49,7 @@ export interface History {
 }
 
 /** Name of the record in a store. */
-export const HISTORY_RECORD = 'telemetry-history';
+const HISTORY_RECORD = 'telemetry-history';
 
 /** Calls of one window: a baseline is made of one or two of them. */
 const GENERATION = 500;

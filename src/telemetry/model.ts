@@ -37,6 +37,8 @@ export interface ModelTelemetryParts extends RecorderParts {
   readonly onRules: () => void;
 }
 
+/** Versions that reports can name. */
+const VERSION = /^[!-~]{1,128}$/;
 /** What a release counts as that the device does not say the version of. */
 const EMBEDDED = 'embedded';
 
@@ -53,7 +55,10 @@ export function createModelTelemetry(parts: ModelTelemetryParts): ReportedModel 
   let everyMs: number | undefined;
   let first = true;
 
-  const standingOf = ({ version = EMBEDDED, place }: Role): Standing => ({ version, ...place });
+  const standingOf = ({ version = EMBEDDED, place }: Role): Standing => ({
+    version: VERSION.test(version) ? version : 'other',
+    ...place,
+  });
 
   /** Whoever is control is judged by what it ran before as well. */
   const baselineOf = (rollout: string, { version, arm }: Standing): Baseline | undefined => {

@@ -31,7 +31,7 @@ export interface TelemetryState {
   readonly open: number;
   /** Reports that this run has brought to the server. */
   readonly sent: number;
-  /** Spans of counting that this run has lost. */
+  /** Spans of counting that the server has refused in this run. */
   readonly dropped: number;
   /** Why nothing could be kept or sent the last time; `undefined` if it could. */
   readonly lastError: string | undefined;
@@ -40,7 +40,7 @@ export interface TelemetryState {
 }
 
 /** Consent in words, from the least to the most. */
-export const CONSENTS: readonly Consent[] = ['unset', 'necessary', 'full'];
+const CONSENTS: readonly Consent[] = ['unset', 'necessary', 'full'];
 
 /** @throws `TypeError` for a consent that there is not. */
 export function assertConsent(consent: Consent): void {
@@ -51,7 +51,14 @@ export function assertConsent(consent: Consent): void {
 }
 
 /** @throws `TypeError` or `RangeError` for options that make no sense. */
-export function assertTelemetry({ consent = 'unset', url, key, everyMs, sample, epsilon }: TelemetryOptions): void {
+export function assertTelemetry({
+  consent = 'unset',
+  url,
+  key,
+  everyMs,
+  sample,
+  epsilon,
+}: TelemetryOptions): void {
   assertConsent(consent);
   if (url !== undefined && !(typeof url === 'string' && /^(https?:\/\/[^/]|\/)/.test(url)))
     throw new TypeError(`telemetry.url is an http or https URL, got ${JSON.stringify(url)}.`);

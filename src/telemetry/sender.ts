@@ -197,7 +197,8 @@ function readAnswer(value: unknown): Sent | undefined {
   const { done, refused, next } = value;
   const isName = (one: unknown): one is ReportName =>
     isFields(one) && typeof one['epoch'] === 'string' && isSize(one['seq']);
-  if (!Array.isArray(done) || !Array.isArray(refused) || ![...done, ...refused].every(isName)) return undefined;
+  if (!Array.isArray(done) || !Array.isArray(refused) || ![...done, ...refused].every(isName))
+    return undefined;
   return {
     done,
     refused: refused.map((one: ReportName & { readonly code?: unknown }) => ({

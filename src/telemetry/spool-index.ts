@@ -48,7 +48,7 @@ export function decodeIndex(bytes: Uint8Array | undefined): SpoolIndex {
 }
 
 /** Writes an index down. */
-export function encodeIndex(index: SpoolIndex): Uint8Array<ArrayBuffer> {
+function encodeIndex(index: SpoolIndex): Uint8Array<ArrayBuffer> {
   return toUtf8(JSON.stringify({ v: 1, ...index }));
 }
 
@@ -88,7 +88,8 @@ export async function claimPlaces(
   for (const owner of new Set(known)) {
     if (owner === null || owner === run) continue;
     // Where it cannot be found out, a neighbour gets the benefit of the doubt.
-    const isAlive = owner !== CLOSED && instance && (await instance.isAlive(processOf(owner)).catch(() => true));
+    const isAlive =
+      owner !== CLOSED && instance && (await instance.isAlive(processOf(owner)).catch(() => true));
     if (isAlive !== true) dead.add(owner);
   }
   let places: readonly number[] = [];

@@ -54,7 +54,7 @@ export type ReportHead = Omit<Report, 'v' | 'epoch' | 'seq' | 'sent' | 'win' | '
 export type Join = (windows: readonly ReportWindow[], spanS: number) => readonly ReportWindow[];
 
 /** Lengths of windows, seconds: where nothing can be sent they grow, and the counts stay. */
-export const SPANS_S = [300, 900, 3600, 21_600] as const;
+const SPANS_S = [300, 900, 3600, 21_600] as const;
 /** Open windows above which times become coarser. */
 const MOST_OPEN = 24;
 /** Longest record, bytes. */
@@ -171,7 +171,9 @@ export function windowsOf({ text }: Sealed): readonly ReportWindow[] {
 /** Writes a record down. */
 export function encodeSpool({ sealed, ...state }: SpoolRecord): Uint8Array<ArrayBuffer> {
   const numbers = sealed.map(({ epoch, seq }) => [epoch, seq]);
-  return toUtf8([JSON.stringify({ v: 1, ...state, sealed: numbers }), ...sealed.map(({ text }) => text)].join('\n'));
+  return toUtf8(
+    [JSON.stringify({ v: 1, ...state, sealed: numbers }), ...sealed.map(({ text }) => text)].join('\n'),
+  );
 }
 
 /** Reads a record; `undefined` for one that is empty or damaged. */

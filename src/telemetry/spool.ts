@@ -244,7 +244,12 @@ export function createSpool({ platform, store, join }: SpoolParts): Spool {
           );
           const gone = record.sealed.filter((one) => !kept.includes(one));
           const drop = { consent: gone.reduce((sum, one) => sum + windowsOf(one).length, 0) };
-          return { ...record, open: record.open.map(alter), sealed: kept, drop: addLosses(record.drop, drop) };
+          return {
+            ...record,
+            open: record.open.map(alter),
+            sealed: kept,
+            drop: addLosses(record.drop, drop),
+          };
         });
       }),
     wipe: () =>
@@ -261,7 +266,10 @@ export function createSpool({ platform, store, join }: SpoolParts): Spool {
         const { forget: names } = await changeIndex(store, (present) => {
           places = present.owners.length;
           const more = present.dev === undefined ? [] : [present.dev];
-          return { owners: present.owners.map(() => null), forget: [...new Set([...present.forget, ...more])] };
+          return {
+            owners: present.owners.map(() => null),
+            forget: [...new Set([...present.forget, ...more])],
+          };
         });
         for (let place = 0; place < places; place += 1) {
           await store.updateRecord(spoolRecordName(place), (bytes) =>
@@ -273,7 +281,10 @@ export function createSpool({ platform, store, join }: SpoolParts): Spool {
     toForget: () => inTurn(async () => decodeIndex(await store.readRecord(INDEX_RECORD)).forget),
     forgotten: (name) =>
       inTurn(async () => {
-        await changeIndex(store, (index) => ({ ...index, forget: index.forget.filter((one) => one !== name) }));
+        await changeIndex(store, (index) => ({
+          ...index,
+          forget: index.forget.filter((one) => one !== name),
+        }));
       }),
     close: () =>
       inTurn(async () => {

@@ -3,6 +3,7 @@
  * @module inlay/update
  */
 export {
+  armLabel,
   bucketOf,
   decide,
   unitHash,
@@ -10,12 +11,14 @@ export {
   type Decision,
   type Reason,
   type Refuge,
+  type ShadowRun,
   type SlotsView,
 } from './decide.ts';
 export {
   readPlan,
   type Install,
   type Plan,
+  type PlanArm,
   type PlanEntry,
   type RolloutPlans,
   type SignedPlan,

@@ -4,7 +4,7 @@
  * role lists. Numbers are integers, since signed JSON has no others.
  */
 
-import { isFields, isSize, type Fields } from '../trust/parse.ts';
+import { isFields, isSize, isTime, type Fields } from '../trust/parse.ts';
 import { readArms, type PlanArm } from './arms.ts';
 import { readEntry, type PlanEntry } from './plan-entry.ts';
 import { isRange } from './rules.ts';
@@ -312,13 +312,6 @@ function isState(value: unknown): value is PlanState {
 
 function isMatch(value: unknown, form: RegExp): value is string {
   return typeof value === 'string' && form.test(value);
-}
-
-function isTime(value: unknown): value is string {
-  if (!isMatch(value, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)) return false;
-  const ms = Date.parse(value);
-  // Some engines take 30 February for 1 March.
-  return !Number.isNaN(ms) && new Date(ms).toISOString() === value.replace('Z', '.000Z');
 }
 
 function isNumber(value: unknown, lowest: number, highest: number): value is number {

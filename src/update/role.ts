@@ -89,7 +89,7 @@ export function createTeller({ observer, store, transfers, sync }: TellerParts):
 }
 
 /** Finds out as what a release counts, by the last decision. What a rollout that is over has left behind is not measured. */
-export function roleOf({ release, profile }: Slot, decided: Decided | undefined): Role {
+function roleOf({ release, profile }: Slot, decided: Decided | undefined): Role {
   const { version } = release;
   const role = { version: version === '' ? undefined : version, ...(profile && { profile }) };
   const { plan, next } = decided ?? {};

@@ -126,6 +126,10 @@ export function createRunner(parts: RunnerParts): Runner {
     return { name, slot, times, trial, target: { ...found, watch } };
   };
 
+  const assertFollowed = (): void => {
+    if (followers.size === 0) throw closedError(`Model "${model}"`);
+  };
+
   /** Nobody waits for a release that opens slowly when everything is being closed. */
   const openIn = (follower: Follower, target: Target): Promise<Opened> =>
     orAbort(follower.open(target), closes.signal, (late) => void late.discard().catch(() => {}));
@@ -150,8 +154,10 @@ export function createRunner(parts: RunnerParts): Runner {
       try {
         if (target.isNew) await orAbort(parts.prove(target), closes.signal);
         for (const follower of followers) opened.set(follower, await openIn(follower, target));
-        // Without anybody left, nothing has answered.
-        if (followers.size === 0) throw closedError(`Model "${model}"`);
+        // Without anybody left, nothing has answered, and nothing does.
+        assertFollowed();
+        await slots.loaded(token);
+        assertFollowed();
       } catch (error) {
         for (const one of opened.values()) await one.discard().catch(() => {});
         if (isOfHost(error) || isClosing(error)) await slots.closed(token);
@@ -161,17 +167,18 @@ export function createRunner(parts: RunnerParts): Runner {
         }
         throw error;
       }
-      await slots.loaded(token);
       parts.onEnter(slot);
+      const late: Opened[] = [];
       for (const [follower, one] of opened) {
         if (followers.has(follower)) {
           one.enter();
           inside.add(follower);
-        } else await one.discard().catch(() => {});
+        } else late.push(one);
       }
       const before = running;
       running = { ...found, token };
       lost.delete(slot.file.sha256);
+      for (const one of late) await one.discard().catch(() => {});
       if (before) await slots.closed(before.token);
       // Whoever joined meanwhile has what ran before.
       for (const follower of followers) {

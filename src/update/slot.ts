@@ -135,3 +135,8 @@ export interface SlotsState {
 export function isSameRelease(a: Slot | undefined, b: Slot): boolean {
   return a?.release.path === b.release.path && a.file.sha256 === b.file.sha256;
 }
+
+/** SHA-256 of the release that a rollout has for this device. */
+export function ownRelease({ arm, cand }: SeenPlan): string {
+  return arm?.sha256 ?? cand;
+}

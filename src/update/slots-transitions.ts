@@ -9,6 +9,7 @@ import type { PlanEntry } from './plan.ts';
 import { isWithdrawn } from './resolve.ts';
 import { addRejection, rejectionOf, type SlotsContext } from './slots-rejections.ts';
 import {
+  ownRelease,
   slotNames,
   type Marker,
   type RejectReason,
@@ -315,11 +316,6 @@ export function seePlan(state: SlotsState, plan: SeenPlan): Step {
     : plan;
   const isSame = before !== undefined && JSON.stringify(seen) === JSON.stringify(before);
   return unchanged(isSame ? state : { ...state, plan: seen });
-}
-
-/** SHA-256 of the release that a rollout has for this device. */
-function ownRelease({ arm, cand }: SeenPlan): string {
-  return arm?.sha256 ?? cand;
 }
 
 /** Drops what is withdrawn, and remembers it. Nothing that was ever withdrawn comes back. */

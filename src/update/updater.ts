@@ -4,7 +4,7 @@
  */
 
 import { closedError } from '../core/errors.ts';
-import type { Refuge } from './decide.ts';
+import type { Decision, Refuge } from './decide.ts';
 import { entryOf } from './arms.ts';
 import { createDecider, type Decided } from './decider.ts';
 import type { NewUpdateEvent } from './events.ts';
@@ -13,17 +13,16 @@ import { createFetcher } from './fetcher.ts';
 import type { Embedded, Follower, Updater, UpdaterParts } from './follower.ts';
 import type { ResolvedPlan } from './resolve.ts';
 import { createJudge } from './judge.ts';
+import { createMoment } from './moment.ts';
 import { createRunner } from './runner.ts';
 import { createShadow } from './shadow.ts';
+import { startOrder } from './start-order.ts';
 import { createTeller } from './role.ts';
 import { keepProof, lendEmbedded } from './shipment.ts';
 import { isWithdrawn, neededBlobs, rejectionOf, type Try } from './slots.ts';
 import { isSameRelease, slotNames, type Slot, type SlotName, type SlotsState, type Trial } from './slot.ts';
 import type { DownloadListener } from './transfer.ts';
 
-/** How often a model that waits for a quiet moment is looked at, and for how long it has to be quiet, milliseconds. */
-const LOOK_MS = 250;
-const QUIET_MS = 2000;
 /** Decisions in a row that each change something, before the next check has to bring order. */
 const MOST_TURNS = 8;
 
@@ -45,7 +44,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
   let turn: Promise<unknown> = Promise.resolve();
   let starting: Promise<void> | undefined;
   let onDownload: DownloadListener | undefined;
-  let cancelWait = (): void => {};
   let forget = (): void => {};
   /** Files that could not be opened by this process. */
   const failed = new Set<string>();
@@ -86,6 +84,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     },
     onSettled: () => step(),
   });
+  const moment = createMoment({ ...parts, followers: runner.followers, onDue: () => void step() });
   const shadow = createShadow({
     ...parts,
     followers: runner.followers,
@@ -202,7 +201,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (isRejected(slot)) return false;
     // What was given up elsewhere is left at once; otherwise the moment has to be convenient.
     const isHeld = present !== undefined && slotNames.some((one) => isSameRelease(state[one], present));
-    if (isHeld && !isRejected(present) && !isForced && !mayActivate()) return false;
+    if (isHeld && !isRejected(present) && !isForced && !moment.isConvenient()) return false;
     return goBack([{ name }]);
   };
 
@@ -218,7 +217,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
 
   /** @returns whether there may be more to do at once. */
   const carryOut = async ({ next, plan, state: { trial } }: Decided): Promise<boolean> => {
-    wait(next.dueAt);
+    moment.wait(next.dueAt);
     const beside = next.kind === 'stay' ? next.shadow : undefined;
     if (beside === undefined) await shadow.end();
     if (next.kind === 'stay') {
@@ -236,7 +235,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     fetcher.stop();
     if (next.kind === 'revert' && next.to !== 'base') return leaveFor(next.to);
     if (trial === undefined) return false;
-    if (next.kind === 'activate' && running() !== undefined && !isForced && !mayActivate()) {
+    if (next.kind === 'activate' && running() !== undefined && !isForced && !moment.isConvenient()) {
       const { meanwhile } = next;
       return meanwhile !== undefined && running()?.name !== meanwhile && (await leaveFor(meanwhile));
     }
@@ -285,13 +284,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (name === 'previous') runner.rename('committed');
   };
 
-  /** Decides again when something changes by itself, or when the model may have a quiet moment. */
-  const wait = (dueAt: number | undefined): void => {
-    cancelWait();
-    if (dueAt === undefined) return;
-    cancelWait = platform.setTimer(() => void step(), Math.max(0, dueAt - platform.now()));
-  };
-
   /** @returns whether there may be more to do: whatever the fault was, it is written down, and the next decision knows it. */
   const attempt = async (trial: Trial): Promise<boolean> => {
     try {
@@ -305,14 +297,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
       if (runner.isLost(trial.file.sha256)) await slots.revert('committed');
       return !isClosing(error) && !isOfHost(error);
     }
-  };
-
-  const mayActivate = (): boolean => {
-    if (parts.activation !== 'idle') return parts.activation === 'now';
-    const isQuiet = [...runner.followers].every((follower) => follower.idleMs() >= QUIET_MS);
-    if (isQuiet && platform.conditions?.().isIdle !== false) return true;
-    wait(platform.now() + LOOK_MS);
-    return false;
   };
 
   const start = async (openEmbedded: (() => Promise<Embedded>) | undefined): Promise<void> => {
@@ -337,7 +321,14 @@ export function createUpdater(parts: UpdaterParts): Updater {
       });
       if (embedded) await slots.embed(embedded.slot);
       tries = await slots.boot();
-      await goBack(await startable(tries.filter((one) => !one.isLastResort)));
+      const decideNow = async (): Promise<Decision | undefined> => (await decider.decide().catch(fail))?.next;
+      const order = await startOrder(
+        tries.filter((one) => !one.isLastResort),
+        slots,
+        decideNow,
+      );
+      if (parts.activation === 'next-start' && order.hasStaged) isForced = true;
+      await goBack(order.tries);
     });
     if (running() === undefined) {
       const failure = await sync.check().then(
@@ -360,27 +351,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
     } else void step();
   };
 
-  /** A trial that has answered goes on first, unless the plan that is known says otherwise; another one comes beside the rest. */
-  const startable = async (tries: readonly Try[]): Promise<readonly Try[]> => {
-    if (!tries.some(({ name }) => name === 'trial')) return tries;
-    const { next } = (await decider.decide().catch(fail)) ?? {};
-    const others = tries.filter(({ name }) => name !== 'trial');
-    if (next?.kind === 'revert' && next.to !== 'base') {
-      if (next.to === 'committed') await slots.revert(next.to);
-      // The slots follow when it answers, with the first decision.
-      return [
-        ...others.filter(({ name }) => name === next.to),
-        ...others.filter(({ name }) => name !== next.to),
-      ];
-    }
-    const { trial } = await slots.read();
-    if (trial === undefined) return others;
-    if (trial.phase === 'active') return tries;
-    // What waits in the shadow has not been offered yet.
-    if (parts.activation === 'next-start' && next?.reason !== 'shadow') isForced = true;
-    return others;
-  };
-
   /** Nothing is tried while nobody could answer with it. */
   const remove = (follower: Follower): void => {
     const { token } = running() ?? {};
@@ -394,7 +364,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
   const rest = (): void => {
     isFollowing = false;
     judge.stop();
-    cancelWait();
+    moment.wait(undefined);
     fetcher.stop();
     forget();
   };

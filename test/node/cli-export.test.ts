@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { join, normalize } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { toUtf8 } from '../../src/core/bytes.ts';
-import { targetUrl } from '../../src/publish/released-files.ts';
+import { targetUrl } from '../../src/update/download-file.ts';
 import { createTrustedMetadata } from '../../src/trust/client.ts';
 import { readManifest } from '../../src/update/manifest.ts';
 import type { ModelTarget, TargetFile, Targets } from '../../src/trust/metadata.ts';
@@ -53,7 +53,7 @@ async function update(
   trusted.assertCurrent();
   const path = 'rollout/stable.json';
   const { hashes, custom } = trusted.rollout?.targets[path] as TargetFile;
-  await get(targetUrl({ path, sha256: hashes['sha256'] ?? '' }));
+  await get(targetUrl('', { path, sha256: hashes['sha256'] ?? '' }));
   const [plan] = custom?.['plans'] as { cand: { path: string } }[];
   return { targets: trusted.targets as Targets, chosen: plan?.cand.path ?? '' };
 }
@@ -74,12 +74,12 @@ describe('inlay export', () => {
     const { targets, chosen } = await update(user, get);
     expect(chosen).toBe('models/digits/1/digits.onnx');
     for (const [path, { length, hashes }] of Object.entries(targets.targets)) {
-      const bytes = await get(targetUrl({ path, sha256: hashes['sha256'] ?? '' }));
+      const bytes = await get(targetUrl('', { path, sha256: hashes['sha256'] ?? '' }));
       expect([bytes.length, sha256(bytes)]).toEqual([length, hashes['sha256']]);
     }
     const { manifest } = targets.targets[chosen]?.custom as unknown as ModelTarget;
     if (!manifest) throw new Error('There is no manifest.');
-    expect(readManifest(await get(targetUrl(manifest))).files[0].ways).toHaveLength(1);
+    expect(readManifest(await get(targetUrl('', manifest))).files[0].ways).toHaveLength(1);
     expect(await get('/v1/metadata/1.root.json')).toEqual(
       new Uint8Array(await readFile(user.path('inlay-keys/root.json'))),
     );

@@ -2,6 +2,9 @@ import { randomBytes as random } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { createAlerts } from '../../src/server/alerts/alerts.ts';
+import { openSqlite } from '../../src/server/db/sqlite.ts';
+import { createDrift } from '../../src/server/drift/drift.ts';
 import { runCommand } from '../../src/cli/program.ts';
 import type { RolloutEvidence, StagePower } from '../../src/server/api/answers.ts';
 import {
@@ -44,7 +47,7 @@ async function startFleet(): Promise<TestServer> {
 /** Sends the report of one device over five minutes. */
 async function report(server: TestServer, failed: number): Promise<void> {
   const now = server.platform.now();
-  const report = {
+  const sealed = {
     v: 1,
     app: 'stable',
     dev: random(12).toString('base64url'),
@@ -68,7 +71,7 @@ async function report(server: TestServer, failed: number): Promise<void> {
       },
     ],
   };
-  const body = JSON.stringify({ reports: [report] });
+  const body = JSON.stringify({ reports: [sealed] });
   const response = await fetch(`${server.url}/v1/reports`, { method: 'POST', body });
   expect(await response.json()).toMatchObject({ done: [{ seq: 0 }], refused: [] });
 }
@@ -103,6 +106,97 @@ describe('inlay fleet', () => {
     expect(err).toContain('It is more than nothing.');
   });
 });
+
+describe('inlay alerts', () => {
+  const rule = {
+    id: 'failures',
+    title: 'Calls fail',
+    cond: { kind: 'threshold', signal: 'errorRate', windowS: 900 },
+    levels: { warning: 0.01, critical: 0.5 },
+    min: { devices: 1, n: 1 },
+  };
+
+  it('lists what fires, lets somebody take care of it, and silences it', async () => {
+    const server = await startFleet();
+    expect((await inlay(server, 'alerts')).out).toBe('Nothing fires.');
+    await writeFile(join(server.dataDir, 'rule.json'), JSON.stringify(rule));
+    const added = await inlay(server, 'alerts', 'rules', '--add', 'rule.json');
+    expect(added.out).toMatch(/failures +on +Calls fail +warning, critical/);
+    await Promise.all(Array.from({ length: 5 }, () => report(server, 4)));
+    const db = await openSqlite(join(server.dataDir, 'inlay.db'));
+    const { platform } = server;
+    const drift = createDrift({ db, platform, catalog: { state: none }, blobs: { read: none } });
+    const [look] = createAlerts({ db, platform, drift, env: {} }).jobs;
+    await look?.run(platform.now(), new AbortController().signal, { assertHeld: () => Promise.resolve() });
+    await db.destroy();
+
+    const listed = await inlay(server, 'alerts');
+    expect(listed.out).toMatch(/[0-9a-f]{12} +warning +firing +failures +/);
+    const id = /^[0-9a-f]{12}/m.exec(listed.out)?.[0] ?? '';
+    const acked = await inlay(server, 'alerts', 'ack', id);
+    expect(acked.out).toBe('failures is yours: nobody is told again until it gets worse.');
+    expect((await inlay(server, 'alerts')).out).toMatch(/acked by [0-9a-f]{8}/);
+    const silenced = await inlay(server, 'alerts', 'silence', 'model=digits', '--for', '2h');
+    expect(silenced.out).toMatch(/^Alerts with model=digits tell nobody until \d{4}-/);
+    const { out } = await inlay(server, 'audit', '--json');
+    const { records } = JSON.parse(out) as { records: { action: string }[] };
+    expect(records.slice(0, 3).map(({ action }) => action)).toEqual(['silence', 'alert-ack', 'alert-rule']);
+  });
+
+  it('plays a rule on what has been', async () => {
+    const server = await startFleet();
+    await writeFile(join(server.dataDir, 'rule.json'), JSON.stringify(rule));
+    const { code, out } = await inlay(server, 'alerts', 'test', 'rule.json', '--days', '1');
+    expect(code).toBe(0);
+    expect(out).toMatch(/^In the last 1 days it would have fired 0 times, in \d+ looks\./);
+  });
+
+  it.each([
+    [['ack', 'xyz'], 2, 'It is 4 to 64 hex digits'],
+    [['ack', '0000'], 1, 'No alert has an id that begins with 0000'],
+    [['silence', 'digits', '--for', '1h'], 1, 'write it like model=digits'],
+    [['rules', '--add', 'none.json'], 1, 'cannot be read as JSON'],
+    [['rules', '--remove', 'none'], 1, 'There is no rule "none"'],
+    [['test', 'none.json', '--days', '15'], 2, 'It is an integer from 1 to 14.'],
+  ] as const)('ends with a reason for %j', async (args, code, words) => {
+    const result = await inlay(await startTestServer(), 'alerts', ...args);
+    expect(result.code).toBe(code);
+    expect(result.err).toContain(words);
+  });
+});
+
+describe('/metrics', () => {
+  it('needs a key, and has what was reported', async () => {
+    const server = await startFleet();
+    expect((await server.get('/metrics')).status).toBe(401);
+    const headers = { Authorization: `Bearer ${server.token}` };
+    const response = await server.get('/metrics', headers);
+    expect(response.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/);
+    expect(await response.text()).toContain('inlay_');
+  });
+});
+
+describe('inlay server migrate', () => {
+  it('copies everything into an empty database, and not beside a server that runs', async () => {
+    const server = await startFleet();
+    const args = ['server', 'migrate', '--data', '.', '--to', 'copy.db'];
+    const early = await inlay(server, ...args);
+    expect(early.code).toBe(1);
+    expect(early.err).toContain('Another server uses the data directory');
+    await server.close();
+    const moved = await inlay(server, ...args);
+    expect(moved).toMatchObject({ code: 0, err: '' });
+    expect(moved.out).toMatch(/token +1\n/);
+    expect(moved.out).toContain('All rows are there.');
+    const again = await inlay(server, ...args);
+    expect(again.code).toBe(1);
+    expect(again.err).toContain('ERR_INLAY_CONFLICT');
+  });
+});
+
+const none = (): never => {
+  throw new Error('Nothing is read here.');
+};
 
 describe('inlay rollout plan', () => {
   it('says what each stage can detect before anyone starts it', async () => {

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, vi } from 'vitest';
-import { targetUrl } from '../../src/publish/released-files.ts';
+import { targetUrl } from '../../src/update/download-file.ts';
 import type { ModelTarget, Targets } from '../../src/trust/metadata.ts';
 import { readGolden } from '../../src/update/golden.ts';
 import { readManifest, type FileRef, type ReleaseManifest } from '../../src/update/manifest.ts';
@@ -16,7 +16,7 @@ vi.mock('../../src/cli/publish-backend.ts', () => import('./publish-fixture.ts')
 
 /** Reads a file of a release as a device does. */
 async function download({ server }: User, ref: FileRef): Promise<Uint8Array> {
-  const response = await server.get(targetUrl(ref));
+  const response = await server.get(targetUrl('', ref));
   expect(response.status).toBe(200);
   const bytes = new Uint8Array(await response.arrayBuffer());
   expect([bytes.length, sha256(bytes)]).toEqual([ref.length, ref.sha256]);

@@ -72,7 +72,14 @@ export async function openGuardWorld(target?: string): Promise<GuardWorld> {
     const bytes = tinyModel(version);
     const hash = sha256(bytes);
     await blobs.write(hash, Readable.from([bytes]), bytes.length);
-    const release = { model: 'digits', version, file: 'digits.onnx', length: bytes.length, sha256: hash, expires };
+    const release = {
+      model: 'digits',
+      version,
+      file: 'digits.onnx',
+      length: bytes.length,
+      sha256: hash,
+      expires,
+    };
     ({ targets } = addRelease(targets, release));
   }
   await catalog.installTargets(await signMetadata({ ...targets, version: 1 }, [signer]), 'test');
@@ -107,7 +114,13 @@ export async function openGuardWorld(target?: string): Promise<GuardWorld> {
     plan,
     report: async (devices) => {
       const { id: rollout, stage = 0 } = await plan();
-      const rows = devices.map((device) => ({ ...blank, rollout, stage, first_at: platform.now(), ...device }));
+      const rows = devices.map((device) => ({
+        ...blank,
+        rollout,
+        stage,
+        first_at: platform.now(),
+        ...device,
+      }));
       for (let i = 0; i < rows.length; i += 200) {
         await db
           .insertInto('stage_device')

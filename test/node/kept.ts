@@ -26,6 +26,8 @@ export interface Kept {
   ): Promise<number>;
   /** Sends a signal and waits for the end. */
   stop(name: string, signal: string): Promise<void>;
+  /** Waits for the end of a program. */
+  ended(name: string): Promise<void>;
   /** Ends all. */
   close(): void;
 }
@@ -45,13 +47,21 @@ export async function keep(prefix: string, user?: User): Promise<Kept> {
   for (const pipe of [keeper.stdin, keeper.stdout] as (Writable & Readable & { unref?(): void })[])
     pipe.unref?.();
 
-  const waiting = new Map<string, (message: { pid?: number; code?: number }) => void>();
+  // The one who started this process is gone; whatever still runs here has nobody to tell.
+  process.once('disconnect', () => keeper.stdin.end());
+
+  const listeners = new Map<string, (() => void)[]>();
+  const pids = new Map<string, number>();
   createInterface({ input: keeper.stdout }).on('line', (line) => {
-    const message = JSON.parse(line) as { name: string; pid?: number; code?: number };
-    waiting.get(`${message.name} ${message.pid === undefined ? 'end' : 'begin'}`)?.(message);
+    const { name, pid } = JSON.parse(line) as { name: string; pid?: number };
+    const event = `${name} ${pid === undefined ? 'end' : 'begin'}`;
+    if (pid !== undefined) pids.set(name, pid);
+    for (const listener of listeners.get(event)?.splice(0) ?? []) listener();
   });
-  const hear = (what: string): Promise<{ pid?: number; code?: number }> =>
-    new Promise((resolve) => waiting.set(what, resolve));
+  const hear = (event: string): Promise<void> =>
+    new Promise((resolve) => {
+      listeners.set(event, [...(listeners.get(event) ?? []), resolve]);
+    });
   const tell = (message: object): void => {
     keeper.stdin.write(`${JSON.stringify(message)}\n`);
   };
@@ -61,13 +71,15 @@ export async function keep(prefix: string, user?: User): Promise<Kept> {
     start: async (name, command, args, options, end) => {
       const begun = hear(`${name} begin`);
       tell({ name, command, args, options: { ...user, ...options }, end });
-      return (await begun).pid ?? 0;
+      await begun;
+      return pids.get(name) ?? 0;
     },
     stop: async (name, signal) => {
       const ended = hear(`${name} end`);
       tell({ name, signal });
       await ended;
     },
+    ended: (name) => hear(`${name} end`),
     close: () => keeper.stdin.end(),
   };
 }

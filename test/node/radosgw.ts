@@ -5,7 +5,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { findProgram, keep } from './kept.ts';
+import { findProgram, keep, type Kept } from './kept.ts';
 
 /** What `openS3Storage` reads from the environment, all but the bucket and the prefix. */
 export interface S3Environment {
@@ -26,7 +26,19 @@ const execute = promisify(execFile);
 
 /** Starts Ceph's S3 server over one store in memory. It ends with this process. */
 export async function startRadosgw(): Promise<S3Environment> {
-  const kept = await keep('inlay-rgw-');
+  for (let attempt = 1; ; attempt += 1) {
+    const kept = await keep('inlay-rgw-');
+    try {
+      return await start(kept);
+    } catch (error) {
+      kept.close();
+      // On a busy machine one part may come up too late for another.
+      if (attempt === 8) throw error;
+    }
+  }
+}
+
+async function start(kept: Kept): Promise<S3Environment> {
   const { directory } = kept;
   const [monPort, port] = [await freePort(), await freePort()];
   const fsid = randomUUID();
@@ -75,25 +87,35 @@ rgw enable quota threads = false
 `,
   );
   const common = ['-c', conf];
-  const run = (name: string, ...args: string[]): Promise<{ stdout: string }> =>
-    execute(findProgram(name) ?? name, [...common, ...args], { timeout: 60_000 });
-  const start = (name: string, ...args: string[]): Promise<number> =>
+  /** Rejects when a part ends. */
+  const broken = new Promise<never>((_, reject) => {
+    for (const name of ['ceph-mon', 'ceph-osd', 'radosgw']) {
+      void kept.ended(name).then(() => reject(new Error(`${name} has ended.`)));
+    }
+  });
+  broken.catch(() => undefined);
+  const run = (name: string, ...args: string[]): Promise<unknown> =>
+    Promise.race([
+      execute(findProgram(name) ?? name, [...common, ...args], { timeout: 20_000, killSignal: 'SIGKILL' }),
+      broken,
+    ]);
+  const launch = (name: string, ...args: string[]): Promise<number> =>
     kept.start(name, findProgram(name) ?? name, [...common, ...args], { cwd: directory }, 'SIGKILL');
 
   const map = `${directory}/monmap`;
   const address = ['--addv', 'a', `[v1:127.0.0.1:${monPort}]`];
   await execute(findProgram('monmaptool') ?? '', ['--create', '--fsid', fsid, ...address, map]);
   await run('ceph-mon', '--mkfs', '-i', 'a', '--monmap', map);
-  await start('ceph-mon', '-f', '-i', 'a', '--public-addr', `127.0.0.1:${monPort}`);
+  await launch('ceph-mon', '-f', '-i', 'a', '--public-addr', `127.0.0.1:${monPort}`);
   await run('ceph', '--connect-timeout', '30', 'osd', 'new', osd);
   await run('ceph-osd', '-i', '0', '--mkfs', '--osd-uuid', osd);
-  await start('ceph-osd', '-f', '-i', '0');
+  await launch('ceph-osd', '-f', '-i', '0');
   const keys = { access: 'inlay-test', secret: 'a/secret+of=tests' };
   await run(
     ...(['radosgw-admin', 'user', 'create', '--uid', 'inlay', '--display-name', 'inlay'] as const),
     ...['--access-key', keys.access, '--secret-key', keys.secret],
   );
-  await start('radosgw', '-n', 'client.rgw.a', '-f');
+  await launch('radosgw', '-n', 'client.rgw.a', '-f');
   const endpoint = `http://127.0.0.1:${port}`;
   for (let tries = 0; !(await fetch(endpoint).catch(() => undefined)); tries += 1) {
     if (tries === 600) throw new Error('radosgw does not start.');

@@ -23,6 +23,8 @@ const release = (seq: number): PlanEntry & { model: string } => ({
 });
 const seqs = [1, 2, 3, 4, 5];
 const targets: Targets = {
+  _type: 'targets',
+  spec_version: '1.0.0',
   version: 1,
   expires: '2040-01-01T00:00:00Z',
   targets: Object.fromEntries(
@@ -33,7 +35,7 @@ const targets: Targets = {
         { length, hashes: { sha256 }, custom: { model, seq, version } },
       ]),
   ),
-} as Targets;
+};
 
 /** A device that does what it is told, and on which everything works. */
 interface Device {
@@ -48,8 +50,9 @@ const slotOf = (entry: PlanEntry): Slot => ({
 });
 
 function live(device: Device, signed: SignedPlan, now: number): void {
-  const rollout = { targets: { 'rollout/stable.json': { custom: { v: 1, plans: [signed] } } } };
-  const plan = resolvePlan({ targets, rollout } as Parameters<typeof resolvePlan>[0], 'stable', 'digits');
+  const target = { length: 1, hashes: { sha256: '0' }, custom: { v: 1, plans: [signed] } };
+  const rollout: Targets = { ...targets, targets: { 'rollout/stable.json': target } };
+  const plan = resolvePlan({ targets, rollout }, 'stable', 'digits');
   if (plan === undefined) throw new Error('There is a plan.');
   const { id, bp, salt, cand } = plan;
   const see = (begun: { isIn: boolean; arm?: { name: string; sha256: string } }): void => {
@@ -140,7 +143,9 @@ describe('a rollout', () => {
     fc.assert(
       fc.property(steps, (taken) => {
         const devices = devicesOf(12);
-        let plans = setRollout([], release(1), 100, () => '0000000000000001', { now: begin });
+        let plans: readonly SignedPlan[] = setRollout([], release(1), 100, () => '0000000000000001', {
+          now: begin,
+        });
         let now = begin;
         for (const [at, step] of taken.entries()) {
           now += 1_800_000;

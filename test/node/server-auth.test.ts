@@ -108,6 +108,7 @@ describe('a key', () => {
     const body = JSON.stringify({ version: '1.0.0', percent: 100 });
     await expectOk(as(server, token, 'rollouts/beta/digits', { method: 'PUT', body }));
     await expectOk(as(server, token, 'status'));
+    expect(await expectOk(as(server, token, 'me'))).toMatchObject({ role: 'publisher', scope });
     for (const path of ['rollouts/stable/digits', 'rollouts/beta/faces']) {
       const refused = as(server, token, path, { method: 'PUT', body });
       expect(await problemOf(refused), path).toEqual([403, 'ERR_INLAY_FORBIDDEN']);
@@ -232,6 +233,13 @@ describe('a rate', () => {
       expect(last?.headers.get('retry-after')).toBe('2');
       expect(await last?.json()).toMatchObject({ code: 'ERR_INLAY_RATE_LIMITED' });
     }
+  });
+
+  it('of those who fail locks nobody out who does not', async () => {
+    const server = await startTestServer({ limits: { failures: { perS: 0.5, burst: 1 } } });
+    expect((await as(server, 'garbage', 'status')).status).toBe(401);
+    expect((await as(server, 'garbage', 'status')).status).toBe(429);
+    await expectOk(server.admin('status'));
   });
 });
 

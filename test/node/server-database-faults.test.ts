@@ -20,7 +20,7 @@ beforeAll(async () => {
   // Where packages are found.
   folder = await mkdtemp(fileURLToPath(new URL('../../node_modules/.inlay-test-', import.meta.url)));
   await build({
-    entryPoints: [fileURLToPath(new URL('database-child.ts', import.meta.url))],
+    entryPoints: [fileURLToPath(new URL('database.worker.ts', import.meta.url))],
     outfile: join(folder, 'child.mjs'),
     bundle: true,
     packages: 'external',
@@ -101,7 +101,7 @@ describe('migration', () => {
     const path = join(await temporaryDirectory(), 'inlay.db');
     createOldFile(path);
     const ends = new Set<string>();
-    for (const ms of [0, 20, 40, 80]) {
+    for (const ms of [0, 30, 60]) {
       ends.add((await runChild([path], 1, ms)).at(-1) ?? '');
       const file = new Sqlite(path);
       const tables = file.prepare("select name from sqlite_master where type = 'table'").all() as {
@@ -120,8 +120,8 @@ describe('migration', () => {
   it('is done once by processes that start at the same time', async () => {
     const path = join(await temporaryDirectory(), 'inlay.db');
     createOldFile(path);
-    const ends = await Promise.all([1, 2, 3].map(() => runChild([path])));
-    expect(ends.map((said) => said.at(-1))).toEqual(['done', 'done', 'done']);
+    const ends = await Promise.all([runChild([path]), runChild([path])]);
+    expect(ends.map((said) => said.at(-1))).toEqual(['done', 'done']);
     await expectMigrated(path);
   });
 });
@@ -215,7 +215,7 @@ describe.skipIf(lacksPostgres)('moveDatabase', () => {
     const expected = await contents(from);
     await from.db.destroy();
     const url = await createPostgres();
-    for (const lines of [2, 4, 3]) {
+    for (const lines of [2, 4]) {
       const said = await runChild([path, url], lines);
       expect(said.at(-1)).not.toBe('done');
       await expect(openDatabase(url)).rejects.toMatchObject({ code: 'ERR_INLAY_CONFLICT' });

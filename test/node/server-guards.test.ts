@@ -96,6 +96,25 @@ describe('a programme', () => {
     expect(await first(world)).toMatchObject({ status: 'running' });
   });
 
+  it('fills up bucket by bucket, and adds one cohort after the other', async () => {
+    const world = await openGuardWorld();
+    const cohort = (locale: string) => ({
+      bp: 5000,
+      durationS: hour,
+      soakS: 600,
+      maxS: hour * 24,
+      rules: [{ locale: [locale] }],
+    });
+    await start(world, { strategy: 'rolling', soakOnly: true, stages: [cohort('de'), cohort('fr')] });
+    expect(await world.plan()).toMatchObject({ bp: 5000, durationS: hour, rules: [{ locale: ['de'] }] });
+    await world.report(devicesOf('t', 5));
+    await lookFor(world, 60);
+    expect(await first(world)).toMatchObject({ stage: 0 });
+    await lookFor(world, 10);
+    expect(await first(world)).toMatchObject({ stage: 1, status: 'running' });
+    expect(await world.plan()).toMatchObject({ stage: 1, rules: [{ locale: ['de'] }, { locale: ['fr'] }] });
+  });
+
   it('halts or only holds where that is its policy, and looks on while it is paused', async () => {
     for (const [onFail, state] of [
       ['halt', 'halted'],
@@ -137,7 +156,9 @@ describe('a programme', () => {
     await start(world);
     const since = { n: 0, hist: '', mem: 0, first_at: world.now(), activated_at: world.now() };
     await world.report(devicesOf('t', 60, () => since));
-    await world.report(devicesOf('c', 540, (i) => ({ n: 20, last_at: world.now() + (i % 20 === 0 ? 0 : 60_000) })));
+    await world.report(
+      devicesOf('c', 540, (i) => ({ n: 20, last_at: world.now() + (i % 20 === 0 ? 0 : 60_000) })),
+    );
     await lookFor(world, 20);
     expect(await first(world)).toMatchObject({ status: 'running' });
     await lookFor(world, 30);
@@ -192,10 +213,12 @@ describe('a stage without evidence', () => {
     await world.report(devicesOf('t', 300));
     await world.report(devicesOf('c', 300));
     await world.look();
+    expect(await first(world)).toMatchObject({ status: 'running' });
+    await lookFor(world, 60);
     expect(world.events.at(-1)).toMatchObject({ kind: 'held', by: 'sample-ratio' });
     await world.report(devicesOf('c', 2400, (i) => ({ dev: `later${i}` })));
     await world.look();
-    expect(await first(world)).toMatchObject({ status: 'running' });
+    expect(await first(world)).toMatchObject({ status: 'running', stage: 1 });
   });
 
   it('is held while reports of one arm get lost', async () => {
@@ -221,44 +244,62 @@ describe('the evidence', () => {
     ['PostgreSQL', true],
   ] as const;
 
-  it.each(databases)('is counted once by two replicas that look at the same time, on %s', async (_, isPostgres) => {
-    if (isPostgres && lacksPostgres) return;
-    const world = await openGuardWorld(isPostgres ? await createPostgres() : undefined);
-    await start(world);
-    const other = world.replica();
-    for (let round = 0; round < 3; round += 1) {
-      await world.report(devicesOf('t', 40, (i) => ({ dev: `${round}t${i}`, errors: i % 20 === 0 ? 5 : 0 })));
-      await world.report(devicesOf('c', 360, (i) => ({ dev: `${round}c${i}`, errors: i % 20 === 0 ? 5 : 0 })));
-      world.advanceMinutes(1);
-      await Promise.all([world.look(), other.job.run(world.now(), new AbortController().signal)]);
-    }
-    await world.look();
-    const { id } = await world.plan();
-    const { state } = await readStage(world.db, { rollout: id, stage: 0 });
-    expect(state.evidence.errors?.total).toEqual({ treated: 120, treatedBad: 6, control: 1080, controlBad: 54 });
-    expect(await world.guards.verify(id, 0)).toEqual({ looks: state.look, broken: [] });
-    expect(world.errors).toEqual([]);
-  });
+  it.each(databases)(
+    'is counted once by two replicas that look at the same time, on %s',
+    async (_, isPostgres) => {
+      if (isPostgres && lacksPostgres) return;
+      const world = await openGuardWorld(isPostgres ? await createPostgres() : undefined);
+      await start(world);
+      const other = world.replica();
+      for (let round = 0; round < 3; round += 1) {
+        await world.report(
+          devicesOf('t', 40, (i) => ({ dev: `${round}t${i}`, errors: i % 20 === 0 ? 5 : 0 })),
+        );
+        await world.report(
+          devicesOf('c', 360, (i) => ({ dev: `${round}c${i}`, errors: i % 20 === 0 ? 5 : 0 })),
+        );
+        world.advanceMinutes(1);
+        await Promise.all([world.look(), other.job.run(world.now(), new AbortController().signal)]);
+      }
+      await world.look();
+      const { id } = await world.plan();
+      const { state } = await readStage(world.db, { rollout: id, stage: 0 });
+      expect(state.evidence.errors?.total).toEqual({
+        treated: 120,
+        treatedBad: 6,
+        control: 1080,
+        controlBad: 54,
+      });
+      expect(await world.guards.verify(id, 0)).toEqual({ looks: state.look, broken: [] });
+      expect(world.errors).toEqual([]);
+    },
+  );
 
-  it('is the same after a restart in the middle of a stage', async () => {
+  it('is the same after a restart in the middle of a stage, and in whatever order devices come', async () => {
     const ends = await Promise.all(
-      [false, true].map(async (restarts) => {
+      (['as they come', 'with restarts', 'the other way round'] as const).map(async (how) => {
         const world = await openGuardWorld();
         await start(world);
+        const name = (round: number, i: number): string =>
+          `${round}-${how === 'the other way round' ? 1999 - i : 1000 + i}`;
         let guards = world.guards;
         for (let round = 0; round < 4; round += 1) {
-          await world.report(devicesOf('t', 30, (i) => ({ dev: `${round}t${i}`, mem: i === 0 ? 2e8 : 1e8 })));
-          await world.report(devicesOf('c', 270, (i) => ({ dev: `${round}c${i}`, base_n: 0, base_p95: 0 })));
+          const treated = devicesOf('t', 30, (i) => ({ dev: name(round, i), mem: i === 0 ? 2e8 : 1e8 }));
+          const noPast = { base_n: 0, base_p95: 0 };
+          await world.report(treated);
+          await world.report(devicesOf('c', 270, (i) => ({ dev: name(round, 100 + i), ...noPast })));
           world.advanceMinutes(1);
           await guards.job.run(world.now(), new AbortController().signal);
-          if (restarts) guards = world.replica();
+          if (how === 'with restarts') guards = world.replica();
         }
         const { id } = await world.plan();
         return readStage(world.db, { rollout: id, stage: 0 });
       }),
     );
-    expect(ends[1]).toEqual(ends[0]);
-    expect(ends[0]?.state.evidence.memory?.total.treatedBad).toBe(4);
+    const [plain, restarted, reversed] = ends;
+    expect(restarted).toEqual(plain);
+    expect(reversed?.state).toEqual(plain?.state);
+    expect(plain?.state.evidence.memory?.total.treatedBad).toBe(4);
   });
 
   it('shows a log that was tampered with', async () => {
@@ -279,8 +320,12 @@ describe('the evidence', () => {
     const world = await openGuardWorld();
     await start(world);
     for (let round = 0; round < 3; round += 1) {
-      await world.report(devicesOf('t', 30, (i) => ({ dev: `${round}t${i}`, hist: i < 4 ? slow : timesOf(0.02) })));
-      await world.report(devicesOf('c', 270, (i) => ({ dev: `${round}c${i}`, hist: i < 13 ? slow : timesOf(0.02) })));
+      await world.report(
+        devicesOf('t', 30, (i) => ({ dev: `${round}t${i}`, hist: i < 4 ? slow : timesOf(0.02) })),
+      );
+      await world.report(
+        devicesOf('c', 270, (i) => ({ dev: `${round}c${i}`, hist: i < 13 ? slow : timesOf(0.02) })),
+      );
       world.advanceMinutes(1);
       await world.look();
     }
@@ -334,19 +379,27 @@ describe('people', () => {
     const { guards } = world;
     await start(world);
     expect(await guards.act({ ...digits, action: 'pause' }, 'bob')).toMatchObject({ status: 'held' });
+    await world.look();
+    expect(await first(world)).toMatchObject({ status: 'held' });
     expect(await guards.act({ ...digits, action: 'resume' }, 'bob')).toMatchObject({ status: 'running' });
     for (const action of ['advance', 'promote'] as const) {
-      await expect(guards.act({ ...digits, action }, 'bob')).rejects.toMatchObject({ code: 'ERR_INLAY_REFUSED' });
+      await expect(guards.act({ ...digits, action }, 'bob')).rejects.toMatchObject({
+        code: 'ERR_INLAY_REFUSED',
+      });
     }
     const advanced = await guards.act({ ...digits, action: 'advance', reason: 'small fleet' }, 'bob');
     expect(advanced).toMatchObject({ stage: 1, status: 'running', plan: { bp: 5000, stage: 1 } });
     const promoted = await guards.act({ ...digits, action: 'promote', reason: 'urgent fix' }, 'bob');
     expect(promoted).toMatchObject({ status: 'ended', plan: { state: 'complete' } });
-    expect(await guards.act({ ...digits, action: 'rollback' }, 'bob')).toMatchObject({ plan: { state: 'rolledback' } });
+    expect(await guards.act({ ...digits, action: 'rollback' }, 'bob')).toMatchObject({
+      plan: { state: 'rolledback' },
+    });
     await expect(guards.act({ ...digits, action: 'advance', reason: 'x' }, 'bob')).rejects.toMatchObject({
       code: 'ERR_INLAY_CONFLICT',
     });
-    await expect(guards.act({ channel: 'none', model: 'digits', action: 'pause' }, 'bob')).rejects.toMatchObject({
+    await expect(
+      guards.act({ channel: 'none', model: 'digits', action: 'pause' }, 'bob'),
+    ).rejects.toMatchObject({
       name: 'ServerError',
     });
   });
@@ -357,7 +410,11 @@ describe('people', () => {
     await expect(start(world)).rejects.toMatchObject({ code: 'ERR_INLAY_CONFLICT' });
     await start(world, canary, '3.0.0');
     await world.look();
-    const rows = await world.db.selectFrom('programme').select(['version', 'status']).orderBy('version').execute();
+    const rows = await world.db
+      .selectFrom('programme')
+      .select(['version', 'status'])
+      .orderBy('version')
+      .execute();
     expect(rows).toEqual([
       { version: '2.0.0', status: 'ended' },
       { version: '3.0.0', status: 'running' },

@@ -8,8 +8,18 @@ import { createReportRoutes } from '../../src/server/ingest/routes.ts';
 import type { IsKnown } from '../../src/server/ingest/series.ts';
 import { countOf } from '../../src/telemetry/histogram.ts';
 import type { Report, ReportWindow } from '../../src/telemetry/report.ts';
-import { createPostgres, lacksPostgres } from './postgres.ts';
-import { nameOf, noon, noonS, openIngest, reportOf, timesOf, totalsOf, windowOf } from './server-ingest-fixture.ts';
+import { lacksPostgres } from './postgres.ts';
+import {
+  emptyPostgres,
+  nameOf,
+  noon,
+  noonS,
+  openIngest,
+  reportOf,
+  timesOf,
+  totalsOf,
+  windowOf,
+} from './server-ingest-fixture.ts';
 
 const day = 86_400;
 const clock = { monotonicMs: () => performance.now() };
@@ -19,14 +29,14 @@ const names = (reports: readonly Report[]) => reports.map(({ epoch, seq }) => ({
 /** The same rules on both databases. */
 for (const [name, create, isSkipped] of [
   ['SQLite', () => Promise.resolve(':memory:'), false],
-  ['PostgreSQL', createPostgres, lacksPostgres],
+  ['PostgreSQL', emptyPostgres(), lacksPostgres],
 ] as const) {
   describe.skipIf(isSkipped)(`ingest on ${name}`, () => {
     it('counts every report once, however often and in whatever order it comes', async () => {
       const opened = await openIngest(await create());
       const reports = Array.from({ length: 60 }, (_, i) => reportOf(i % 7, Math.floor(i / 7)));
       const shuffled = [...reports, ...reports.slice(0, 20), ...reports].sort(
-        (a, b) => (a.seq * 7919 + a.dev.charCodeAt(3)) % 101 - ((b.seq * 7919 + b.dev.charCodeAt(3)) % 101),
+        (a, b) => ((a.seq * 7919 + a.dev.charCodeAt(3)) % 101) - ((b.seq * 7919 + b.dev.charCodeAt(3)) % 101),
       );
       const answers = await Promise.all(shuffled.map((report) => opened.ingest.take([report])));
       expect(answers.flatMap(({ done }) => done)).toEqual(names(shuffled));
@@ -169,7 +179,9 @@ for (const [name, create, isSkipped] of [
         { n: 1, ok: 1, h: { lat: timesOf([1, 1, 1]) } },
         { n: 1, ok: 1, p: { y: [1e6, 0, 0] } },
       ];
-      const { refused } = await opened.ingest.take(wrong.map((fields, i) => reportOf(i, 0, [windowOf(fields)])));
+      const { refused } = await opened.ingest.take(
+        wrong.map((fields, i) => reportOf(i, 0, [windowOf(fields)])),
+      );
       expect(refused.map(({ code }) => code)).toEqual(['invalid', 'invalid', 'invalid']);
       expect((await totalsOf(opened)).n).toBe(0);
     });
@@ -235,7 +247,10 @@ for (const [name, create, isSkipped] of [
       await opened.ingest.take([reportOf(1, 0, [windowOf({ ro: 'r', arm: 't' })])]);
       await createFoldJob({ db: opened.db, platform: clock }).run(noon, new AbortController().signal);
       const left = async (afterDays: number): Promise<(number | string)[]> => {
-        await createRetentionJob({ db: opened.db }).run(noon + afterDays * day * 1000, new AbortController().signal);
+        await createRetentionJob({ db: opened.db }).run(
+          noon + afterDays * day * 1000,
+          new AbortController().signal,
+        );
         const rolls = await opened.db.selectFrom('roll').select('res').orderBy('res', 'desc').execute();
         const kept: (number | string)[] = rolls.map(({ res }) => res);
         for (const table of ['dedupe', 'device', 'stage_device'] as const) {

@@ -269,11 +269,13 @@ describe.each(databases)('jobs on %s', (_, skipped, create) => {
     made.start();
     await settle();
     let isClosed = false;
-    void made.close().then(() => (isClosed = true));
+    const closed = made.close().then(() => {
+      isClosed = true;
+    });
     await platform.advance(4900);
     expect(isClosed).toBe(false);
     await platform.advance(200);
-    expect(isClosed).toBe(true);
+    await closed;
     expect(await runner(b, platform, []).runOnce(platform.now())).toBe(true);
   });
 

@@ -150,13 +150,14 @@ describe.skipIf(lacksRadosgw)('blobs on radosgw', () => {
 describe('blobs on S3 that fails', () => {
   const bytes = content(2000);
   const name = sha256(bytes);
-  const large = content(9 * megabyte);
+  /** Of three parts. */
+  const large = content(12_345);
   const largeName = sha256(large);
   const keyOf = (hash: string): string => `${hash.slice(0, 2)}/${hash}`;
 
   async function open(waits: number[] = []): Promise<{ s3: FakeS3; blobs: BlobStorage }> {
     const s3 = await startFakeS3();
-    const blobs = await openS3Storage({ env: s3.env, platform: hastyPlatform(waits) });
+    const blobs = await openS3Storage({ env: s3.env, platform: hastyPlatform(waits), partBytes: 5000 });
     return { s3, blobs };
   }
 
@@ -170,7 +171,7 @@ describe('blobs on S3 that fails', () => {
     const { s3, blobs } = await open(waits);
     s3.fail = (_request, before) => (before % 3 < 2 ? failure : undefined);
     expect(await blobs.write(name, inChunks(bytes), 2000)).toBe(2000);
-    expect(await blobs.write(largeName, inChunks(large, megabyte), large.length)).toBe(large.length);
+    expect(await blobs.write(largeName, inChunks(large, 777), large.length)).toBe(large.length);
     expect(s3.objects.get(keyOf(name))?.equals(bytes)).toBe(true);
     expect(s3.objects.get(keyOf(largeName))?.equals(large)).toBe(true);
     expect(await readAll(blobs, name, 0, 1999)).toEqual(Buffer.from(bytes));
@@ -183,7 +184,7 @@ describe('blobs on S3 that fails', () => {
   it('gives up after some tries, with a code and nothing behind', async () => {
     const { s3, blobs } = await open();
     s3.fail = (request) => (request === 'PUT part' ? { status: 500, code: 'InternalError' } : undefined);
-    await expect(blobs.write(largeName, inChunks(large, megabyte), large.length)).rejects.toMatchObject({
+    await expect(blobs.write(largeName, inChunks(large, 777), large.length)).rejects.toMatchObject({
       code: 'ERR_INLAY_STORE_IO',
       details: { status: 500 },
     });
@@ -229,7 +230,7 @@ describe('blobs on S3 that fails', () => {
   it('does not believe a success that has an error in it', async () => {
     const { s3, blobs } = await open();
     s3.fail = (request) => (request === 'POST complete' ? 'ok-error' : undefined);
-    await expect(blobs.write(largeName, inChunks(large, megabyte), large.length)).rejects.toMatchObject({
+    await expect(blobs.write(largeName, inChunks(large, 777), large.length)).rejects.toMatchObject({
       code: 'ERR_INLAY_STORE_IO',
     });
     expect([s3.objects.size, s3.uploads.size]).toEqual([0, 0]);

@@ -1,7 +1,9 @@
 import type { JSX } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
-import { colour, lineColour } from './palette.ts';
+import * as written from '../format.ts';
+import { DataTable } from './data-table.tsx';
+import { colour, lineColour, LINES, onRecolour } from './palette.ts';
 
 /** One line over time, with a band around it where there is one. */
 export interface Line {
@@ -34,7 +36,10 @@ export interface LineChartProps {
   readonly sync?: string;
 }
 
-/** Lines over time. Screen readers get the last value of each as a table. */
+/** Lines that the legend and the box under the cursor name. */
+const MOST_NAMES = 12;
+
+/** Lines over time, with the figures behind them. */
 export function LineChart(props: LineChartProps): JSX.Element {
   const host = useRef<HTMLDivElement>(null);
   const { times, lines, levels = [], format, height = 200, sync } = props;
@@ -44,6 +49,9 @@ export function LineChart(props: LineChartProps): JSX.Element {
     height,
   ]);
   const plot = useRef<uPlot | null>(null);
+  // A refresh changes the figures and not the chart.
+  const present = useRef(lines);
+  present.current = lines;
   const data = (): uPlot.AlignedData => [
     times.map((ms) => ms / 1000),
     ...lines.flatMap(({ values, low, high }) => [[...values], ...(low && high ? [[...high], [...low]] : [])]),
@@ -54,7 +62,8 @@ export function LineChart(props: LineChartProps): JSX.Element {
     const series: uPlot.Series[] = [{}];
     const bands: uPlot.Band[] = [];
     lines.forEach(({ title, low, colour: place, dashed }, index) => {
-      const stroke = lineColour(place ?? index);
+      // Asked for at each drawing: the theme may have changed.
+      const stroke = (): string => lineColour(place ?? index);
       series.push({
         label: title,
         stroke,
@@ -62,16 +71,15 @@ export function LineChart(props: LineChartProps): JSX.Element {
         spanGaps: false,
         points: { show: false },
         ...(dashed === true && { dash: [4, 4] }),
-        value: (_, value) => (value === null ? '–' : format(value)),
       });
       if (low === undefined) return;
       const edge: uPlot.Series = { stroke: 'transparent', width: 0, points: { show: false } };
       series.push(edge, edge);
-      bands.push({ series: [series.length - 2, series.length - 1], fill: `${stroke}26` });
+      bands.push({ series: [series.length - 2, series.length - 1], fill: () => `${stroke()}26` });
     });
     const axis = {
-      stroke: colour('muted'),
-      grid: { stroke: colour('grid'), width: 1 },
+      stroke: () => colour('muted'),
+      grid: { stroke: () => colour('grid'), width: 1 },
       ticks: { show: false },
     };
     const drawLevels = (chart: uPlot): void => {
@@ -88,8 +96,8 @@ export function LineChart(props: LineChartProps): JSX.Element {
         ctx.lineTo(bbox.left + bbox.width, y);
         ctx.stroke();
         ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
-        ctx.textAlign = 'right';
-        ctx.fillText(title, bbox.left + bbox.width - 4, y - 6 * devicePixelRatio);
+        ctx.textAlign = 'left';
+        ctx.fillText(title, bbox.left + 6 * devicePixelRatio, y - 6 * devicePixelRatio);
         ctx.restore();
       }
     };
@@ -126,7 +134,7 @@ export function LineChart(props: LineChartProps): JSX.Element {
           },
         ],
         hooks: { draw: [drawLevels] },
-        plugins: [tooltip(lines, format)],
+        plugins: [tooltip(() => present.current, format)],
       },
       data(),
       element,
@@ -136,13 +144,12 @@ export function LineChart(props: LineChartProps): JSX.Element {
       if (element.clientWidth > 0) chart.setSize({ width: element.clientWidth, height });
     });
     resize.observe(element);
-    const theme = new MutationObserver(() => {
-      chart.redraw(true, true);
+    const stopRecolouring = onRecolour(() => {
+      chart.redraw(false, true);
     });
-    theme.observe(document.documentElement, { attributeFilter: ['data-theme'] });
     return () => {
       resize.disconnect();
-      theme.disconnect();
+      stopRecolouring();
       chart.destroy();
       plot.current = null;
     };
@@ -155,22 +162,41 @@ export function LineChart(props: LineChartProps): JSX.Element {
       <div ref={host} role="img" aria-label={props.title} />
       <figcaption>
         <ul class="legend">
-          {lines.map(({ title, values, colour: place }, index) => (
+          {lines.slice(0, MOST_NAMES).map(({ title, values, colour: place }, index) => (
             <li key={title}>
-              <i class={`line-${(place ?? index) % 7}`} aria-hidden="true" />
+              <i class={`line-${(place ?? index) % LINES}`} aria-hidden="true" />
               {title}
               <b>{lastOf(values, format)}</b>
             </li>
           ))}
+          {lines.length > MOST_NAMES && <li>and {lines.length - MOST_NAMES} more</li>}
         </ul>
+        <DataTable
+          title={props.title}
+          head={['Time', ...lines.map(({ title }) => title)]}
+          rows={() =>
+            times
+              .map((at, index) => [
+                written.time(at),
+                ...lines.map(({ values }) => valueOf(values[index], format)),
+              ])
+              .reverse()
+          }
+        />
       </figcaption>
     </figure>
   );
 }
 
 function lastOf(values: readonly (number | null)[], format: (value: number) => string): string {
-  const last = values.findLast((value) => value !== null);
-  return last === undefined || last === null ? '–' : format(last);
+  return valueOf(
+    values.findLast((value) => value !== null),
+    format,
+  );
+}
+
+function valueOf(value: number | null | undefined, format: (value: number) => string): string {
+  return value === null || value === undefined ? '–' : format(value);
 }
 
 const hours = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
@@ -187,7 +213,7 @@ function day(tick: number): string {
 }
 
 /** Shows the values under the cursor. */
-function tooltip(lines: readonly Line[], format: (value: number) => string): uPlot.Plugin {
+function tooltip(lines: () => readonly Line[], format: (value: number) => string): uPlot.Plugin {
   const box = document.createElement('div');
   box.className = 'tooltip';
   box.hidden = true;
@@ -203,14 +229,13 @@ function tooltip(lines: readonly Line[], format: (value: number) => string): uPl
           const { idx, left = -1 } = chart.cursor;
           box.hidden = idx === null || idx === undefined || left < 0;
           if (idx === null || idx === undefined || box.hidden) return;
-          const rows = lines.map(({ title, values }) => {
+          const rows = lines().slice(0, MOST_NAMES).map(({ title, values }) => {
             const row = document.createElement('div');
-            const value = values[idx];
-            row.textContent = `${title}  ${value === null || value === undefined ? '–' : format(value)}`;
+            row.textContent = `${title}  ${valueOf(values[idx], format)}`;
             return row;
           });
           const head = document.createElement('strong');
-          head.textContent = new Date((chart.data[0]?.[idx] ?? 0) * 1000).toLocaleString();
+          head.textContent = written.time((chart.data[0]?.[idx] ?? 0) * 1000);
           box.replaceChildren(head, ...rows);
           const isRight = left > chart.over.clientWidth / 2;
           box.style.left = isRight ? 'auto' : `${left + 12}px`;

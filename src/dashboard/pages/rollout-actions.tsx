@@ -1,16 +1,21 @@
 import type { JSX } from 'preact';
-import { useRef, useState } from 'preact/hooks';
+import { useState } from 'preact/hooks';
 import type { RolloutEvidence } from '../../server/api/answers.ts';
+import { inChannel, inlay } from '../command-line.ts';
+import { ActionDialog } from '../ui/action-dialog.tsx';
 import { useSurroundings } from '../use-answer.ts';
-import { Command } from '../ui/parts.tsx';
 
 interface Action {
-  readonly name: 'pause' | 'resume' | 'promote' | 'halt' | 'rollback';
+  readonly name: 'pause' | 'resume' | 'advance' | 'promote' | 'halt' | 'rollback';
   readonly title: string;
   /** What happens, for the person who is about to do it. */
   readonly effect: string;
   readonly from: readonly string[];
-  readonly isGrave: boolean;
+  readonly isGrave?: boolean;
+  /** Whether it goes round the guards, which needs a reason. */
+  readonly needsReason?: boolean;
+  /** What the command line wants besides the reason. */
+  readonly flags?: readonly string[];
 }
 
 const actions: readonly Action[] = [
@@ -19,21 +24,28 @@ const actions: readonly Action[] = [
     title: 'Pause',
     effect: 'No further device begins. Those that have it keep it.',
     from: ['ramp'],
-    isGrave: false,
   },
   {
     name: 'resume',
     title: 'Resume',
     effect: 'It goes on where it was.',
     from: ['paused', 'halted'],
-    isGrave: false,
+  },
+  {
+    name: 'advance',
+    title: 'Next stage',
+    effect: 'The next stage begins now, whatever the guards have found so far.',
+    from: ['ramp'],
+    needsReason: true,
   },
   {
     name: 'promote',
-    title: 'Promote now',
-    effect: 'Every device gets it, whatever the guards have found so far.',
+    title: 'Promote',
+    effect: 'Every device gets it at once, past every stage and whatever the guards have found so far.',
     from: ['ramp', 'paused'],
     isGrave: true,
+    needsReason: true,
+    flags: ['--now'],
   },
   {
     name: 'halt',
@@ -55,85 +67,59 @@ const actions: readonly Action[] = [
 export function Actions(props: {
   readonly rollout: RolloutEvidence;
   readonly onDone: () => void;
-}): JSX.Element {
-  const { channel, plan } = props.rollout;
-  const { api } = useSurroundings();
-  const dialog = useRef<HTMLDialogElement>(null);
+}): JSX.Element | null {
+  const { channel, plan, programme, status, stage } = props.rollout;
+  const { api, mayChange } = useSurroundings();
   const [action, setAction] = useState<Action>();
-  const [reason, setReason] = useState('');
-  const [problem, setProblem] = useState<string>();
-  const possible = actions.filter(({ from }) => from.includes(plan.state));
-  const open = (next: Action): void => {
-    setAction(next);
-    setReason('');
-    setProblem(undefined);
-    dialog.current?.showModal();
-  };
-  const act = async (event: Event): Promise<void> => {
-    event.preventDefault();
-    if (action === undefined) return;
-    try {
-      const path = `/rollouts/${encodeURIComponent(channel)}/${encodeURIComponent(plan.model)}/${action.name}`;
-      await api.send('POST', path, reason.trim() === '' ? {} : { reason: reason.trim() });
-      dialog.current?.close();
-      props.onDone();
-    } catch (error) {
-      setProblem((error as Error).message);
-    }
-  };
-  const quoted = reason.trim() === '' ? '' : ` --reason ${JSON.stringify(reason.trim())}`;
-  const where = channel === 'stable' ? '' : ` --channel ${channel}`;
+  const hasNext =
+    programme !== null &&
+    (status === 'running' || status === 'held') &&
+    stage < programme.stages.length - 1;
+  const possible = actions.filter(
+    ({ name, from }) => from.includes(plan.state) && (name !== 'advance' || hasNext),
+  );
+  if (possible.length === 0) return null;
+  if (!mayChange) {
+    return <p class="hint row">This key may look. To change a rollout takes the role publisher.</p>;
+  }
+  const path = `/rollouts/${encodeURIComponent(channel)}/${encodeURIComponent(plan.model)}`;
   return (
     <div class="row">
       {possible.map((one) => (
         <button
           key={one.name}
           type="button"
-          class={one.isGrave ? 'grave' : 'secondary'}
+          class={one.isGrave === true ? 'grave' : 'secondary'}
           onClick={() => {
-            open(one);
+            setAction(one);
           }}
         >
           {one.title}
         </button>
       ))}
-      <dialog ref={dialog} aria-labelledby="action">
-        <form onSubmit={(event) => void act(event)}>
-          <h2 id="action">
-            {action?.title} {plan.model} {plan.cand.version}
-          </h2>
-          <p>{action?.effect}</p>
-          <label for="reason">Why? It goes into the audit log.</label>
-          <input
-            id="reason"
-            value={reason}
-            maxLength={500}
-            required={action?.name === 'promote'}
-            onInput={(event) => {
-              setReason(event.currentTarget.value);
-            }}
-          />
-          <Command text={`npx inlay rollout ${action?.name ?? ''} ${plan.model}${where}${quoted}`} />
-          {problem !== undefined && (
-            <p class="trouble" role="alert">
-              {problem}
-            </p>
-          )}
-          <div class="row end">
-            <button
-              type="button"
-              onClick={() => {
-                dialog.current?.close();
-              }}
-            >
-              Cancel
-            </button>
-            <button type="submit" class={action?.isGrave === true ? 'grave solid' : 'primary'}>
-              {action?.title}
-            </button>
-          </div>
-        </form>
-      </dialog>
+      <ActionDialog
+        deed={
+          action && {
+            title: `${action.title}: ${plan.model} ${plan.cand.version}`,
+            effect: action.effect,
+            isGrave: action.isGrave === true,
+            asks: {
+              label: `Why? It goes into the audit log${action.needsReason === true ? '' : ', if you say so'}.`,
+              isNeeded: action.needsReason === true,
+            },
+            command: (reason) =>
+              inlay(
+                ...['rollout', action.name, plan.model, ...inChannel(channel), ...(action.flags ?? [])],
+                ...(reason === '' ? [] : ['--reason', reason]),
+              ),
+            act: (reason) => api.send('POST', `${path}/${action.name}`, reason === '' ? {} : { reason }),
+          }
+        }
+        onClose={(isDone) => {
+          setAction(undefined);
+          if (isDone) props.onDone();
+        }}
+      />
     </div>
   );
 }

@@ -1,200 +1,106 @@
 import type { JSX } from 'preact';
-import type { GuardEvidence, RolloutEvidence } from '../../server/api/answers.ts';
-import { LineChart } from '../charts/line-chart.tsx';
+import type { RolloutEvidence } from '../../server/api/answers.ts';
+import { inlay } from '../command-line.ts';
 import * as format from '../format.ts';
 import { linkTo } from '../route.ts';
-import { useAnswer } from '../use-answer.ts';
-import { Badge, Empty, Panel, Stat, Trouble, Waiting, type Tone } from '../ui/parts.tsx';
-import { Actions } from './rollout-actions.tsx';
+import { Badge, Empty, Panel, Trouble, Waiting, type Tone } from '../ui/parts.tsx';
+import { useAnswer, useSurroundings } from '../use-answer.ts';
 
-/** Where a rollout stands, as a tone. */
-const tones: Readonly<Record<string, Tone>> = {
-  ramp: 'info',
-  paused: 'warn',
-  halted: 'bad',
-  rolledback: 'bad',
-  complete: 'good',
-};
-
-const guardTones: Readonly<Record<GuardEvidence['verdict'], Tone>> = {
-  open: 'neutral',
-  fail: 'bad',
-  pass: 'good',
-  hold: 'warn',
-};
-
-function StateBadge({ state }: { readonly state: string }): JSX.Element {
-  return <Badge tone={tones[state] ?? 'neutral'}>{state === 'rolledback' ? 'rolled back' : state}</Badge>;
+/** All rollouts. */
+export interface RolloutsAnswer {
+  readonly rollouts: readonly RolloutEvidence[];
 }
 
-/** One line about a rollout. */
-export function RolloutLine({ rollout }: { readonly rollout: RolloutEvidence }): JSX.Element {
+/** Where a rollout stands, as a tone and a word. */
+const states: Readonly<Record<string, readonly [Tone, string]>> = {
+  ramp: ['info', 'under way'],
+  paused: ['warn', 'paused'],
+  halted: ['bad', 'halted'],
+  rolledback: ['bad', 'rolled back'],
+  complete: ['good', 'complete'],
+};
+
+/** Where a rollout stands. */
+export function StateBadge({ rollout }: { readonly rollout: RolloutEvidence }): JSX.Element {
+  const { plan, status } = rollout;
+  if (plan.state === 'ramp' && status === 'held') return <Badge tone="warn">needs you</Badge>;
+  const [tone, title] = states[plan.state] ?? ['neutral', plan.state];
+  return <Badge tone={tone}>{title}</Badge>;
+}
+
+/** Whether a rollout may still reach further devices. */
+export function isUnderWay({ plan }: RolloutEvidence): boolean {
+  return plan.state === 'ramp' || plan.state === 'paused';
+}
+
+/** Rollouts by channel and model. */
+export function RolloutList({ answer }: { readonly answer: RolloutsAnswer | undefined }): JSX.Element {
+  if (answer === undefined) return <Waiting />;
+  if (answer.rollouts.length === 0) {
+    return (
+      <Empty
+        title="Nothing is rolled out yet"
+        commands={[
+          inlay('publish', 'model.onnx', '--name', 'digits', '--version', '1.0.0'),
+          inlay('rollout', 'set', 'digits', '1.0.0', '--percent', '100'),
+        ]}
+      >
+        Publish a first release and give it to every device. From the second on, `inlay rollout start` takes a
+        release from stage to stage, each judged by the guards.
+      </Empty>
+    );
+  }
+  return (
+    <ul class="rollouts">
+      {answer.rollouts.map((rollout) => (
+        <RolloutLine key={`${rollout.channel} ${rollout.plan.id}`} rollout={rollout} />
+      ))}
+    </ul>
+  );
+}
+
+function RolloutLine({ rollout }: { readonly rollout: RolloutEvidence }): JSX.Element {
   const { plan, channel, programme, stage, reason, devices } = rollout;
-  const stages = programme?.stages.length;
   return (
     <li>
       <a href={linkTo('rollouts', channel, plan.model)}>
         <strong>{plan.model}</strong> {plan.cand.version}
         <small>{channel}</small>
       </a>
-      <StateBadge state={plan.state} />
+      <StateBadge rollout={rollout} />
       <progress value={plan.bp} max={10_000} aria-label="Share of devices" />
       <span class="number">{format.basisPoints(plan.bp)}</span>
       <span class="reason">
-        {stages !== undefined && `Stage ${stage + 1} of ${stages}. `}
+        {programme !== null && `Stage ${stage + 1} of ${programme.stages.length}. `}
         {devices.exposed > 0 && `${format.count(devices.exposed)} devices have it. `}
-        {reason}
+        {sentence(reason)}
       </span>
     </li>
   );
 }
 
+/** A text with a capital letter. */
+export function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
 /** All rollouts. */
 export function Rollouts(): JSX.Element {
-  const { value, error } = useAnswer<{ readonly rollouts: readonly RolloutEvidence[] }>('/rollouts');
+  const { limits } = useSurroundings();
+  const { value, error } = useAnswer<RolloutsAnswer>('/rollouts', limits);
   return (
     <>
       <h1>Rollouts</h1>
       <Trouble error={error} />
-      <Panel title="By channel and model" wide>
-        {value === undefined ? (
-          <Waiting />
-        ) : value.rollouts.length === 0 ? (
-          <Empty
-            title="Nothing is rolled out yet"
-            command="npx inlay rollout plan digits --stages 1,10,50,100"
-          >
-            See first what each stage can find out, and with how many devices.
-          </Empty>
-        ) : (
-          <ul class="rollouts">
-            {value.rollouts.map((rollout) => (
-              <RolloutLine key={rollout.plan.id} rollout={rollout} />
-            ))}
-          </ul>
-        )}
-      </Panel>
-    </>
-  );
-}
-
-/** One rollout, with its evidence. */
-export function RolloutPage(props: { readonly channel: string; readonly model: string }): JSX.Element {
-  const { channel, model } = props;
-  const path = `/rollouts/${encodeURIComponent(channel)}/${encodeURIComponent(model)}/evidence`;
-  const { value, error, again } = useAnswer<RolloutEvidence>(path);
-  if (value === undefined) {
-    return (
-      <>
-        <h1>{model}</h1>
-        {error === undefined ? <Waiting /> : <Trouble error={error} />}
-      </>
-    );
-  }
-  const { plan, devices, guards, reason, programme, stage, status, stageAt, shadow, arms } = value;
-  const treated = guards[0]?.treated.judged;
-  const left = guards.flatMap(({ devicesLeft }) => (devicesLeft === null ? [] : [devicesLeft]));
-  return (
-    <>
-      <h1>
-        {model} {plan.cand.version} <StateBadge state={plan.state} />
-      </h1>
-      <Trouble error={error} />
-      <p class="lead">{reason}</p>
-      <Actions rollout={value} onDone={again} />
-      <dl class="stats">
-        <Stat
-          name="Share"
-          value={format.basisPoints(plan.bp)}
-          note={programme ? `stage ${stage + 1} of ${programme.stages.length}` : 'set by hand'}
-        />
-        <Stat
-          name="Devices that have it"
-          value={format.count(devices.exposed)}
-          note={`${format.count(devices.control)} in control`}
-        />
-        <Stat
-          name="Silent"
-          value={format.count(devices.silent)}
-          tone={devices.silent > 0 ? 'warn' : 'neutral'}
-          note="activated, and not heard of since"
-        />
-        <Stat name="Judged" value={format.count(treated)} note="each one once per stage" />
-        <Stat
-          name="Devices left to a verdict"
-          value={left.length > 0 ? format.count(Math.max(...left)) : '–'}
-          note={status === 'running' ? 'at the present rates' : status}
-        />
-      </dl>
-      {programme !== null && (
-        <ol class="stages" aria-label="Stages">
-          {programme.stages.map(({ bp }, index) => (
-            <li
-              key={index}
-              class={index < stage ? 'past' : index === stage ? 'present' : 'coming'}
-              {...(index === stage && { 'aria-current': 'step' as const })}
-            >
-              <b>{format.basisPoints(bp)}</b>
-              <small>
-                {index < stage
-                  ? 'passed'
-                  : index === stage
-                    ? `since ${format.ago(stageAt).replace(' ago', '')}`
-                    : ''}
-              </small>
-            </li>
-          ))}
-        </ol>
-      )}
-      {guards.length === 0 && (
-        <Panel title="Guards" wide>
-          <Empty
-            title="No guards watch this rollout"
-            command={`npx inlay rollout start ${model} ${plan.cand.version} --strategy canary --stages 1,10,50,100`}
-          >
-            It was set by hand. A programme of stages has guards that halt it by themselves.
-          </Empty>
+      {(value !== undefined || error === undefined) && (
+        <Panel title="By channel and model" hint="Judged device by device, each against what it did before.">
+          <RolloutList answer={value} />
         </Panel>
       )}
-      <div class="columns">
-        {guards.map((guard) => (
-          <GuardPanel key={guard.guard} guard={guard} />
-        ))}
-      </div>
-      {shadow !== null && (
-        <Panel title="Shadow" hint="It runs beside the present version and answers nobody.">
-          <dl class="stats">
-            <Stat name="Runs" value={format.count(shadow.n)} />
-            <Stat name="Alike" value={format.percent(shadow.n > 0 ? shadow.alike / shadow.n : null)} />
-            <Stat name="Failed" value={format.count(shadow.failed)} />
-          </dl>
-        </Panel>
-      )}
-      {arms.length > 0 && (
-        <Panel title="Arms" wide>
-          <div class="scroll">
-            <table>
-              <thead>
-                <tr>
-                  <th>Arm</th>
-                  <th>Version</th>
-                  <th class="number">Weight</th>
-                  <th class="number">Devices</th>
-                  <th class="number">Reward</th>
-                </tr>
-              </thead>
-              <tbody>
-                {arms.map((arm) => (
-                  <tr key={arm.arm}>
-                    <td>{arm.arm}</td>
-                    <td>{arm.version}</td>
-                    <td class="number">{format.basisPoints(arm.weightBp)}</td>
-                    <td class="number">{format.count(arm.devices)}</td>
-                    <td class="number">{arm.reward === null ? '–' : arm.reward.toPrecision(3)}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
+      {value !== undefined && value.rollouts.length > 0 && (
+        <Panel title="Before you start one" hint="What each stage can find out, and with how many devices:">
+          <div class="left">
+            <CommandFor model={value.rollouts[0]?.plan.model ?? ''} />
           </div>
         </Panel>
       )}
@@ -202,61 +108,6 @@ export function RolloutPage(props: { readonly channel: string; readonly model: s
   );
 }
 
-function GuardPanel({ guard }: { readonly guard: GuardEvidence }): JSX.Element {
-  const { history, treated, control, failAt, passAt } = guard;
-  return (
-    <Panel
-      title={guard.guard}
-      hint={guard.text}
-      actions={<Badge tone={guardTones[guard.verdict]}>{guard.verdict}</Badge>}
-    >
-      {history.length > 1 && (
-        <LineChart
-          title={`Evidence of the guard ${guard.guard}`}
-          times={history.map(({ at }) => at)}
-          lines={[
-            { title: 'worse', values: history.map(({ fail }) => fail), colour: 1 },
-            { title: 'good enough', values: history.map(({ pass }) => pass), colour: 2 },
-          ]}
-          levels={[
-            { at: failAt, title: 'halts', tone: 'bad' },
-            { at: passAt, title: 'passes', tone: 'good' },
-          ]}
-          format={(value) => value.toFixed(1)}
-          height={150}
-          sync="guards"
-        />
-      )}
-      <table class="facts">
-        <tbody>
-          <tr>
-            <th>Bad devices, candidate</th>
-            <td class="number">
-              {format.count(treated.bad)} of {format.count(treated.judged)}
-            </td>
-          </tr>
-          <tr>
-            <th>Bad devices, control</th>
-            <td class="number">
-              {format.count(control.bad)} of {format.count(control.judged)}
-            </td>
-          </tr>
-          <tr>
-            <th>Ratio</th>
-            <td class="number">{guard.ratio === null ? '–' : `${guard.ratio.toFixed(2)} ×`}</td>
-          </tr>
-          <tr>
-            <th>Evidence that it is worse</th>
-            <td class="number">
-              {format.odds(guard.logEFail)} of {format.odds(failAt)}
-            </td>
-          </tr>
-          <tr>
-            <th>Devices left to a verdict</th>
-            <td class="number">{guard.devicesLeft === null ? '–' : format.count(guard.devicesLeft)}</td>
-          </tr>
-        </tbody>
-      </table>
-    </Panel>
-  );
+function CommandFor({ model }: { readonly model: string }): JSX.Element {
+  return <Empty commands={[inlay('rollout', 'plan', model, '--stages', '1,10,50,100')]} />;
 }

@@ -10,11 +10,10 @@ export function Panel(props: {
   readonly title: string;
   readonly hint?: string;
   readonly actions?: ComponentChildren;
-  readonly wide?: boolean;
   readonly children: ComponentChildren;
 }): JSX.Element {
   return (
-    <section class={props.wide === true ? 'panel wide' : 'panel'}>
+    <section class="panel">
       <header>
         <h2>{props.title}</h2>
         {props.hint !== undefined && <p class="hint">{props.hint}</p>}
@@ -53,15 +52,15 @@ export function Stat(props: {
 
 /** Says what to do next where there is nothing to see. */
 export function Empty(props: {
-  readonly title: string;
+  readonly title?: string;
   readonly children?: ComponentChildren;
-  readonly command?: string;
+  readonly commands?: readonly string[];
 }): JSX.Element {
   return (
     <div class="empty">
-      <strong>{props.title}</strong>
+      {props.title !== undefined && <strong>{props.title}</strong>}
       {props.children !== undefined && <p>{props.children}</p>}
-      {props.command !== undefined && <Command text={props.command} />}
+      {props.commands?.map((text) => <Command key={text} text={text} />)}
     </div>
   );
 }
@@ -79,7 +78,12 @@ export function Command({ text }: { readonly text: string }): JSX.Element {
   return (
     <div class="command">
       <code>{text}</code>
-      <button type="button" class="quiet" onClick={() => void copy().catch(() => {})}>
+      <button
+        type="button"
+        class="quiet"
+        aria-label={`Copy ${text}`}
+        onClick={() => void copy().catch(() => undefined)}
+      >
         {isCopied ? 'Copied' : 'Copy'}
       </button>
     </div>

@@ -20,6 +20,9 @@ export interface Observation extends Sight {
 
 /** Milliseconds of the 5 minutes in which counts are kept. */
 export const SLOT_MS = 300_000;
+const HOUR_MS = 3_600_000;
+/** Fewer devices than this are not told by number. */
+const FEW_DEVICES = 20;
 /** Calls of a model in the days before that make a baseline. */
 const BASELINE_CALLS = 100;
 /** For so long a stopped rollout is news. */
@@ -67,23 +70,29 @@ export async function observe(
         return seen(rule, labels, measures, `the rollout is ${status}: ${reasonText(reason)}`);
       });
     }
-    case 'loss': {
-      const to = Math.floor(now / 3_600_000) * 3_600_000 + 3_600_000;
-      const {
-        lost = 0,
-        reports = 0,
-        skewed = 0,
-      } = await signals.health(to - 3_600_000 - cond.windowS * 1000, to);
-      if (reports + lost < Math.max(1, rule.min.n)) return [];
-      const measures = {
-        value: lost / (lost + reports),
-        skew: reports > 0 ? skewed / reports : 0,
-        silentArms: await signals.silentArms(now),
-      };
-      const text = `${percent(measures.value)} of ${lost + reports} reports were lost, ${percent(measures.skew)} came with a wrong clock, ${measures.silentArms} arms of rollouts are silent`;
-      return [seen(rule, {}, measures, text)];
-    }
+    case 'loss':
+      break;
   }
+  return losses(rule, cond, signals, now);
+}
+
+async function losses(
+  rule: AlertRule,
+  { windowS }: Condition & { kind: 'loss' },
+  signals: Signals,
+  now: number,
+): Promise<readonly Observation[]> {
+  const to = (Math.floor(now / HOUR_MS) + 1) * HOUR_MS;
+  const health = await signals.health(to - HOUR_MS - windowS * 1000, to);
+  const { lost = 0, reports = 0, skewed = 0 } = health;
+  if (reports + lost < Math.max(1, rule.min.n)) return [];
+  const measures = {
+    value: lost / (lost + reports),
+    skew: reports > 0 ? skewed / reports : 0,
+    silentArms: await signals.silentArms(now),
+  };
+  const text = `${percent(measures.value)} of ${lost + reports} reports were lost, ${percent(measures.skew)} came with a wrong clock, ${measures.silentArms} arms of rollouts are silent`;
+  return [seen(rule, {}, measures, text)];
 }
 
 /** Sums of the window that ends with the present 5 minutes, where there are enough devices and calls. */
@@ -111,7 +120,7 @@ async function ratios(
   const { version: _, ...scope } = rule.scope;
   const by = rule.by.filter((label) => label !== 'version');
   // Aligned to the hour, so that it is read once an hour.
-  const end = Math.floor((now - windowS * 1000) / 3_600_000) * 3_600_000;
+  const end = Math.floor((now - windowS * 1000) / HOUR_MS) * HOUR_MS;
   const before = await signals.sums(scope, by, end - baselineDays * 86_400_000, end);
   return sums.flatMap((sum) => {
     const value = valueOf(signal, sum);
@@ -278,7 +287,8 @@ function percent(share: number): string {
 }
 
 function extent({ counts, devices }: Sum): string {
-  return `${counts.n} calls of at least ${devices} devices`;
+  const few = devices < FEW_DEVICES ? `fewer than ${FEW_DEVICES}` : `at least ${devices}`;
+  return `${counts.n} calls of ${few} devices`;
 }
 
 /** A length of time for people. */

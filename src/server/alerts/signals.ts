@@ -51,34 +51,25 @@ export interface Signals {
   readonly drift: Pick<Drift, 'rows' | 'profiles'>;
 }
 
+const values: Readonly<Record<Signal, (counts: Aggregate, devices: number) => number | undefined>> = {
+  errorRate: ({ n, ok }) => (n > 0 ? (n - ok) / n : undefined),
+  p50: ({ h }) => h?.lat && quantileOf(h.lat, 0.5),
+  p95: ({ h }) => h?.lat && quantileOf(h.lat, 0.95),
+  p99: ({ h }) => h?.lat && quantileOf(h.lat, 0.99),
+  loadP95: ({ h }) => h?.load && quantileOf(h.load, 0.95),
+  fatal: ({ fatal = 0 }) => fatal,
+  calls: ({ n }) => n,
+  devices: (_, devices) => devices,
+  cacheMissRate: ({ hit = 0, miss = 0 }) => (hit + miss > 0 ? miss / (hit + miss) : undefined),
+  memory: ({ mem }) => (mem && mem[2] > 0 ? mem[1] / mem[2] : undefined),
+};
+
 /** Value of a signal, or `undefined` where there is nothing that it could be of. */
 export function valueOf(
   signal: Signal,
   { counts, devices }: Pick<Sum, 'counts' | 'devices'>,
 ): number | undefined {
-  const { n, ok, h, hit = 0, miss = 0, mem, fatal = 0 } = counts;
-  switch (signal) {
-    case 'errorRate':
-      return n > 0 ? (n - ok) / n : undefined;
-    case 'p50':
-      return h?.lat && quantileOf(h.lat, 0.5);
-    case 'p95':
-      return h?.lat && quantileOf(h.lat, 0.95);
-    case 'p99':
-      return h?.lat && quantileOf(h.lat, 0.99);
-    case 'loadP95':
-      return h?.load && quantileOf(h.load, 0.95);
-    case 'fatal':
-      return fatal;
-    case 'calls':
-      return n;
-    case 'devices':
-      return devices;
-    case 'cacheMissRate':
-      return hit + miss > 0 ? miss / (hit + miss) : undefined;
-    case 'memory':
-      return mem && mem[2] > 0 ? mem[1] / mem[2] : undefined;
-  }
+  return values[signal](counts, devices);
 }
 
 /** Sums rows by labels. */

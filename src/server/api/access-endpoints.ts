@@ -6,7 +6,7 @@ import { accessRoles } from '../access.ts';
 import { verifyAudit } from '../db/audit.ts';
 import type { Schema } from '../db/schema.ts';
 import type { Tokens } from '../tokens.ts';
-import { auditSchema, newTokenSchema, tokenSchema } from './answer-schemas.ts';
+import { auditSchema, newTokenSchema, principalSchema, tokenSchema } from './answer-schemas.ts';
 import { endpoint, jsonBody, type Endpoint } from './endpoint.ts';
 import { countQuery, seconds, text } from './inputs.ts';
 
@@ -42,6 +42,15 @@ const auditQuery = z.strictObject({
 /** Creates the routes. */
 export function createAccessEndpoints({ tokens, db }: AccessParts): readonly Endpoint[] {
   return [
+    endpoint({
+      method: 'get',
+      path: '/me',
+      summary: 'Tells what the key that asks may do',
+      role: 'viewer',
+      isShared: true,
+      answer: principalSchema,
+      handle: ({ principal }) => Promise.resolve(principal),
+    }),
     endpoint({
       method: 'get',
       path: '/tokens',

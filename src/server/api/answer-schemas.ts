@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import type { SignedPlan } from '../../update/plan.ts';
+import { accessRoles, type Principal } from '../access.ts';
 import type { Programme } from '../guards/programme.ts';
 import type { RolloutAnswer } from '../catalog.ts';
 import type { AuditRecord } from '../db/repository.ts';
@@ -37,7 +38,7 @@ export const rolloutSchema: z.ZodType<RolloutAnswer> = z
   .meta({ description: 'A plan as it is signed, with `notices`.' });
 
 /** A programme as it is carried out. */
-export const programmeSchema: z.ZodType<Programme> = z
+const programmeSchema: z.ZodType<Programme> = z
   .custom<Programme>()
   .meta({ description: 'A programme; the body that starts one describes it.' });
 
@@ -243,11 +244,19 @@ export const auditSchema: z.ZodType<AuditAnswer> = z.object({
   intact: z.boolean(),
 });
 
+const role = z.enum(accessRoles);
+const scope = z
+  .custom<TokenRecord['scope']>()
+  .meta({ description: 'Lists `models` and `channels`; absent is everything.' });
+
+/** Who asks. */
+export const principalSchema: z.ZodType<Principal> = z.object({ actor: string, role, scope });
+
 export const tokenSchema: z.ZodType<TokenRecord> = z.object({
   id: string,
   name: string,
-  role: z.enum(['admin', 'publisher', 'viewer', 'device']),
-  scope: z.custom<TokenRecord['scope']>().meta({ description: 'Lists `models` and `channels`.' }),
+  role,
+  scope,
   createdAt: number,
   expiresAt: maybe,
   revokedAt: maybe,

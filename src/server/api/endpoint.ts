@@ -21,6 +21,7 @@ export interface ApiRequest<Params, Query, Body> {
   readonly body: Body;
   /** For the audit log. */
   readonly actor: string;
+  readonly principal: Principal;
   /** The request itself, for bodies that are no JSON. */
   readonly raw: Request;
 }
@@ -93,6 +94,7 @@ export function endpoint<Params = undefined, Query = undefined, Body = undefined
         query: readWith(query, c.req.query(), 'query'),
         body: body ? body.read(await readJsonObject(c.req.raw)) : (undefined as Body),
         actor: principal.actor,
+        principal,
         raw: c.req.raw,
       };
       return c.json((await parts.handle(request)) as object);

@@ -50,7 +50,8 @@ const fleet: readonly TableShape[] = [
     real: ['base_p95', 'base_mem', 'mem', 'gap'],
     key: ['rollout', 'stage', 'dev'],
     indexes: [
-      ...['arm', 'judged_at', 'fatals', 'rejections'].map((last) => ['rollout', 'stage', last]),
+      ...['arm', 'fatals', 'rejections'].map((last) => ['rollout', 'stage', last]),
+      ['rollout', 'stage', 'judged_at', 'dev'],
       ['dev'],
     ],
   },

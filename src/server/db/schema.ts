@@ -144,7 +144,7 @@ export interface StageDeviceTable {
   readonly last_at: number;
   /** Mean of the pauses between reports, milliseconds; the latest count most. 0 before the second. */
   readonly gap: number;
-  /** 0 until it was judged. */
+  /** When it was judged; 0 before. −1: only whether it went silent is; −2: all but that is. */
   readonly judged_at: number;
   /** JSON: 0 or 1 by guard; `''` until it was judged. */
   readonly verdicts: string;

@@ -56,7 +56,7 @@ const passing: ReadonlySet<unknown> = new Set([
 const lostConnection = /^Connection terminated|not queryable$/;
 
 /** Tells whether a failure of the database is one that another try may not meet. */
-export function mayPass(error: unknown): boolean {
+function mayPass(error: unknown): boolean {
   if (isInlayError(error)) return error.cause !== undefined && mayPass(error.cause);
   return passing.has(codeOf(error)) || (error instanceof Error && lostConnection.test(error.message));
 }

@@ -24,6 +24,10 @@ const dayS = 86_400;
 /** The rolling reference: so many days before the window. */
 const rollingDays = 7;
 
+/** Rows for metrics and alerts, which ask often, may be so old; milliseconds, and how many answers are kept. */
+const RECENT_MS = 60_000;
+const MOST_RECENT = 16;
+
 /** What drift is asked for. */
 export interface DriftQuery {
   readonly model?: string | undefined;
@@ -42,7 +46,7 @@ export interface Drift {
    * Where fewer devices than `kAnonymity` counted, figures and counts are hidden: `null`, 0, or an empty list.
    */
   answer(query?: DriftQuery): Promise<DriftAnswer>;
-  /** Rows alone, of one reference and without a history: what alerts look at. */
+  /** Rows alone, of one reference and without a history, up to a minute old: what alerts and metrics look at. */
   rows(query: DriftQuery, against: DriftRow['against']): Promise<readonly DriftRow[]>;
   /** Profiles of all releases that have one. */
   profiles(): Promise<readonly ReleaseProfile[]>;
@@ -60,6 +64,7 @@ export interface DriftParts extends ProfileParts {
 export function createDrift(parts: DriftParts): Drift {
   const { db, platform, kAnonymity = 20 } = parts;
   const profiles = createProfiles(parts);
+  const recent = new Map<string, { readonly at: number; readonly rows: Promise<readonly DriftRow[]> }>();
 
   const wanted = async ({ model, version }: DriftQuery): Promise<readonly ReleaseProfile[]> =>
     (await profiles())
@@ -133,8 +138,21 @@ export function createDrift(parts: DriftParts): Drift {
 
   return {
     profiles,
-    rows: async (query, against) =>
-      (await Promise.all((await wanted(query)).map((of) => rowsOf(of, query, against, [])))).flat(),
+    rows: (query, against) => {
+      const now = platform.now();
+      const key = JSON.stringify([query, against]);
+      const known = recent.get(key);
+      if (known && now >= known.at && now - known.at < RECENT_MS) return known.rows;
+      const rows = wanted(query).then(async (list) => {
+        const all = await Promise.all(list.map((of) => rowsOf(of, query, against, [])));
+        return all.flat();
+      });
+      recent.set(key, { at: now, rows });
+      rows.catch(() => recent.delete(key));
+      const [oldest] = recent.keys();
+      if (recent.size > MOST_RECENT && oldest !== undefined) recent.delete(oldest);
+      return rows;
+    },
     answer: async (query = {}) => {
       const rows: DriftRow[] = [];
       for (const of of await wanted(query)) {

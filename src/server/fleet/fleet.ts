@@ -53,6 +53,14 @@ const mostLines = 50;
 const standsFor = 50;
 const quickMs = 20;
 
+/** Which line a series belongs to. */
+const lineKeys: Readonly<Record<NonNullable<SeriesQuery['by']>, (series: CountedSeries) => string>> = {
+  version: ({ version }) => version,
+  arm: ({ arm }) => arm,
+  cls: ({ cls }) => String(cls),
+  none: () => '',
+};
+
 /** Cells of a chart, by line and time. */
 interface Cells {
   readonly step: number;
@@ -81,7 +89,10 @@ export function createFleet({ db, platform, kAnonymity = 20 }: FleetParts): Flee
     return answer;
   };
 
-  const collect = async (query: SeriesQuery, lineOfSeries: (series: CountedSeries) => string): Promise<Cells> => {
+  const collect = async (
+    query: SeriesQuery,
+    lineOfSeries: (series: CountedSeries) => string,
+  ): Promise<Cells> => {
     const { model, version, rollout } = query;
     const { step, firstS, points } = spanOf(query);
     const span = { fromS: firstS, toS: firstS + points * step, res: step };
@@ -101,7 +112,7 @@ export function createFleet({ db, platform, kAnonymity = 20 }: FleetParts): Flee
     fleet: takeInventory,
 
     series: async (query) => {
-      const { step, times, lines } = await collect(query, keyBy(query.by ?? 'version'));
+      const { step, times, lines } = await collect(query, lineKeys[query.by ?? 'version']);
       const most = [...lines].sort(([, a], [, b]) => callsOf(b) - callsOf(a)).slice(0, mostLines);
       return {
         query,
@@ -146,7 +157,8 @@ function errorsOf(
   const isEnough = cells.some((cell) => cell?.hasDevices(least));
   const codes = new Map<string, number>();
   for (const cell of cells)
-    for (const [code, n] of Object.entries(cell?.counts.err ?? {})) codes.set(code, (codes.get(code) ?? 0) + n);
+    for (const [code, n] of Object.entries(cell?.counts.err ?? {}))
+      codes.set(code, (codes.get(code) ?? 0) + n);
   return [...codes].map(([code, n]) => {
     // Fewer calls than that come from fewer devices.
     const isShown = isEnough && n >= least;
@@ -171,17 +183,4 @@ function spanOf({ from, to, step: asked = 0 }: SeriesQuery): {
   const step = steps.find((one) => one >= asked && (toS - fromS) / one <= mostPoints) ?? 86_400;
   const firstS = Math.floor(fromS / step) * step;
   return { step, firstS, points: Math.ceil((toS - firstS) / step) };
-}
-
-function keyBy(by: NonNullable<SeriesQuery['by']>): (series: CountedSeries) => string {
-  switch (by) {
-    case 'version':
-      return ({ version }) => version;
-    case 'arm':
-      return ({ arm }) => arm;
-    case 'cls':
-      return ({ cls }) => String(cls);
-    case 'none':
-      return () => '';
-  }
 }

@@ -1,5 +1,6 @@
 /** Carries a programme out: looks, and signs what follows. */
 
+import { setImmediate } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
 import { isInlayError } from '../../core/errors.ts';
 import { readSigned } from '../../publish/rollout.ts';
@@ -26,7 +27,7 @@ export interface CarryOutParts {
 }
 
 /** Looks that one run takes at one stage at most. */
-const mostLooks = 50;
+const mostLooks = 200;
 
 /** Who signs and writes what the guards decide. */
 const actor = 'guard';
@@ -50,6 +51,8 @@ export async function carryOut(
       await follow(parts, present, plan, taken.decision, now);
       return;
     }
+    // Reports are to be taken in meanwhile.
+    await setImmediate();
   }
 }
 
@@ -79,7 +82,11 @@ async function reconcile(
   // Signed, and not noted any more before the process ended.
   if (plan.stage > running.stage) {
     const { reason } = running;
-    return moveProgramme(parts.db, running, { stage: plan.stage, status: 'running', reason: { ...reason, at: now } });
+    return moveProgramme(parts.db, running, {
+      stage: plan.stage,
+      status: 'running',
+      reason: { ...reason, at: now },
+    });
   }
   return running;
 }
@@ -93,7 +100,8 @@ async function follow(
 ): Promise<void> {
   const { kind, by, text } = decision;
   if (kind === 'wait') {
-    if (running.status === 'held' && plan.state !== 'halted') await move(parts, running, 'running', { by, text }, now);
+    if (running.status === 'held' && isOnItsWay(plan))
+      await move(parts, running, 'running', { by, text }, now);
     else await note(parts, running, decision, now);
     return;
   }
@@ -101,8 +109,13 @@ async function follow(
     await hold(parts, running, decision, now);
     return;
   }
-  if (kind === 'pass' && plan.state !== 'ramp' && plan.state !== 'complete') {
-    await hold(parts, running, { ...decision, text: `${text} The rollout is ${plan.state}; resume it to go on.` }, now);
+  if (kind === 'pass' && !isOnItsWay(plan)) {
+    await hold(
+      parts,
+      running,
+      { ...decision, text: `${text} The rollout is ${plan.state}; resume it to go on.` },
+      now,
+    );
     return;
   }
   try {
@@ -116,6 +129,11 @@ async function follow(
   }
 }
 
+/** Nobody has stopped it. */
+function isOnItsWay({ state }: Plan): boolean {
+  return state === 'ramp' || state === 'complete';
+}
+
 async function fail(
   parts: CarryOutParts,
   running: RunningProgramme,
@@ -126,7 +144,10 @@ async function fail(
   const { channel, model, programme } = running;
   // What everybody has can only be taken back.
   const halting = plan.state === 'complete' ? 'rollback' : 'halt';
-  const action = { hold: 'pause', halt: halting, rollback: 'rollback' }[programme.onFail] as 'pause' | 'halt' | 'rollback';
+  const action = { hold: 'pause', halt: halting, rollback: 'rollback' }[programme.onFail] as
+    | 'pause'
+    | 'halt'
+    | 'rollback';
   const isDone = action === 'halt' ? plan.state === 'halted' : action === 'pause' && plan.state !== 'ramp';
   if (!isDone) {
     await parts.catalog.changeRollout({ channel, model, action, reason: decision.text.slice(0, 500) }, actor);
@@ -151,7 +172,12 @@ export async function advance(
 }
 
 /** Notes that people are needed; once, as long as it is for the same reason. */
-async function hold(parts: CarryOutParts, running: RunningProgramme, decision: Decision, now: number): Promise<void> {
+async function hold(
+  parts: CarryOutParts,
+  running: RunningProgramme,
+  decision: Decision,
+  now: number,
+): Promise<void> {
   if (running.status === 'held' && running.reason.by === decision.by) {
     await note(parts, running, decision, now);
     return;
@@ -163,7 +189,12 @@ async function hold(parts: CarryOutParts, running: RunningProgramme, decision: D
 }
 
 /** Keeps the text up to date without a word to anybody. */
-async function note(parts: CarryOutParts, running: RunningProgramme, { by, text }: Decision, now: number): Promise<void> {
+async function note(
+  parts: CarryOutParts,
+  running: RunningProgramme,
+  { by, text }: Decision,
+  now: number,
+): Promise<void> {
   if (running.reason.text === text) return;
   await moveProgramme(parts.db, running, { reason: { by, text, at: now } });
 }

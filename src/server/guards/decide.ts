@@ -23,7 +23,17 @@ export interface Decision {
    */
   readonly kind: 'wait' | 'fail' | 'pass' | 'hold';
   /** What decided. */
-  readonly by: GuardName | 'fatal' | 'tripwire' | 'sample-ratio' | 'loss' | 'no-data' | 'time' | 'soak' | 'shadow' | 'evidence';
+  readonly by:
+    | GuardName
+    | 'fatal'
+    | 'tripwire'
+    | 'sample-ratio'
+    | 'loss'
+    | 'no-data'
+    | 'time'
+    | 'soak'
+    | 'shadow'
+    | 'evidence';
   /** One sentence with the figures. */
   readonly text: string;
 }
@@ -42,17 +52,17 @@ export function decide(
 ): Decision {
   const { rules, at, stageAt } = inputs;
   const { limits } = rules;
+  const ageS = (at - stageAt) / 1000;
+  const isOver = ageS >= limits.maxS;
+  const hasSoaked = ageS >= (limits.durationS ?? 0) + limits.soakS;
   const failed = tripwire(state, inputs) ?? shadowFailure(inputs);
   if (failed) return failed;
-  const broken = brokenSample(inputs);
-  // What is broken speaks for nothing; the tripwires above need no sample.
+  // What is broken speaks for nothing; the tripwires above need no sample. At first the arms fill up at their own pace.
+  const broken = (hasSoaked ? overfull(inputs) : undefined) ?? lossy(inputs);
   if (broken) return broken;
   const evident = failure(state, logs, inputs);
   if (evident) return evident;
 
-  const ageS = (at - stageAt) / 1000;
-  const isOver = ageS >= limits.maxS;
-  const hasSoaked = ageS >= (limits.durationS ?? 0) + limits.soakS;
   if (hasSoaked) {
     const passed = passing(state, logs, inputs);
     if (passed) return passed;
@@ -69,7 +79,7 @@ export function decide(
     kind: 'wait',
     by: hasSoaked ? 'evidence' : 'time',
     text: hasSoaked
-      ? `Clean so far; ${missing(logs, inputs).join(', ')} not proven yet.`
+      ? `Clean so far; ${openQuestion(state, logs, inputs)}.`
       : `Clean so far; it soaks for another ${Math.ceil(((limits.durationS ?? 0) + limits.soakS - ageS) / 60)} min.`,
   };
 }
@@ -116,20 +126,26 @@ function isTripped(hit: Sides, all: Sides): boolean {
   return all.control === 0 || hit.treated / all.treated >= 2 * (hit.control / all.control);
 }
 
-function brokenSample({ devices, treatedShare, loss }: LookInputs): Decision | undefined {
-  if (treatedShare !== undefined && treatedShare > 0 && treatedShare < 1) {
-    const { treated, control } = devices;
-    const expected = (treated + control) * treatedShare;
-    const logE = logSampleRatio(treated, control, treatedShare);
-    // Too few may still be downloading, and the silent ones are counted; too many cannot be right.
-    if (logE >= Math.log(SAMPLE_RATIO_LIMIT) && treated > expected) {
-      const text = `${treated} devices report the candidate where ${Math.round(expected)} were assigned; the arms cannot be compared.`;
-      return { kind: 'hold', by: 'sample-ratio', text };
-    }
-  }
+/** Too few may still be downloading, and the silent ones are counted elsewhere; too many cannot be right. */
+function overfull({ devices, treatedShare }: LookInputs): Decision | undefined {
+  const { treated, control } = devices;
+  const expected = Math.round((treated + control) * (treatedShare ?? 1));
+  if (!isSkewed(devices, treatedShare) || treated <= expected) return undefined;
+  const text = `${treated} devices report the candidate where ${expected} were assigned; the arms cannot be compared.`;
+  return { kind: 'hold', by: 'sample-ratio', text };
+}
+
+function isSkewed({ treated, control }: Sides, share: number | undefined): boolean {
+  if (share === undefined || share <= 0 || share >= 1) return false;
+  return logSampleRatio(treated, control, share) >= Math.log(SAMPLE_RATIO_LIMIT);
+}
+
+function lossy({ loss }: LookInputs): Decision | undefined {
   if (!loss || Math.max(loss.treated, loss.control) <= MAX_LOSS) return undefined;
   if (Math.max(loss.treated, loss.control) <= 2 * Math.min(loss.treated, loss.control)) return undefined;
-  const text = `${percent(loss.treated)} of the candidate's reports and ${percent(loss.control)} of the control's were lost; the arms cannot be compared.`;
+  const text =
+    `${percent(loss.treated)} of the candidate's reports and ${percent(loss.control)} of the control's were lost; ` +
+    'the arms cannot be compared.';
   return { kind: 'hold', by: 'loss', text };
 }
 
@@ -177,10 +193,7 @@ function passing(
     return { kind: 'pass', by: 'soak', text };
   }
   if (missing(logs, inputs).length > 0 || isSmall(state, limits.bp)) return undefined;
-  if (treatedShare !== undefined && treatedShare > 0 && treatedShare < 1) {
-    const logE = logSampleRatio(devices.treated, devices.control, treatedShare);
-    if (logE >= Math.log(SAMPLE_RATIO_LIMIT)) return undefined;
-  }
+  if (isSkewed(devices, treatedShare)) return undefined;
   const { required } = rules.options;
   const text =
     required.length === 0
@@ -198,6 +211,23 @@ function missing(
   return options.required.filter(
     (guard) => guard !== 'rejections' && (logs[guard]?.pass ?? 0) < Math.log(PASS_AT),
   );
+}
+
+function openQuestion(
+  state: StageState,
+  logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
+  inputs: LookInputs,
+): string {
+  const { rules, devices, shadow } = inputs;
+  if (rules.strategy === 'shadow')
+    return `${shadow?.[0] ?? 0} of ${SHADOW_RUNS} runs in the shadow are counted`;
+  if (isSmall(state, rules.limits.bp)) {
+    return `${state.any.treated} devices and ${state.any.control} of the control are judged, and ${SMALL_FLEET} of each are needed`;
+  }
+  const guards = missing(logs, inputs);
+  return guards.length > 0
+    ? `${guards.join(', ')} not proven yet`
+    : `only ${devices.treated} devices report the candidate, fewer than were assigned`;
 }
 
 function overtime(state: StageState, { rules, devices }: LookInputs): Decision {

@@ -1,11 +1,10 @@
 /** What is known of a rollout, for people. */
 
 import type { Kysely } from 'kysely';
-import { ratioOf } from '../../stats/e-process.ts';
+import { ratioOf, rejectedByEBH } from '../../stats/e-process.ts';
 import { logSampleRatio, SAMPLE_RATIO_LIMIT } from '../../stats/sample-ratio.ts';
-import { weightOf } from '../../publish/rollout.ts';
-import { readSigned } from '../../publish/rollout.ts';
-import { CANDIDATE_ARM, CONTROL_ARM } from '../../update/arms.ts';
+import { readSigned, weightOf } from '../../publish/rollout.ts';
+import { CANDIDATE_ARM } from '../../update/arms.ts';
 import type { SignedPlan } from '../../update/plan.ts';
 import type { GuardEvidence, RolloutEvidence } from '../api/answers.ts';
 import type { Schema } from '../db/schema.ts';
@@ -33,10 +32,10 @@ export async function readEvidence(
 ): Promise<RolloutEvidence> {
   const plan = readSigned(signed);
   const key = { rollout: plan.id, stage: running?.stage ?? plan.stage };
-  const [devices, looks, { state }, rewards, shadow] = await Promise.all([
+  const { state } = await readStage(db, key);
+  const [devices, looks, rewards, shadow] = await Promise.all([
     countDevices(db, key),
-    listLooks(db, key),
-    readStage(db, key),
+    listLooks(db, key, Math.max(1, Math.ceil(state.look / mostPoints))),
     readRewards(db, key, running?.programme.guard.biz?.name),
     plan.shadow || running?.programme.strategy === 'shadow' ? readShadow(db, key) : undefined,
   ]);
@@ -74,13 +73,25 @@ export async function readEvidence(
   };
 }
 
-/** Lists the looks at a stage, oldest first. */
-export async function listLooks(db: Kysely<Schema>, { rollout, stage }: StageKey): Promise<readonly Look[]> {
-  const rows = await db
-    .selectFrom('guard_look')
+/** Lists the looks at a stage, oldest first: each, or one of so many and the newest. */
+export async function listLooks(
+  db: Kysely<Schema>,
+  { rollout, stage }: StageKey,
+  step = 1,
+): Promise<readonly Look[]> {
+  const looks = db.selectFrom('guard_look').where('rollout', '=', rollout).where('stage', '=', stage);
+  const rows = await looks
     .select('body')
-    .where('rollout', '=', rollout)
-    .where('stage', '=', stage)
+    .where((eb) =>
+      eb.or([
+        eb(eb('look', '%', step), '=', 0),
+        eb(
+          'look',
+          '=',
+          looks.select((max) => max.fn.max('look').as('look')),
+        ),
+      ]),
+    )
     .orderBy('look')
     .execute();
   return rows.map(({ body }) => JSON.parse(body) as Look);
@@ -99,40 +110,44 @@ function evidenceOf(
   const failAt = -Math.log(alphaOf(options, rules.stage));
   const passAt = Math.log(PASS_AT);
   const last = looks.at(-1);
-  const points = thinned(looks);
-  const guards = options.guards
-    .filter((guard) => guard === 'biz' || COUNTED_GUARDS.includes(guard))
-    .map((guard): GuardEvidence => {
-      const log = last?.evidence[guard] ?? { fail: 0, pass: 0 };
-      const total = state.evidence[guard]?.total;
-      const treated = total ? { judged: total.treated, bad: total.treatedBad } : bizCounts(state.biz.treated.n);
-      const control = total ? { judged: total.control, bad: total.controlBad } : bizCounts(state.biz.control.n);
-      const verdict = verdictOf(guard, log, { failAt, passAt }, last);
-      return {
-        guard,
-        required: options.required.includes(guard),
-        logEFail: log.fail,
-        failAt,
-        logEPass: log.pass,
-        passAt,
-        verdict,
-        treated,
-        control,
-        ratio: total ? ratioOf(total) : null,
-        devicesLeft: verdict === 'open' ? leftOf(treated.judged, log, failAt, passAt) : 0,
-        text: textOf(guard, treated, control),
-        history: points.map(({ inputs, evidence }) => ({
-          at: inputs.at,
-          fail: evidence[guard]?.fail ?? 0,
-          pass: evidence[guard]?.pass ?? 0,
-        })),
-      };
-    });
+  const watched = options.guards.filter((guard) => guard === 'biz' || COUNTED_GUARDS.includes(guard));
+  const logs = watched.map((guard) => last?.evidence[guard] ?? { fail: 0, pass: 0 });
+  const isToBlame = rejectedByEBH(
+    logs.map(({ fail }) => fail),
+    options.alpha,
+  );
+  const guards = watched.map((guard, i): GuardEvidence => {
+    const log = logs[i] ?? { fail: 0, pass: 0 };
+    const total = state.evidence[guard]?.total;
+    const treated = total ? { judged: total.treated, bad: total.treatedBad } : bizCounts(state.biz.treated.n);
+    const control = total ? { judged: total.control, bad: total.controlBad } : bizCounts(state.biz.control.n);
+    const verdict = verdictOf(guard, log, { failAt, passAt }, isToBlame[i] === true, last);
+    return {
+      guard,
+      required: options.required.includes(guard),
+      logEFail: log.fail,
+      failAt,
+      logEPass: log.pass,
+      passAt,
+      verdict,
+      treated,
+      control,
+      ratio: total ? ratioOf(total) : null,
+      devicesLeft: verdict === 'open' ? leftOf(treated.judged, log, failAt, passAt) : 0,
+      text: textOf(guard, treated, control),
+      history: looks.map(({ inputs, evidence }) => ({
+        at: inputs.at,
+        fail: evidence[guard]?.fail ?? 0,
+        pass: evidence[guard]?.pass ?? 0,
+      })),
+    };
+  });
   return [...guards, tripwireEvidence(state, last), ...sampleRatio(devices, treatedShare)];
 }
 
 function tripwireEvidence({ any }: StageState, last: Look | undefined): GuardEvidence {
-  const tripped = last?.decision.kind === 'fail' && ['fatal', 'tripwire', 'rejections'].includes(last.decision.by);
+  const tripped =
+    last?.decision.kind === 'fail' && ['fatal', 'tripwire', 'rejections'].includes(last.decision.by);
   return {
     ...noEvidence,
     guard: 'tripwire',
@@ -182,13 +197,15 @@ function bizCounts(n: number): GuardEvidence['treated'] {
   return { judged: n, bad: 0 };
 }
 
+/** Where a stage has failed, all that is to blame is named, not only what decided. */
 function verdictOf(
   guard: GuardName,
   log: { readonly fail: number; readonly pass: number },
   { failAt, passAt }: { readonly failAt: number; readonly passAt: number },
+  isToBlame: boolean,
   last: Look | undefined,
 ): GuardEvidence['verdict'] {
-  if (last?.decision.kind === 'fail' && last.decision.by === guard) return 'fail';
+  if (last?.decision.kind === 'fail' && (isToBlame || last.decision.by === guard)) return 'fail';
   if (log.fail < failAt && log.pass >= passAt) return 'pass';
   return 'open';
 }
@@ -206,14 +223,13 @@ function leftOf(
   return Number.isFinite(nearest) ? nearest : null;
 }
 
-function textOf(guard: GuardName, treated: GuardEvidence['treated'], control: GuardEvidence['treated']): string {
+function textOf(
+  guard: GuardName,
+  treated: GuardEvidence['treated'],
+  control: GuardEvidence['treated'],
+): string {
   const share = ({ judged, bad }: GuardEvidence['treated']): string => `${bad} of ${judged}`;
   return guard === 'biz'
     ? `${treated.judged} devices are compared with ${control.judged} of the control.`
     : `${share(treated)} devices are worse off with the candidate, and ${share(control)} in the control.`;
-}
-
-function thinned(looks: readonly Look[]): readonly Look[] {
-  const step = Math.max(1, Math.ceil(looks.length / mostPoints));
-  return looks.filter((_, i) => (looks.length - 1 - i) % step === 0);
 }

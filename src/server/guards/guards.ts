@@ -3,8 +3,7 @@
 import type { Kysely } from 'kysely';
 import { ServerError } from '../../core/errors.ts';
 import type { Platform } from '../../core/platform.ts';
-import type { RolloutAction } from '../../publish/rollout.ts';
-import { readSigned } from '../../publish/rollout.ts';
+import { readSigned, type RolloutAction } from '../../publish/rollout.ts';
 import type { SignedPlan } from '../../update/plan.ts';
 import type { RolloutEvidence, StagePower } from '../api/answers.ts';
 import type { Catalog } from '../catalog.ts';
@@ -16,7 +15,7 @@ import type { GuardEvent } from './events.ts';
 import { listLooks, readEvidence } from './evidence.ts';
 import { recompute } from './look.ts';
 import { addProgramme, listProgrammes, type RunningProgramme } from './programmes.ts';
-import { readProgramme, type ProgrammeInput } from './read-programme.ts';
+import { readProgramme } from './read-programme.ts';
 import { stagePowers } from './stage-power.ts';
 import { requestOf } from './stage-request.ts';
 
@@ -28,8 +27,8 @@ export interface StartRequest {
   readonly channel: string;
   readonly model: string;
   readonly version: string;
-  /** Checked as it comes: an object from JSON, say. */
-  readonly programme: ProgrammeInput | unknown;
+  /** A {@link ProgrammeInput}; it is checked. */
+  readonly programme: unknown;
   /** For the audit log. */
   readonly reason?: string;
 }
@@ -67,15 +66,19 @@ export interface Guards {
   evidence(channel?: string, model?: string): Promise<readonly RolloutEvidence[]>;
   /**
    * Tells what the stages of a programme can find out.
+   * @param programme - a {@link ProgrammeInput}; it is checked.
    * @param fleet - devices that report.
    * @throws {@link ServerError} `ERR_INLAY_REFUSED`
    */
-  power(programme: ProgrammeInput | unknown, fleet: number): Promise<readonly StagePower[]>;
+  power(programme: unknown, fleet: number): Promise<readonly StagePower[]>;
   /**
    * Computes the verdicts of a stage again from its log.
    * @returns how many looks there are, and the numbers of those that do not follow from what was seen.
    */
-  verify(rollout: string, stage: number): Promise<{ readonly looks: number; readonly broken: readonly number[] }>;
+  verify(
+    rollout: string,
+    stage: number,
+  ): Promise<{ readonly looks: number; readonly broken: readonly number[] }>;
   /** Looks at every programme that is under way. */
   readonly job: Job;
 }
@@ -137,7 +140,16 @@ export function createGuards({ db, catalog, platform, onError, onEvent }: Guards
     const now = platform.now();
     if (before) await move(parts, before, 'ended', { by: actor, text: `${version} took its place.` }, now);
     const text = `It was started by ${actor}.`;
-    const started = { rollout, channel, model, version, programme, firstStage, stage: firstStage, stageAt: now };
+    const started = {
+      rollout,
+      channel,
+      model,
+      version,
+      programme,
+      firstStage,
+      stage: firstStage,
+      stageAt: now,
+    };
     await addProgramme(db, { ...started, status: 'running', reason: { by: actor, text, at: now } }, now);
     parts.onEvent({ kind: 'started', at: now, ...started, status: 'running', by: actor, text });
     return evidenceFor(channel, model);
@@ -164,10 +176,19 @@ export function createGuards({ db, catalog, platform, onError, onEvent }: Guards
       if (!plan?.pinned) throw notPinned(channel, model);
       const { version } = plan.cand;
       const kept = { percent: readSigned(plan).bp / 100, pinned: false };
-      await catalog.setRollout({ channel, model, version, ...kept, ...(reason !== undefined && { reason }) }, actor);
+      await catalog.setRollout(
+        { channel, model, version, ...kept, ...(reason !== undefined && { reason }) },
+        actor,
+      );
     } else {
       await catalog.changeRollout({ channel, model, action, ...(reason !== undefined && { reason }) }, actor);
-      const status = { pause: 'held', resume: 'running', halt: 'held', promote: 'ended', rollback: 'ended' } as const;
+      const status = {
+        pause: 'held',
+        resume: 'running',
+        halt: 'held',
+        promote: 'ended',
+        rollback: 'ended',
+      } as const;
       if (running && (await planOf(catalog, running))) {
         await move(parts, running, status[action], { by: actor, text }, now);
       }
@@ -225,7 +246,11 @@ function noProgramme(channel: string, model: string): ServerError {
 }
 
 function notPinned(channel: string, model: string): ServerError {
-  return new ServerError('ERR_INLAY_CONFLICT', `${model} is not pinned in channel ${channel}; nothing to unpin.`, {
-    details: { channel, model },
-  });
+  return new ServerError(
+    'ERR_INLAY_CONFLICT',
+    `${model} is not pinned in channel ${channel}; nothing to unpin.`,
+    {
+      details: { channel, model },
+    },
+  );
 }

@@ -13,12 +13,13 @@ import type { GuardName } from './programme.ts';
 import { readShadow } from './shadow-counts.ts';
 import {
   countDevices,
+  countHit,
   hasCalls,
   HEARD,
   listDue,
+  PHASES,
   readLoss,
   RIPE,
-  UNJUDGED,
   writeVerdicts,
   type JudgedDevice,
   type PendingDevice,
@@ -35,8 +36,8 @@ import {
 } from './verdicts.ts';
 
 /** Most devices that one look judges: more make several looks. */
-const mostPerLook = 4000;
-const pageSize = 1000;
+const mostPerLook = 1000;
+const pageSize = 500;
 
 /** Where a stage stands. */
 export interface StageRecord {
@@ -90,9 +91,9 @@ export async function inspect(
   const { rules, stageAt, treatedShare } = inspection;
   const [devices, fatal, rejected, isCalled, loss] = await Promise.all([
     countDevices(db, inspection),
-    countDevices(db, inspection, 'fatals'),
-    countDevices(db, inspection, 'rejections'),
-    hasCalls(db, inspection),
+    countHit(db, inspection, 'fatals'),
+    countHit(db, inspection, 'rejections'),
+    record.state.any.treated > 0 || hasCalls(db, inspection),
     readLoss(db, inspection),
   ]);
   const shadow = rules.strategy === 'shadow' ? await readShadow(db, inspection) : undefined;
@@ -146,47 +147,65 @@ async function judgeDue(
     const strata = (judged[guard] ??= {});
     strata[stratum] = addCounts(strata[stratum] ?? NO_COUNTS, countOf(arm, bad));
   };
-  let cursor = '';
-  for (;;) {
-    const page = await listDue(db, inspection, { now, calls, periodMs: inspection.periodMs }, cursor, pageSize);
-    for (const device of page) {
-      const verdicts: Record<string, 0 | 1> =
-        device.verdicts === '' ? {} : (JSON.parse(device.verdicts) as Record<string, 0 | 1>);
-      let { judged_at: phase } = device;
-      if (phase !== HEARD && isSilenceDue(device, inspection.periodMs, now)) {
-        const bad = device.last_at <= startOf(device) ? 1 : 0;
-        verdicts['silence'] = bad;
-        count('silence', { bad, stratum: '' }, device.arm);
-        phase = phase === RIPE ? now : HEARD;
-      }
-      if (phase !== RIPE && phase !== now && isRipe(device, calls, now)) {
-        const found = judge(device, options, before);
-        let isBad: 0 | 1 = 0;
-        for (const [name, verdict] of Object.entries(found)) {
-          verdicts[name] = verdict.bad;
-          count(name as GuardName, verdict, device.arm);
-          if (verdict.bad === 1 && options.guards.includes(name as GuardName)) isBad = 1;
-        }
-        any = addCounts(any, countOf(device.arm, isBad));
-        const value = options.biz && bizOf(device, options.biz.name);
-        if (value !== undefined) {
-          if (device.arm === CONTROL_ARM) controlBiz = addValue(controlBiz, value);
-          else treatedBiz = addValue(treatedBiz, value);
-        }
-        if (device.arm === CONTROL_ARM) references = withControl(references, device);
-        phase = phase === HEARD ? now : RIPE;
-      }
-      if (phase !== device.judged_at) {
-        done.push({ dev: device.dev, verdicts: JSON.stringify(verdicts), judgedAt: phase });
-      }
+  const judgeDevice = (device: PendingDevice): void => {
+    const verdicts: Record<string, 0 | 1> =
+      device.verdicts === '' ? {} : (JSON.parse(device.verdicts) as Record<string, 0 | 1>);
+    let { judged_at: phase } = device;
+    if (phase !== HEARD && isSilenceDue(device, inspection.periodMs, now)) {
+      const bad = device.last_at <= startOf(device) ? 1 : 0;
+      verdicts['silence'] = bad;
+      count('silence', { bad, stratum: '' }, device.arm);
+      phase = phase === RIPE ? now : HEARD;
     }
-    cursor = page.at(-1)?.dev ?? cursor;
-    const isEnd = page.length < pageSize;
-    if (isEnd || done.length >= mostPerLook) {
-      const biz = addMoments(treatedBiz, controlBiz).n > 0 && { biz: { treated: treatedBiz, control: controlBiz } };
-      return { counts: { judged, any, ...biz }, judged: done, references, isMore: !isEnd };
+    if (phase !== RIPE && phase !== now && isRipe(device, calls, now)) {
+      const found = judge(device, options, before);
+      let isBad: 0 | 1 = 0;
+      for (const [name, verdict] of Object.entries(found)) {
+        verdicts[name] = verdict.bad;
+        count(name as GuardName, verdict, device.arm);
+        if (verdict.bad === 1 && options.guards.includes(name as GuardName)) isBad = 1;
+      }
+      any = addCounts(any, countOf(device.arm, isBad));
+      const value = options.biz && bizOf(device, options.biz.name);
+      if (value !== undefined) {
+        if (device.arm === CONTROL_ARM) controlBiz = addValue(controlBiz, value);
+        else treatedBiz = addValue(treatedBiz, value);
+      }
+      if (device.arm === CONTROL_ARM) references = withControl(references, device);
+      phase = phase === HEARD ? now : RIPE;
     }
+    if (phase !== device.judged_at) {
+      done.push({ dev: device.dev, verdicts: JSON.stringify(verdicts), judgedAt: phase });
+    }
+  };
+
+  const due = { now, calls, periodMs: inspection.periodMs };
+  const isMore = await judgeAll(
+    done,
+    (phase, after) => listDue(db, inspection, due, phase, after, pageSize),
+    judgeDevice,
+  );
+  const biz = addMoments(treatedBiz, controlBiz).n > 0 && {
+    biz: { treated: treatedBiz, control: controlBiz },
+  };
+  return { counts: { judged, any, ...biz }, judged: done, references, isMore };
+}
+
+/** Goes through the devices that are due, page by page, until enough are judged. @returns whether it ended before them. */
+async function judgeAll(
+  done: readonly JudgedDevice[],
+  list: (phase: number, after: string) => Promise<readonly PendingDevice[]>,
+  judgeDevice: (device: PendingDevice) => void,
+): Promise<boolean> {
+  for (const phase of PHASES) {
+    let page: readonly PendingDevice[] = [];
+    do {
+      if (done.length >= mostPerLook) return true;
+      page = await list(phase, page.at(-1)?.dev ?? '');
+      for (const device of page) judgeDevice(device);
+    } while (page.length === pageSize);
   }
+  return false;
 }
 
 /** Keeps a look, all or nothing. @returns whether it was the next one. */

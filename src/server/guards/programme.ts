@@ -31,7 +31,15 @@ export interface Stage {
 }
 
 /** What is watched. `errors` … `biz` are verdicts on devices, judged by e-processes; the rest are tripwires. */
-export type GuardName = 'errors' | 'latency' | 'memory' | 'load' | 'quality' | 'silence' | 'biz' | 'rejections';
+export type GuardName =
+  | 'errors'
+  | 'latency'
+  | 'memory'
+  | 'load'
+  | 'quality'
+  | 'silence'
+  | 'biz'
+  | 'rejections';
 
 /** What the guards work with. Every field has a default; see `guards/defaults.ts`. */
 export interface GuardOptions {

@@ -39,7 +39,10 @@ type Body = Programme & { readonly firstStage: number };
 export function stageOf({ programme, stage, firstStage }: RunningProgramme): Stage {
   const found = programme.stages[Math.min(stage - firstStage, programme.stages.length - 1)];
   if (found) return found;
-  throw new StoreError('ERR_INLAY_STORE_IO', 'A programme in the database has no stages; restore it from a backup.');
+  throw new StoreError(
+    'ERR_INLAY_STORE_IO',
+    'A programme in the database has no stages; restore it from a backup.',
+  );
 }
 
 /** Tells whether no stage follows. */
@@ -74,7 +77,11 @@ export function inspectionOf(running: RunningProgramme, plan: Plan, now: number)
 /** Lists programmes, newest first. */
 export async function listProgrammes(
   db: Kysely<Schema>,
-  where: { readonly channel?: string; readonly model?: string; readonly status?: readonly ProgrammeStatus[] } = {},
+  where: {
+    readonly channel?: string;
+    readonly model?: string;
+    readonly status?: readonly ProgrammeStatus[];
+  } = {},
 ): Promise<readonly RunningProgramme[]> {
   let query = db.selectFrom('programme').selectAll().orderBy('updated_at', 'desc').orderBy('rollout');
   if (where.channel !== undefined) query = query.where('channel', '=', where.channel);
@@ -84,7 +91,11 @@ export async function listProgrammes(
 }
 
 /** Adds a programme, in the place of an earlier one of the same rollout. */
-export async function addProgramme(db: Kysely<Schema>, running: RunningProgramme, now: number): Promise<void> {
+export async function addProgramme(
+  db: Kysely<Schema>,
+  running: RunningProgramme,
+  now: number,
+): Promise<void> {
   const { programme, firstStage, stageAt, reason, ...rest } = running;
   const body: Body = { ...programme, firstStage };
   const row = {

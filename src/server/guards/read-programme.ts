@@ -101,7 +101,9 @@ export function readProgramme(value: unknown): Programme {
   const stray = options.required.find((name) => !options.guards.includes(name));
   if (stray !== undefined) throw refused(`The guard ${stray} is required but not among the guards`);
   if (options.guards.includes('biz') && !options.biz) {
-    throw refused('The guard biz needs the name of a business event, such as "biz":{"name":"sale","margin":0.02}');
+    throw refused(
+      'The guard biz needs the name of a business event, such as "biz":{"name":"sale","margin":0.02}',
+    );
   }
   return {
     v: 1,
@@ -152,7 +154,9 @@ function assertForms(
     const is = Object.hasOwn(known, name) ? known[name] : undefined;
     if (!is) {
       const names = Object.keys(known).join(', ');
-      throw refused(`The ${what} has the unknown field ${JSON.stringify(name.slice(0, 80))}; known are ${names}`);
+      throw refused(
+        `The ${what} has the unknown field ${JSON.stringify(name.slice(0, 80))}; known are ${names}`,
+      );
     }
     if (!is(value)) throw refused(`In the ${what}, ${name} cannot be ${JSON.stringify(value).slice(0, 80)}`);
   }

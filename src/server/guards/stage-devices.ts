@@ -13,11 +13,8 @@ export interface StageKey {
   readonly stage: number;
 }
 
-/**
- * How far a device is judged, in `judged_at`: not at all, whether it went silent, everything but that; above zero, the time
- * at which the last of both was done.
- */
-export const UNJUDGED = 0;
+/** `judged_at` of devices of which nothing is judged, only whether they went silent, and all but that. */
+const UNJUDGED = 0;
 export const HEARD = -1;
 export const RIPE = -2;
 
@@ -38,43 +35,55 @@ const columns = [
 ] as const;
 
 /** Devices named in one statement. */
-const chunk = 500;
-/** Devices whose reports are looked through for lost ones. */
+const chunk = 250;
+/** Devices whose reports are looked through for lost ones, and reports of an arm that a share is worth to speak of. */
 const lossSample = 2000;
+const enoughReports = 100;
+/** Devices that are counted one by one. */
+const mostHit = 50_000;
+
+/** What makes devices due. */
+export interface Due {
+  readonly now: number;
+  readonly calls: number;
+  /** Between two reports, milliseconds. */
+  readonly periodMs: number;
+}
+
+/** How far devices are judged that more may be judged of. */
+export const PHASES: readonly number[] = [UNJUDGED, HEARD, RIPE];
 
 /**
- * Lists devices that are due, in the order of their names: with enough calls, given up, slow, or with the time over in which
- * they were to be heard of again.
- * @param after name of the device before the first one.
+ * Lists devices that may be due, in the order of their names: with enough calls, given up, slow, or with the time over in
+ * which they were to be heard of again.
+ * @param phase - one of {@link PHASES}: each is a range of an index.
+ * @param after - name of the device before the first one.
  */
 export function listDue(
   db: Kysely<Schema>,
   { rollout, stage }: StageKey,
-  due: { readonly now: number; readonly calls: number; readonly periodMs: number },
+  { now, calls, periodMs }: Due,
+  phase: number,
   after: string,
   limit: number,
 ): Promise<readonly PendingDevice[]> {
-  const { now, calls, periodMs } = due;
+  const since = now - 2 * periodMs;
   return db
     .selectFrom('stage_device')
     .select([...columns])
     .where('rollout', '=', rollout)
     .where('stage', '=', stage)
-    .where('judged_at', '<=', 0)
+    .where('judged_at', '=', phase)
     .where('dev', '>', after)
-    .where((eb) =>
-      eb.or([
-        eb.and([
-          eb('judged_at', '!=', RIPE),
-          eb.or([eb('n', '>=', calls), eb('rejections', '>', 0), eb('first_at', '<=', now - SLOW_DEVICE_MS)]),
-        ]),
-        eb.and([
-          eb('judged_at', '!=', HEARD),
-          eb('first_at', '<=', now - 2 * periodMs),
-          eb('activated_at', '<=', now - 2 * periodMs),
-        ]),
-      ]),
-    )
+    .where((eb) => {
+      const isRipe = [
+        eb('n', '>=', calls),
+        eb('rejections', '>', 0),
+        eb('first_at', '<=', now - SLOW_DEVICE_MS),
+      ];
+      const isQuiet = eb.and([eb('first_at', '<=', since), eb('activated_at', '<=', since)]);
+      return eb.or([...(phase === RIPE ? [] : isRipe), ...(phase === HEARD ? [] : [isQuiet])]);
+    })
     .orderBy('dev')
     .limit(limit)
     .execute();
@@ -111,20 +120,34 @@ export async function writeVerdicts(
   }
 }
 
-/** Counts the devices of a stage by side: all, and those of a kind. */
-export async function countDevices(
-  db: Kysely<Schema>,
-  { rollout, stage }: StageKey,
-  kind?: 'fatals' | 'rejections',
-): Promise<Sides> {
-  let query = db
+/** Counts the devices of a stage by side. */
+export async function countDevices(db: Kysely<Schema>, { rollout, stage }: StageKey): Promise<Sides> {
+  const rows = await db
     .selectFrom('stage_device')
     .select((eb) => ['arm', eb.fn.countAll().as('devices')])
     .where('rollout', '=', rollout)
     .where('stage', '=', stage)
-    .groupBy('arm');
-  if (kind) query = query.where(kind, '>', 0);
-  return bySide(await query.execute(), ({ devices }) => Number(devices));
+    .groupBy('arm')
+    .execute();
+  return bySide(rows, ({ devices }) => Number(devices));
+}
+
+/** Counts the devices that such a thing happened on. In small numbers, that is: beyond, every tripwire has gone off. */
+export async function countHit(
+  db: Kysely<Schema>,
+  { rollout, stage }: StageKey,
+  what: 'fatals' | 'rejections',
+): Promise<Sides> {
+  // Not grouped: SQLite would take the index of the groups, and read every device.
+  const rows = await db
+    .selectFrom('stage_device')
+    .select('arm')
+    .where('rollout', '=', rollout)
+    .where('stage', '=', stage)
+    .where(what, '>', 0)
+    .limit(mostHit)
+    .execute();
+  return bySide(rows, () => 1);
 }
 
 /** Tells whether any device has made a call with the candidate or an arm. */
@@ -134,7 +157,8 @@ export async function hasCalls(db: Kysely<Schema>, { rollout, stage }: StageKey)
     .select('dev')
     .where('rollout', '=', rollout)
     .where('stage', '=', stage)
-    .where('arm', '!=', CONTROL_ARM)
+    // Two ranges of the index, where "not equal" would be none.
+    .where((eb) => eb.or([eb('arm', '<', CONTROL_ARM), eb('arm', '>', CONTROL_ARM)]))
     .where('n', '>', 0)
     .limit(1)
     .executeTakeFirst();
@@ -161,8 +185,8 @@ export async function readLoss(db: Kysely<Schema>, { rollout, stage }: StageKey)
   const lost = bySide(rows, (row) => Number(row.lost));
   const sent = bySide(rows, (row) => Number(row.sent));
   return {
-    treated: lost.treated / Math.max(1, sent.treated),
-    control: lost.control / Math.max(1, sent.control),
+    treated: sent.treated < enoughReports ? 0 : lost.treated / sent.treated,
+    control: sent.control < enoughReports ? 0 : lost.control / sent.control,
   };
 }
 

@@ -55,11 +55,24 @@ export async function stagePowers(programme: Programme, fleet: number): Promise<
         const baseRate = baseRates[guard] ?? 0.01;
         for (const ratio of shownRatios.filter((tried) => baseRate * tried < 1)) {
           const { median, p90 } = await play(baseRate, ratio, threshold, perTreated, mostDevices);
-          rows.push({ guard, baseRate, ratio, median: finite(median), p90: finite(p90), detectable: p90 <= treated });
+          rows.push({
+            guard,
+            baseRate,
+            ratio,
+            median: finite(median),
+            p90: finite(p90),
+            detectable: p90 <= treated,
+          });
         }
       }
       for (const ratio of triedRatios) {
-        const { found } = await play(baseRates.errors ?? 0.01, ratio, threshold, perTreated, Math.min(treated, mostDevices));
+        const { found } = await play(
+          baseRates.errors ?? 0.01,
+          ratio,
+          threshold,
+          perTreated,
+          Math.min(treated, mostDevices),
+        );
         if (found < 0.9) continue;
         smallest = ratio;
         break;

@@ -33,7 +33,8 @@ export async function requestOf(
   const { channel, model, version, programme, index, stage, reason } = request;
   const { bp = 10_000, ctl, durationS = 0, rules } = programme.stages[index] ?? {};
   const isShadow = programme.strategy === 'shadow';
-  const arms = before && programme.strategy === 'bandit' ? await learnt(db, programme, before) : programme.arms;
+  const arms =
+    before && programme.strategy === 'bandit' ? await learnt(db, programme, before) : programme.arms;
   return {
     channel,
     model,

@@ -24,7 +24,9 @@ export type Verdicts = Readonly<Partial<Record<GuardName, Verdict>>>;
  * so that it treats both arms alike.
  */
 export interface References {
-  readonly classes: Readonly<Record<string, { readonly n: number; readonly hist: HistogramCounts; readonly mem: number }>>;
+  readonly classes: Readonly<
+    Record<string, { readonly n: number; readonly hist: HistogramCounts; readonly mem: number }>
+  >;
   /** Counts of the outputs by name. */
   readonly outputs: Readonly<Record<string, readonly number[]>>;
   /** How far control devices were from those: how many, by hundredths. */
@@ -34,13 +36,17 @@ export interface References {
 /** No control devices. */
 export const NO_REFERENCES: References = { classes: {}, outputs: {}, distances: [] };
 
-/** Control devices that a comparison with their class needs. */
+/** Control devices that a comparison with their class needs, and after which further ones say no more. */
 const enoughPeers = 20;
+const plentyOfPeers = 1000;
 /** A device that failed more often before is none that the candidate made bad. */
 const soundRate = 0.02;
-/** Failing calls that every device may have, and the chance at which that many more are too many: two of the first 50. */
+/**
+ * Failing calls that every device may have, and how improbable so many have to be at that rate to be too many: two are
+ * until the 82nd call, and of more calls as many as say the same.
+ */
 const toleratedRate = 0.01;
-const surprise = 0.1;
+const surprise = 0.2;
 /** Share of control devices whose answers count as unusual. */
 const unusualShare = 0.05;
 /** Counts of an output that a comparison needs. */
@@ -64,7 +70,10 @@ export function judge(device: Device, options: GuardOptions, references: Referen
   const { n, errors, fatals, rejections, cls } = device;
   const hasPast = device.base_n > 0;
   const peers = references.classes[cls];
-  const verdict = (bad: boolean, own: boolean): Verdict => ({ bad: bad ? 1 : 0, stratum: own ? '' : String(cls) });
+  const verdict = (bad: boolean, own: boolean): Verdict => ({
+    bad: bad ? 1 : 0,
+    stratum: own ? '' : String(cls),
+  });
   const all: Partial<Record<GuardName, Verdict>> = {};
 
   const failed = errors + fatals;
@@ -80,7 +89,11 @@ export function judge(device: Device, options: GuardOptions, references: Referen
   const p95 = hist && quantileOf(hist, 0.95);
   if (p95 !== undefined) {
     const isOwn = device.base_p95 > 0;
-    const before = isOwn ? device.base_p95 : peers && peers.n >= enoughPeers ? quantileOf(peers.hist, 0.95) : undefined;
+    const before = isOwn
+      ? device.base_p95
+      : peers && peers.n >= enoughPeers
+        ? quantileOf(peers.hist, 0.95)
+        : undefined;
     if (before !== undefined) all.latency = verdict(p95 > options.maxP95Ratio * before, isOwn);
   }
   if (device.mem > 0) {
@@ -101,12 +114,15 @@ export function bizOf({ biz, n }: Device, name: string): number | undefined {
   return (Object.hasOwn(events, name) ? (events[name]?.[1] ?? 0) : 0) / n;
 }
 
-/** Takes a judged control device into what later ones are compared with. */
+/** Takes a judged control device into what later ones are compared with, until that is known well enough. */
 export function withControl(references: References, device: Device): References {
   const { cls } = device;
-  const hist = parsed<HistogramCounts>(device.hist);
-  const outputs = outputsOf(device);
   const before = references.classes[cls];
+  const isKnown = (before?.n ?? 0) >= plentyOfPeers;
+  const areKnown = references.distances.reduce((a, b) => a + b, 0) >= plentyOfPeers;
+  if (isKnown && areKnown) return references;
+  const hist = isKnown ? undefined : parsed<HistogramCounts>(device.hist);
+  const outputs = areKnown ? {} : outputsOf(device);
   const classes = hist
     ? {
         ...references.classes,
@@ -149,7 +165,8 @@ function distanceOf(
     const n = counts.reduce((a, b) => a + b, 0);
     const m = others?.reduce((a, b) => a + b, 0) ?? 0;
     if (others?.length !== counts.length || n < enoughOutputs || m < enoughOutputs * enoughPeers) continue;
-    const distance = counts.reduce((sum, count, i) => sum + Math.abs(count / n - (others[i] ?? 0) / m), 0) / 2;
+    const distance =
+      counts.reduce((sum, count, i) => sum + Math.abs(count / n - (others[i] ?? 0) / m), 0) / 2;
     farthest = Math.max(farthest ?? 0, distance);
   }
   return farthest;

@@ -138,7 +138,11 @@ async function readDedupe(
     .selectFrom('dedupe')
     .selectAll()
     // Epochs are random: two devices that have one in common are told apart below.
-    .where('epoch', 'in', distinct(reports, ({ report }) => report.epoch))
+    .where(
+      'epoch',
+      'in',
+      distinct(reports, ({ report }) => report.epoch),
+    )
     .execute();
   return new Map(rows.map((row) => [`${row.dev} ${row.epoch}`, row]));
 }
@@ -151,7 +155,11 @@ async function readDevices(
   const rows = await tx
     .selectFrom('device')
     .selectAll()
-    .where('dev', 'in', distinct(reports, ({ report }) => report.dev))
+    .where(
+      'dev',
+      'in',
+      distinct(reports, ({ report }) => report.dev),
+    )
     .where('model', 'in', models)
     .execute();
   // Only those that the reports speak of are written again.
@@ -241,9 +249,7 @@ async function writeDevices(tx: Transaction<Schema>, rows: readonly DeviceTable[
 }
 
 async function writeStages(tx: Transaction<Schema>, rows: readonly StageDeviceTable[]): Promise<void> {
-  for (const piece of inPieces(
-    inOrder(rows, ({ rollout, stage, dev }) => `${rollout} ${stage} ${dev}`),
-  )) {
+  for (const piece of inPieces(inOrder(rows, ({ rollout, stage, dev }) => `${rollout} ${stage} ${dev}`))) {
     await tx
       .insertInto('stage_device')
       .values(piece)
@@ -280,9 +286,6 @@ function inOrder<Row>(rows: readonly Row[], keyOf: (row: Row) => string): Row[] 
     .map(([, row]) => row);
 }
 
-function distinct(
-  reports: readonly CountableReport[],
-  read: (report: CountableReport) => string,
-): string[] {
+function distinct(reports: readonly CountableReport[], read: (report: CountableReport) => string): string[] {
   return [...new Set(reports.map(read))];
 }

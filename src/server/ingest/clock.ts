@@ -1,7 +1,7 @@
 /** Clocks of devices are wrong by years at times. What they say is put right where it is certain to be wrong. */
 
 /** A clock within this of the server's counts as right, milliseconds; corrections are multiples of it. */
-export const CLOCK_STEP_MS = 300_000;
+const CLOCK_STEP_MS = 300_000;
 /** Windows that ended longer ago are not taken, seconds: what was counted twice by then could not be told. */
 export const MAX_AGE_S: number = 14 * 86_400;
 

@@ -12,7 +12,7 @@ import { inPieces } from './rows.ts';
 /** Resolution of the sum of everything. */
 export const EVER = 0;
 /** Resolutions of the table `roll`, seconds. */
-export const RESOLUTIONS: readonly number[] = [300, 3600, 86_400, EVER];
+const RESOLUTIONS: readonly number[] = [300, 3600, 86_400, EVER];
 
 /** What {@link createFoldJob} needs. */
 export interface FoldParts {
@@ -79,9 +79,7 @@ async function fold(tx: Transaction<Schema>, until: number, most: number): Promi
         .insertInto('roll')
         .values(piece)
         .onConflict((conflict) =>
-          conflict
-            .columns(['res', 'series', 't_s'])
-            .doUpdateSet((eb) => ({ body: eb.ref('excluded.body') })),
+          conflict.columns(['res', 'series', 't_s']).doUpdateSet((eb) => ({ body: eb.ref('excluded.body') })),
         )
         .execute();
     }

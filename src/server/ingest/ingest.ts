@@ -220,7 +220,9 @@ export function createIngest(parts: IngestParts): Ingest {
     });
   };
 
-  const deliver = (reports: readonly CountableReport[]): Promise<readonly ('new' | 'duplicate' | 'too_old')[]> =>
+  const deliver = (
+    reports: readonly CountableReport[],
+  ): Promise<readonly ('new' | 'duplicate' | 'too_old')[]> =>
     reports.length === 0
       ? Promise.resolve([])
       : new Promise((done, fail) => {

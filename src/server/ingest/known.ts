@@ -2,8 +2,8 @@ import type { CatalogState } from '../catalog-state.ts';
 import { plansOf } from '../channels.ts';
 import type { IsKnown } from './series.ts';
 
-/** Arms that every rollout has: candidate and control. */
-const everyArm: readonly string[] = ['t', 'c'];
+/** Arms that every rollout has: candidate and control, and none for what runs in the shadow. */
+const everyArm: readonly string[] = ['t', 'c', ''];
 
 /** Creates the test for releases and places in rollouts that a catalog has, or had while this process ran. */
 export function createKnown(state: () => Promise<CatalogState>): IsKnown {

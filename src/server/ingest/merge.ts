@@ -122,7 +122,7 @@ type Vectors = Readonly<Record<string, readonly number[]>>;
 type Events = Readonly<Record<string, readonly [n: number, sum: number]>>;
 
 /** Adds counts by name. */
-export function mergeCounts(a: Counts, b: Counts): Counts {
+function mergeCounts(a: Counts, b: Counts): Counts {
   return mergeNamed(a, b, sum, mostNames, 'other');
 }
 

@@ -7,7 +7,7 @@ import type { Report } from '../../telemetry/report.ts';
 import { isFields } from '../../trust/parse.ts';
 
 /** Longest body after decompression, bytes. */
-export const MAX_PLAIN_BYTES = 1_048_576;
+const MAX_PLAIN_BYTES = 1_048_576;
 /** Longest report after decompression, characters of JSON. */
 const mostCharacters = 65_536;
 

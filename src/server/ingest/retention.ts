@@ -2,7 +2,6 @@
 
 import type { Kysely } from 'kysely';
 import type { Schema } from '../db/schema.ts';
-import { inTransaction } from '../db/transaction.ts';
 import type { Job } from '../jobs/job.ts';
 import { MAX_AGE_S } from './clock.ts';
 
@@ -45,7 +44,7 @@ export function createRetentionJob({ db, everyMs = 3_600_000 }: RetentionParts):
         ),
         () => deleteNumbers(db, now - keepNumbersMs),
         () => deleteDevices(db, now - keepDevicesMs),
-        () => deleteStages(db, now - keepDevicesMs),
+        ...(await silentRollouts(db, now - keepDevicesMs)).map((rollout) => () => deleteStages(db, rollout)),
       ];
       for (const step of steps) for (let more = true; more && !signal.aborted;) more = await step();
       await db
@@ -98,33 +97,28 @@ async function deleteDevices(db: Kysely<Schema>, before: number): Promise<boolea
   return true;
 }
 
-/** The devices of a rollout go together, when the last of them has been silent for long enough. */
-async function deleteStages(db: Kysely<Schema>, before: number): Promise<boolean> {
-  const over = await db
+/** Rollouts of which all devices have been silent for long enough. */
+async function silentRollouts(db: Kysely<Schema>, before: number): Promise<readonly string[]> {
+  const rows = await db
     .selectFrom('stage_device')
     .select('rollout')
     .groupBy('rollout')
     .having((eb) => eb(eb.fn.max('last_at'), '<', before))
-    .limit(1)
-    .executeTakeFirst();
-  if (!over) return false;
-  return inTransaction(db, async (tx) => {
-    const rows = await tx
-      .selectFrom('stage_device')
-      .select(['stage', 'dev'])
-      .where('rollout', '=', over.rollout)
-      .limit(mostRows)
-      .execute();
-    await tx
-      .deleteFrom('stage_device')
-      .where('rollout', '=', over.rollout)
-      .where('stage', 'in', [...new Set(rows.map(({ stage }) => stage))])
-      .where(
-        'dev',
-        'in',
-        rows.map(({ dev }) => dev),
-      )
-      .execute();
-    return true;
-  });
+    .execute();
+  return rows.map(({ rollout }) => rollout);
+}
+
+async function deleteStages(db: Kysely<Schema>, rollout: string): Promise<boolean> {
+  const ofRollout = db.selectFrom('stage_device').where('rollout', '=', rollout);
+  const rows = await ofRollout.select(['stage', 'dev']).limit(mostRows).execute();
+  if (rows.length === 0) return false;
+  const stages = new Set(rows.map(({ stage }) => stage));
+  const devices = rows.map(({ dev }) => dev);
+  await db
+    .deleteFrom('stage_device')
+    .where('rollout', '=', rollout)
+    .where('stage', 'in', [...stages])
+    .where('dev', 'in', devices)
+    .execute();
+  return true;
 }

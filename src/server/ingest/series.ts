@@ -103,7 +103,9 @@ export function createSeriesIndex(db: Kysely<Schema>, isKnown: IsKnown, now: () 
         index,
         [...missing].filter(([text]) => !index.has(text)).map(([, key]) => key),
       );
-      return new Map([...under].map(([text, into]) => [text, into === undefined ? undefined : index.get(into)]));
+      return new Map(
+        [...under].map(([text, into]) => [text, into === undefined ? undefined : index.get(into)]),
+      );
     },
   };
 }

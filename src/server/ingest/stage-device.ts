@@ -74,7 +74,9 @@ const blank = {
 };
 
 function addTimes(before: string, times: HistogramCounts): string {
-  return JSON.stringify(before === '' ? times : mergeHistograms(JSON.parse(before) as HistogramCounts, times));
+  return JSON.stringify(
+    before === '' ? times : mergeHistograms(JSON.parse(before) as HistogramCounts, times),
+  );
 }
 
 function read<Value>(text: string, absent: Value): Value {

@@ -22,7 +22,11 @@ export interface Measured {
 
 const one = (value: number | undefined, labels: Labels = {}): Sample[] =>
   value === undefined ? [] : [{ labels, value }];
-const byName = (label: string, counts: Readonly<Record<string, number>> = {}, labels: Labels = {}): Sample[] =>
+const byName = (
+  label: string,
+  counts: Readonly<Record<string, number>> = {},
+  labels: Labels = {},
+): Sample[] =>
   Object.entries(counts).map(([name, value]) => ({ labels: { ...labels, [label]: name }, value }));
 
 /** Counters and distributions of every version. */

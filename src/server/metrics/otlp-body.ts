@@ -83,9 +83,7 @@ function metricOf({ name: own, type, help, samples }: Family, span: Span): unkno
 function pointOf({ labels, value }: Sample): Readonly<Record<string, unknown>> {
   const named = { attributes: attributesOf(labels) };
   if (typeof value !== 'number') return { ...named, ...histogramOf(value) };
-  return Number.isSafeInteger(value)
-    ? { ...named, asInt: String(value) }
-    : { ...named, asDouble: value };
+  return Number.isSafeInteger(value) ? { ...named, asInt: String(value) } : { ...named, asDouble: value };
 }
 
 function histogramOf(times: HistogramCounts): Readonly<Record<string, unknown>> {

@@ -35,7 +35,7 @@ const retryable: ReadonlySet<number> = new Set([429, 502, 503, 504]);
  */
 export function createOtlpJob(parts: OtlpParts): Job {
   const { db, platform, url, headers = {}, version = '0', everyMs = 60_000, onError } = parts;
-  const target = /\/v1\/metrics$/.test(url) ? url : `${url.replace(/\/+$/, '')}/v1/metrics`;
+  const target = url.endsWith('/v1/metrics') ? url : `${url.replace(/\/+$/, '')}/v1/metrics`;
   let notBefore = 0;
   let start: Promise<number> | undefined;
 
@@ -75,7 +75,9 @@ export function createOtlpJob(parts: OtlpParts): Job {
         signal: controller.signal,
       });
     } catch (cause) {
-      throw new NetworkError('ERR_INLAY_NETWORK', `${target} cannot be reached; check the address.`, { cause });
+      throw new NetworkError('ERR_INLAY_NETWORK', `${target} cannot be reached; check the address.`, {
+        cause,
+      });
     } finally {
       cancel();
       signal.removeEventListener('abort', abort);

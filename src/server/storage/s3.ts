@@ -9,10 +9,10 @@ export interface S3StorageOptions {
   /** Has the bucket and its keys; see `readS3Settings`. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly platform: Pick<Platform, 'createSha256' | 'fetch' | 'now' | 'random' | 'setTimer'>;
+  /** What goes up in one piece, and is in memory until then; S3 wants 5 MiB at least. Default 8 MiB. */
+  readonly partBytes?: number;
 }
 
-/** What goes up in one piece; S3 wants at least 5 MiB of all parts but the last. */
-const partBytes = 8 * 2 ** 20;
 const maxParts = 10_000;
 /** An upload in parts that is older than this was left by a process that died. */
 const staleMs = 24 * 3_600_000;
@@ -24,7 +24,8 @@ const maxBreaks = 4;
  * hash. Any number of servers may use the bucket.
  * @throws {@link StoreError} if the bucket cannot be read, `ServerError` `ERR_INLAY_REFUSED` if a setting is missing.
  */
-export async function openS3Storage({ env, platform }: S3StorageOptions): Promise<BlobStorage> {
+export async function openS3Storage(options: S3StorageOptions): Promise<BlobStorage> {
+  const { env, platform, partBytes = 8 * 2 ** 20 } = options;
   const settings = readS3Settings(env);
   const send = createS3Client(settings, platform);
   const keyOf = (sha256: string): string => {

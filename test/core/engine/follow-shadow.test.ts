@@ -3,7 +3,6 @@ import { describe, expect, it } from 'vitest';
 import type { TensorMap } from '../../../src/core/backend.ts';
 import { Tensor } from '../../../src/core/tensor.ts';
 import { createMirror, type Mirror } from '../../../src/engine/mirror.ts';
-import type { Serving } from '../../../src/engine/serving.ts';
 import type { CallOptions } from '../../../src/schedule/job.ts';
 import { testPlatform } from '../platform.ts';
 import { answerOf, callOften, createWorld, made, startDevice, type Device, type World } from './device.ts';
@@ -30,7 +29,7 @@ function setUp(sampleBp: number, run: (feeds: TensorMap) => Promise<TensorMap>):
       asked.push({ feeds, call });
       return run(feeds);
     },
-  } as Serving;
+  };
   const watch = { answered: () => outcomes.push('answered'), failed: () => outcomes.push('error') };
   const target = { golden: undefined, watch };
   const observer = { shadow: (outcome: string) => void outcomes.push(outcome) };
@@ -155,8 +154,8 @@ describe('a release in the shadow', () => {
       expect(await answerOf(model)).toEqual(['1.0.0', 2]);
       await device.pass(100);
     }
-    const { trial, rejected, running } = await device.slots();
-    expect(running).toBe('committed');
+    const { trial, rejected, committed } = await device.slots();
+    expect(committed?.release.version).toBe('1.0.0');
     const isGood = bytes[0] === made(3)[0];
     expect([trial !== undefined, rejected.length]).toEqual([isGood, isGood ? 0 : 1]);
     await device.inlay.close();

@@ -68,7 +68,8 @@ describe('special functions', () => {
     for (const [a = 0, b = 0, x = 0, y = 0] of golden.beta) closeTo(regularizedBeta(a, b, x), y, 1e-10);
     for (const [p = 0, x = 0] of golden.normal) expect(normalQuantile(p)).toBeCloseTo(x, 10);
     for (const [x = 0, df = 0, p = 0] of golden.chi2) closeTo(chiSquaredTail(x, df), p);
-    for (const [k = 0, n = 0, p = 0, y = 0] of golden.binomialTail) closeTo(chanceOfAtLeast(k, n, p), y, 1e-9);
+    for (const [k = 0, n = 0, p = 0, y = 0] of golden.binomialTail)
+      closeTo(chanceOfAtLeast(k, n, p), y, 1e-9);
   });
 
   it('invert each other and end at the ends', () => {
@@ -92,7 +93,11 @@ describe('an e-process', () => {
       expect(logMeanExp(fail)).toBeCloseTo(golden.fail[i] ?? NaN, 11);
       expect(logMeanExp(pass)).toBeCloseTo(golden.pass[i] ?? NaN, 11);
     }
-    expect(golden.fail.slice(0, 3).map((log) => log.toFixed(6))).toEqual(['0.018654', '0.198748', '0.818587']);
+    expect(golden.fail.slice(0, 3).map((log) => log.toFixed(6))).toEqual([
+      '0.018654',
+      '0.198748',
+      '0.818587',
+    ]);
   });
 
   it('starts at 1, says nothing of no devices, and waits for the other arm', () => {
@@ -112,16 +117,19 @@ describe('an e-process', () => {
 
   it('goes on from what was written as if it had never stopped', () => {
     fc.assert(
-      fc.property(fc.array(fc.record({ x: arbitraryCounts, y: arbitraryCounts }), { maxLength: 8 }), (looks) => {
-        let kept = noEvidence();
-        let restarted = noEvidence();
-        for (const look of looks) {
-          kept = addLook(kept, look, margins);
-          restarted = addLook(JSON.parse(JSON.stringify(restarted)), { y: look.y, x: look.x }, margins);
-        }
-        expect(restarted).toEqual(kept);
-        expect(Number.isFinite(logEFail(kept)) && Number.isFinite(logEPass(kept))).toBe(true);
-      }),
+      fc.property(
+        fc.array(fc.record({ x: arbitraryCounts, y: arbitraryCounts }), { maxLength: 8 }),
+        (looks) => {
+          let kept = noEvidence();
+          let restarted = noEvidence();
+          for (const look of looks) {
+            kept = addLook(kept, look, margins);
+            restarted = addLook(JSON.parse(JSON.stringify(restarted)), { y: look.y, x: look.x }, margins);
+          }
+          expect(restarted).toEqual(kept);
+          expect(Number.isFinite(logEFail(kept)) && Number.isFinite(logEPass(kept))).toBe(true);
+        },
+      ),
     );
   });
 
@@ -156,7 +164,10 @@ describe('a confidence sequence', () => {
     const error = 0.1;
     const alpha = 0.05;
     const width = boundWidth({ estimate: 0, error, n: 700 }, alpha, 500);
-    expect(logEvidenceBelowZero({ estimate: -width, error, n: 700 }, alpha, 500)).toBeCloseTo(-Math.log(alpha), 9);
+    expect(logEvidenceBelowZero({ estimate: -width, error, n: 700 }, alpha, 500)).toBeCloseTo(
+      -Math.log(alpha),
+      9,
+    );
     expect(logEvidenceBelowZero({ estimate: 1, error, n: 700 }, alpha, 500)).toBeLessThan(0);
     expect(logEvidenceBelowZero({ estimate: -1000, error, n: 700 }, alpha, 500)).toBeGreaterThan(1000);
   });

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { toUtf8 } from '../../../src/core/bytes.ts';
+import type { FetchInit } from '../../../src/core/platform.ts';
 import type { Tensor } from '../../../src/core/tensor.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
 import type { TelemetryOptions } from '../../../src/telemetry/options.ts';
@@ -15,6 +17,7 @@ import {
   type World,
 } from '../engine/device.ts';
 import { testPlatform } from '../platform.ts';
+import { hashOf, publish } from '../update/updater-fixture.ts';
 import { createReportServer, type ReportServer } from './report-server.ts';
 
 const minute = 60_000;
@@ -245,6 +248,46 @@ describe('a device that may tell', () => {
   });
 });
 
+describe('a server that asks for patience', () => {
+  it('is left alone for as long as it asks, and then hears of everything once', async () => {
+    const { world, server, start } = await createFleet();
+    await world.ship('1.0.0', made(2));
+    const device = start();
+    await callOften(await device.load(), 3);
+    let asked = 0;
+    server.before = () => {
+      asked += 1;
+      return new Response(null, { status: 429, headers: { 'retry-after': '300' } });
+    };
+    await device.inlay.telemetry.flush();
+    await device.pass(299_000);
+    expect(asked).toBe(1);
+    server.before = () => undefined;
+    // At most a tenth is added to what it asked for.
+    await device.pass(31_000);
+    expect([server.calls(), server.duplicates()]).toEqual([3, 0]);
+    await device.inlay.close();
+  });
+
+  it('that cannot be reached is tried again sooner at first than later', async () => {
+    const { world, server, start } = await createFleet();
+    await world.ship('1.0.0', made(2));
+    const device = start();
+    await callOften(await device.load(), 3);
+    let asked = 0;
+    server.before = () => {
+      asked += 1;
+      return Promise.reject(new TypeError('fetch failed'));
+    };
+    await device.inlay.telemetry.flush();
+    for (let at = 0; at < 6; at += 1) await device.pass(10_000);
+    const inMinute = asked;
+    for (let at = 0; at < 8; at += 1) await device.pass(60 * minute);
+    expect([inMinute >= 3, asked - inMinute < 9]).toEqual([true, true]);
+    await device.inlay.close();
+  });
+});
+
 describe('failures', () => {
   it('are counted by code, and calls that are given up are not', async () => {
     const { world, server, start } = await createFleet();
@@ -268,8 +311,7 @@ describe('failures', () => {
     const isOurs = (name: string): boolean => name.startsWith('telemetry');
     const store = {
       ...disk,
-      readRecord: (name: string) =>
-        isOurs(name) ? Promise.reject(new Error('No.')) : disk.readRecord(name),
+      readRecord: (name: string) => (isOurs(name) ? Promise.reject(new Error('No.')) : disk.readRecord(name)),
       updateRecord: (name: string, change: Parameters<typeof disk.updateRecord>[1]) =>
         isOurs(name) ? Promise.reject(new Error('No.')) : disk.updateRecord(name, change),
     };
@@ -406,13 +448,120 @@ describe('feedback', () => {
   });
 });
 
+describe('the profile of a release', () => {
+  const profile = {
+    v: 1,
+    inputs: { x: { type: 'number', tensor: 'x', reading: 'mean', edges: [0, 1, 2], counts: [5, 5, 0, 0] } },
+    outputs: { y: { type: 'number', tensor: 'y', reading: 'max', edges: [0, 3, 6], counts: [5, 5, 0, 0] } },
+  };
+  const bytes = toUtf8(JSON.stringify(profile));
+  const ship = async (world: World): Promise<void> => {
+    const release = await publish(world, '1.0.0', {
+      files: [{ variant: 'fp32', bytes: made(2) }],
+      profile: bytes,
+    });
+    await world.repository.rollOut(release, 100);
+  };
+  const asked = ({ server }: World): boolean =>
+    server.requests.some(({ path }) => path.includes(hashOf(bytes)));
+
+  it('is brought with full consent, and calls are counted by it from then on', async () => {
+    const { world, server, start } = await createFleet();
+    await ship(world);
+    const device = start({ consent: 'full' });
+    const model = await device.load();
+    await device.pass(0);
+    await callOften(model, 3);
+    await device.inlay.telemetry.flush();
+    expect(last(server)).toMatchObject({
+      prof: hashOf(bytes).slice(0, 16),
+      n: 3,
+      x: { x: [0, 3, 0, 0] },
+      p: { y: [0, 3, 0, 0] },
+    });
+    // It is there at the next start, without a network.
+    await device.inlay.close();
+    const requests = world.server.requests.length;
+    const next = start({ consent: 'full' }, { store: device.store });
+    await callOften(await next.load(), 1);
+    await next.pass(0);
+    await callOften(await next.load(), 1);
+    await next.inlay.telemetry.flush();
+    expect(last(server)?.x).toBeDefined();
+    expect(world.server.requests.slice(requests).some(({ path }) => path.includes(hashOf(bytes)))).toBe(
+      false,
+    );
+    await next.inlay.close();
+  });
+
+  it('is not even asked for without it', async () => {
+    const { world, server, start } = await createFleet();
+    await ship(world);
+    const device = start();
+    await callOften(await device.load(), 3);
+    await device.pass(0);
+    await device.inlay.telemetry.flush();
+    expect([asked(world), last(server)?.prof, server.calls()]).toEqual([false, undefined, 3]);
+    await device.inlay.close();
+  });
+
+  it('that cannot be had, or is none, hinders nothing', async () => {
+    const { world, server, start } = await createFleet();
+    await ship(world);
+    world.repository.blobs.delete(hashOf(bytes));
+    const device = start({ consent: 'full' });
+    const model = await device.load();
+    await device.pass(0);
+    await callOften(model, 3);
+    await device.inlay.telemetry.flush();
+    expect([await answerOf(model), server.calls()]).toEqual([['1.0.0', 2], 3]);
+    await device.inlay.close();
+  });
+});
+
+describe('an app that people leave', () => {
+  it('sends what fits into what outlives a page, once it is written down', async () => {
+    const { world, server, start } = await createFleet();
+    await world.ship('1.0.0', made(2));
+    const inits: (FetchInit | undefined)[] = [];
+    const listeners = new Set<() => void>();
+    const device = start(
+      { consent: 'necessary' },
+      {
+        platform: {
+          ...testPlatform({ fetch: world.server.fetch }),
+          onHide: (listener) => {
+            listeners.add(listener);
+            return () => listeners.delete(listener);
+          },
+        },
+        fetch: (url, init) => {
+          if (url.endsWith('/v1/reports')) inits.push(init);
+          return server.fetch(url, init);
+        },
+      },
+    );
+    await callOften(await device.load(), 4);
+    for (const listener of listeners) listener();
+    await device.pass(0);
+    expect([server.calls(), inits.map((init) => init?.keepalive)]).toEqual([4, [true]]);
+    await device.inlay.close();
+    expect(listeners.size).toBe(0);
+  });
+});
+
 describe('a device in the shadow', () => {
   it('says how the candidate compares, in no arm', async () => {
     const { world, server, start } = await createFleet();
     await world.ship('1.0.0', made(2));
     const device = start();
     const model = await settleOn(device);
-    await world.ship('1.1.0', made(3), { state: 'ramp', bp: 0, ctl: 0, shadow: { bp: 10_000, sampleBp: 10_000 } });
+    await world.ship('1.1.0', made(3), {
+      state: 'ramp',
+      bp: 0,
+      ctl: 0,
+      shadow: { bp: 10_000, sampleBp: 10_000 },
+    });
     await device.update();
     for (let call = 0; call < 3; call += 1) {
       await answerOf(model);

@@ -78,7 +78,9 @@ describe('a sender', () => {
     expect(requests.length).toBe(5);
     expect([done.map(({ seq }) => seq), refused]).toEqual([[1, 2, 3], []]);
     const alone = connect(() => new Response(null, { status: 413 }));
-    expect((await alone.sender.send([sealed(0)])).refused).toEqual([{ epoch: 'e', seq: 0, code: 'too_large' }]);
+    expect((await alone.sender.send([sealed(0)])).refused).toEqual([
+      { epoch: 'e', seq: 0, code: 'too_large' },
+    ]);
   });
 
   it.each([408, 425, 429, 500, 502, 503, 504])('may send again after status %i', async (status) => {
@@ -89,7 +91,11 @@ describe('a sender', () => {
 
   it('waits until the date that a server names', async () => {
     const { sender, platform } = connect(
-      () => new Response(null, { status: 429, headers: { 'retry-after': new Date(platform.now() + 90_000).toUTCString() } }),
+      () =>
+        new Response(null, {
+          status: 429,
+          headers: { 'retry-after': new Date(platform.now() + 90_000).toUTCString() },
+        }),
     );
     expect((await sender.send([sealed(0)])).failure?.retryAfterMs).toBe(90_000);
   });
@@ -125,7 +131,9 @@ describe('a sender', () => {
   });
 
   it('stops at the first failure', async () => {
-    const { sender, requests } = connect((number) => (number === 1 ? took([0]) : new Response(null, { status: 503 })));
+    const { sender, requests } = connect((number) =>
+      number === 1 ? took([0]) : new Response(null, { status: 503 }),
+    );
     const { done, failure } = await sender.send([0, 1, 2].map((seq) => sealed(seq, 40_000)));
     expect([done.length, failure === undefined, requests.length]).toEqual([1, false, 2]);
   });

@@ -40,9 +40,11 @@ function faulty(
 ): Records & { readonly writes: () => number; readonly died: Promise<'dead'> } {
   let writes = 0;
   let isDead = false;
-  let die = (_: 'dead'): void => {};
+  let die = (): void => {};
   const died = new Promise<'dead'>((resolve) => {
-    die = resolve;
+    die = () => {
+      resolve('dead');
+    };
   });
   const fail = (): never => {
     throw new StoreError('ERR_INLAY_STORE_IO', 'The disk fails.');
@@ -58,14 +60,14 @@ function faulty(
       if (isHit && fault === 'fails before') return fail();
       if (isHit && fault === 'dies before') {
         isDead = true;
-        die('dead');
+        die();
         return dies;
       }
       const kept = await store.updateRecord(name, change);
       if (isHit && fault === 'fails after') return fail();
       if (isHit && fault === 'dies after') {
         isDead = true;
-        die('dead');
+        die();
         return dies;
       }
       return kept;
@@ -83,7 +85,10 @@ function orDeath(task: Promise<unknown>, died: Promise<'dead'> = dies): Promise<
 }
 
 async function send(spool: Spool, server: ReportServer): Promise<void> {
-  const sender = createSender({ platform: { ...testPlatform(), fetch: server.fetch }, url: 'https://sync.test' });
+  const sender = createSender({
+    platform: { ...testPlatform(), fetch: server.fetch },
+    url: 'https://sync.test',
+  });
   const { done, refused } = await sender.send(spool.sealed());
   await spool.acknowledge([...done, ...refused]);
 }
@@ -120,7 +125,8 @@ describe('a spool', () => {
             if (sealed === 'dead') return;
             if (sealed === 'done' && (await orDeath(send(spool, server), died)) === 'dead') return;
           }
-          if ((await orDeath(spool.close(), died)) === 'done' && !fault.startsWith('dies')) journaled.push(...counted);
+          if ((await orDeath(spool.close(), died)) === 'done' && !fault.startsWith('dies'))
+            journaled.push(...counted);
         };
         const broken = faulty(disk, at, fault);
         await live(broken, 'a', broken.died);
@@ -229,7 +235,9 @@ describe('a spool', () => {
     const disk = createMemoryStore();
     const spool = open(disk);
     const day = 86_400;
-    const err = Object.fromEntries(Array.from({ length: 8 }, (_, at) => [`a_failure_with_a_long_name_${at}`, 1]));
+    const err = Object.fromEntries(
+      Array.from({ length: 8 }, (_, at) => [`a_failure_with_a_long_name_${at}`, 1]),
+    );
     for (let at = 0; at < 25; at += 1) {
       await spool.journal(
         Array.from({ length: 120 }, (_, more) => ({ ...call(`1.${at}.${more}`, at * day), n: 9, err })),

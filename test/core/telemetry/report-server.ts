@@ -27,7 +27,9 @@ export interface ReportServer {
 /** Numbers that are remembered below the highest one, for each device and epoch (RFC 4303 §3.4.3 does so as well). */
 const WINDOW = 128;
 
-export function createReportServer(rest: Platform['fetch'] = () => Promise.reject(new TypeError('fetch failed'))): ReportServer {
+export function createReportServer(
+  rest: Platform['fetch'] = () => Promise.reject(new TypeError('fetch failed')),
+): ReportServer {
   const seen = new Map<string, { hi: number; readonly had: Set<number> }>();
   let duplicates = 0;
   const isNew = ({ dev, epoch, seq }: Report): boolean | undefined => {

@@ -265,24 +265,26 @@ describe('decide', () => {
 
   it('runs in the shadow what is staged, beside something else that answers', () => {
     let seen = 0;
-    check((plan, install, slots) => {
+    const shadow = { bp: 10_000, sampleBp: 1000 };
+    const inShadow = plans.map((plan): ResolvedPlan => ({
+      ...plan,
+      ...{ state: 'ramp', bp: 0, fromBp: 0, ctl: 0, arms: [], shadow, rules: [], bucketBy: 'install' },
+      ...{ policy: nothingWithdrawn, minSdk: {} },
+    }));
+    const rule = (plan: ResolvedPlan, install: Install, others: SlotsView): void => {
+      const name = names.find((one) => releaseOf(one) === plan.cand) ?? 'v13';
+      const { policy: _, plan: __, ...kept } = others;
+      const slots = { ...kept, trial: trialOf(name, plan.id, 'staged') };
       const decision = decide(plan, install, now, slots);
       if (decision.kind !== 'stay' || decision.shadow === undefined) return;
       seen += 1;
-      const { trial, committed, embedded } = slots;
-      expect([decision.arm, trial?.phase, trial?.release.sha256]).toEqual([
-        'base',
-        'staged',
-        decision.shadow.entry.sha256,
-      ]);
-      const kept = committed ?? embedded;
-      expect(kept).toBeDefined();
-      expect([kept?.release.sha256, kept?.release.seq]).not.toEqual([
-        decision.shadow.entry.sha256,
-        decision.shadow.entry.seq,
-      ]);
-    });
-    expect(seen).toBeGreaterThan(0);
+      const { entry } = decision.shadow;
+      expect([decision.arm, slots.trial.release]).toEqual(['base', entry]);
+      const { sha256, seq } = (slots.committed ?? slots.embedded)?.release ?? entry;
+      expect([sha256, seq]).not.toEqual([entry.sha256, entry.seq]);
+    };
+    fc.assert(fc.property(inShadow, installs, slotStates, rule), { numRuns: 1000 });
+    expect(seen).toBeGreaterThan(50);
   });
 
   it('leaves a model where there was one, and comes to rest', () => {

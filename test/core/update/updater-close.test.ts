@@ -111,6 +111,43 @@ describe('closing', () => {
   });
 });
 
+describe('leaving', () => {
+  it('while the first answer of an update is written down leaves nothing that runs', async () => {
+    const world = await createWorld();
+    await world.ship('1.0.0', one);
+    const real = createMemoryStore();
+    const held = gate();
+    let isHeld = false;
+    const store: Store = {
+      ...real,
+      updateRecord: async (...args) => {
+        if (isHeld) await held.wait();
+        return real.updateRecord(...args);
+      },
+    };
+    const app = startApp(world, { store });
+    const model = await app.follow({
+      onOpen: ({ version: name }) => {
+        isHeld = name === '1.1.0';
+      },
+    });
+    await app.prove(model);
+    await world.ship('1.1.0', two);
+    await app.client.check();
+    await until(held.asked);
+    app.client.updater('digits').leave(model);
+    isHeld = false;
+    held.open();
+    await settle();
+    expect([model.openCount(), model.answered]).toEqual([1, ['1.0.0']]);
+    const left = await app.state();
+    expect([left.running, left.rejected, left.strikes, left.markers]).toEqual([undefined, [], {}, []]);
+    expect((await app.follow()).answered).toEqual(['1.1.0']);
+    await app.client.close();
+    expect(app.platform.timers()).toEqual([]);
+  });
+});
+
 describe('a store that fails in the middle', () => {
   /** A store whose writes fail while the test says so. */
   function fragile(): {

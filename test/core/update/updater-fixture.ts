@@ -213,6 +213,7 @@ export interface ReleaseParts {
     readonly patch?: { readonly from: string; readonly bytes: Uint8Array<ArrayBuffer> };
   })[];
   readonly golden?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly tolerance: GoldenTolerance };
+  readonly profile?: Uint8Array<ArrayBuffer>;
 }
 
 /** Publishes a release with a manifest. */
@@ -244,7 +245,7 @@ export async function publish(world: World, name: string, parts: ReleaseParts): 
   const seq = nextSeq(repository.targetsBody, 'digits');
   const { ref, companions } = writeManifest(
     platform,
-    { files: [reference, ...others], golden: parts.golden },
+    { files: [reference, ...others], golden: parts.golden, profile: parts.profile },
     { model: 'digits', version: name, seq },
   );
   for (const { sha256, bytes } of [reference, ...companions]) repository.blobs.set(sha256, bytes);

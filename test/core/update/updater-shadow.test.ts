@@ -9,6 +9,7 @@ import {
   gate,
   minute,
   startApp,
+  until,
   version,
   type App,
   type AppOptions,
@@ -90,7 +91,7 @@ describe('a release in the shadow', () => {
     ['a share of no calls, which keeps the file', { shadow: { bp: 10_000, sampleBp: 0 } }, true],
   ] as const)('is closed by %s', async (_, plan, isKept) => {
     const { app, model, change } = await shadowed();
-    await change(plan as Partial<SignedPlan>);
+    await change(plan);
     expect(model.mirrored()).toBeUndefined();
     expect(model.openCount()).toBe(1);
     expect((await app.state()).trial !== undefined).toBe(isKept);
@@ -179,9 +180,21 @@ describe('a release in the shadow', () => {
   });
 });
 
-it('is not begun by an app that lets releases wait for the next start', async () => {
-  const { app, model } = await shadowed({ activation: 'next-start' });
-  expect(model.mirrored()).toMatchObject({ target: { version: '1.1.0' } });
-  expect(model.version()).toBe('1.0.0');
+it('that an app has wait for its next start does not begin while it runs, once the share has come to it', async () => {
+  const policy = { activate: 'next-start' } as const;
+  const { world, app } = await shadowed({ policy });
   await app.client.close();
+  const second = startApp(world, { store: app.store, policy });
+  const model = await second.follow();
+  await second.update();
+  expect(model.mirrored()).toMatchObject({ target: { version: '1.1.0' } });
+  await world.change({ state: 'complete', bp: 10_000, shadow: undefined });
+  await second.update();
+  expect(model.mirrored()).toBeUndefined();
+  expect(model.version()).toBe('1.0.0');
+  await second.client.close();
+  const third = startApp(world, { store: app.store, policy });
+  const next = await third.follow();
+  await until(() => next.version() === '1.1.0');
+  await third.client.close();
 });

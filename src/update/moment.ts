@@ -1,0 +1,45 @@
+/** When a release may take the place of another one, and when to look again. */
+
+import type { Platform } from '../core/platform.ts';
+import type { Activation, Follower } from './follower.ts';
+
+/** How often a model that waits for a quiet moment is looked at, and for how long it has to be quiet, milliseconds. */
+const LOOK_MS = 250;
+const QUIET_MS = 2000;
+
+/** What {@link createMoment} works with. */
+export interface MomentParts {
+  readonly platform: Pick<Platform, 'now' | 'setTimer' | 'conditions'>;
+  readonly activation: Activation;
+  readonly followers: ReadonlySet<Follower>;
+  /** Called when something may have changed by itself. */
+  readonly onDue: () => void;
+}
+
+/** The moments of one model. */
+export interface Moment {
+  /** Has things looked at again then, milliseconds since 1970; in place of what was waited for. */
+  wait(dueAt: number | undefined): void;
+  /** Tells whether what is staged may begin; where the model is to be quiet first, that is looked at again soon. */
+  isConvenient(): boolean;
+}
+
+/** Creates the moments of one model; nothing is waited for yet. */
+export function createMoment({ platform, activation, followers, onDue }: MomentParts): Moment {
+  let cancel = (): void => {};
+  const wait = (dueAt: number | undefined): void => {
+    cancel();
+    if (dueAt === undefined) return;
+    cancel = platform.setTimer(onDue, Math.max(0, dueAt - platform.now()));
+  };
+  return {
+    wait,
+    isConvenient: () => {
+      if (activation !== 'idle') return activation === 'now';
+      const isQuiet = [...followers].every((follower) => follower.idleMs() >= QUIET_MS);
+      if (isQuiet && platform.conditions?.().isIdle !== false) return true;
+      wait(platform.now() + LOOK_MS);
+      return false;
+    },
+  };
+}
