@@ -223,6 +223,8 @@ function deviceOf(random, normal, isTreated, { slower, errors, isShifted }) {
     base_mem: memory,
     mem: memory * Math.exp(0.11 * normal()),
     hist: JSON.stringify(times(50, slower)),
+    base_load: 0,
+    load: '',
     outputs: JSON.stringify({ y: outputs }),
     biz: '',
     first_at: 0,

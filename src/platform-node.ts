@@ -27,6 +27,10 @@ export function nodePlatform(): Platform {
       locale: Intl.DateTimeFormat().resolvedOptions().locale,
     },
     memoryBytes: () => process.memoryUsage.rss(),
+    processorMs: () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1000;
+    },
     // Tasks of `nextTick` come after the promise reactions that are due only if they are added by one of those.
     defer: (task) => {
       if (task !== deferred) {

@@ -1,6 +1,6 @@
 /**
  * One process with several devices. Each device is an installation of its own: own store, own identity, own copy of
- * the model. It classifies freshly drawn digits without pause and reports what it saw.
+ * the model. It classifies freshly drawn digits without pause, tells the server how that goes, and the demo what it saw.
  */
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
@@ -11,7 +11,7 @@ import { createBackends, createInlay } from 'inlay';
 import { openFsStore } from 'inlay/stores/fs';
 import { createRandom, drawDigit } from '../digits/draw.mjs';
 
-const { folder, url, root, app, ids, pollMs, pauseMs } = JSON.parse(process.argv[2] ?? '{}');
+const { folder, url, root, app, ids, pollMs, pauseMs, reportMs } = JSON.parse(process.argv[2] ?? '{}');
 const release = JSON.parse(await readFile(join(app, 'digits.inlay.json'), 'utf8'));
 const embedded = { file: join(app, release.file.name), release };
 const backends = createBackends();
@@ -33,7 +33,9 @@ process.disconnect();
 
 async function startDevice(id) {
   const store = openFsStore({ directory: join(folder, `device-${id}`) });
-  const inlay = createInlay({ store, backends, device: 'cpu', sync: { url, root, pollMs } });
+  // A real app would ask its user first.
+  const telemetry = { consent: 'full', everyMs: reportMs };
+  const inlay = createInlay({ store, backends, device: 'cpu', sync: { url, root, pollMs }, telemetry });
   const strikes = [];
   await inlay.updates.onEvent(({ type, reason }) => {
     if (type === 'strike') strikes.push(reason);
@@ -41,7 +43,7 @@ async function startDevice(id) {
   // It answers at once with the version that came with the app, or with what it had when it was killed.
   const model = await inlay.load({ name: 'digits', embedded });
   const updates = await inlay.updates.state();
-  return { id, inlay, model, updates, strikes, byVersion: {}, failed: 0, latencies: [] };
+  return { id, inlay, model, updates, strikes, byVersion: {}, named: 0, failed: 0, latencies: [] };
 }
 
 async function classify(device) {
@@ -52,11 +54,16 @@ async function classify(device) {
     // The version that answers is the one that is current when the call starts.
     const { version } = device.model;
     try {
-      const { logits } = await device.model.run({ image: pixels });
-      device.latencies.push(performance.now() - started);
-      const seen = (device.byVersion[version] ??= { calls: 0, correct: 0 });
+      const id = String((device.named += 1));
+      const { logits } = await device.model.run({ image: pixels }, { id });
+      const ms = performance.now() - started;
+      device.latencies.push(ms);
+      const seen = (device.byVersion[version] ??= { calls: 0, correct: 0, ms: 0 });
       seen.calls += 1;
+      seen.ms += ms;
       if (largest(logits.data) === label) seen.correct += 1;
+      // The demo knows what it drew. Labels stay on the device; only counts leave it.
+      device.model.feedback(id, { label });
     } catch (error) {
       device.failed += 1;
       process.send({ error: error.message });

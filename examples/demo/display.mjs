@@ -24,6 +24,7 @@ export function createDisplay({ quiet, stream = process.stdout }) {
       else if (Date.now() - lastLine >= 3000) {
         lastLine = Date.now();
         stream.write(`  ${line(state)}\n`);
+        if (state.evidence !== undefined) stream.write(`    ${evidenceLine(state.evidence)}\n`);
       }
     },
     done() {
@@ -40,7 +41,8 @@ function table(state) {
   for (const [version, row] of Object.entries(state.versions)) {
     rows.push([version, row.devices, row.onTrial, rejectedBy(row), row.calls, accuracy(row)]);
   }
-  return `${rows.toString()}\n${totals(state)}`;
+  const evidence = state.evidence === undefined ? '' : `\n${evidenceTable(state.evidence)}`;
+  return `${rows.toString()}\n${totals(state)}${evidence}`;
 }
 
 /** What runs where, in one line. */
@@ -67,10 +69,48 @@ function totals({ callsPerSecond, p50Ms, p95Ms, failedCalls }) {
   ].join(' · ');
 }
 
+/** Draws what each guard has seen so far. */
+export function evidenceTable({ guards }) {
+  const rows = new Table({
+    head: ['guard', 'log E', 'fails at', 'bad with it', 'bad in the control', ''],
+    style: { head: [], border: [] },
+  });
+  for (const { guard, logEFail, failAt, treated, control, verdict } of judging(guards)) {
+    const isTripwire = failAt === 0;
+    rows.push([
+      guard,
+      isTripwire ? '-' : logEFail.toFixed(1),
+      isTripwire ? '-' : failAt.toFixed(1),
+      `${treated.bad} of ${treated.judged}`,
+      `${control.bad} of ${control.judged}`,
+      verdict === 'open' ? '' : verdict,
+    ]);
+  }
+  return rows.toString();
+}
+
+function evidenceLine({ devices, guards }) {
+  const said = judging(guards)
+    .filter(({ failAt }) => failAt > 0)
+    .sort((a, b) => b.logEFail - a.logEFail)
+    .slice(0, 2)
+    .map(
+      ({ guard, logEFail, failAt, treated, control }) =>
+        `${guard} log E ${logEFail.toFixed(1)} of ${failAt.toFixed(1)} ` +
+        `(${treated.bad} of ${treated.judged}, control ${control.bad} of ${control.judged})`,
+    );
+  return [`guards: ${devices.exposed} exposed`, ...said].join(' · ');
+}
+
+/** Guards that have judged a device. */
+function judging(guards) {
+  return guards.filter(({ guard, treated }) => guard !== 'sample-ratio' && treated.judged > 0);
+}
+
 /** Draws what has become of every version. */
 export function outcome({ versions }) {
   const rows = new Table({
-    head: ['version', 'devices', 'calls', 'accuracy', 'rejected by'],
+    head: ['version', 'devices', 'had it', 'calls', 'accuracy', 'ms', 'rejected by'],
     style: { head: [], border: [] },
   });
   for (const [version, row] of Object.entries(versions)) {
@@ -78,8 +118,10 @@ export function outcome({ versions }) {
     rows.push([
       version,
       row.devices,
+      row.exposed,
       row.calls.toLocaleString('en'),
       accuracy(row),
+      row.calls === 0 ? '-' : (row.ms / row.calls).toFixed(1),
       reasons.join(', ') || '-',
     ]);
   }

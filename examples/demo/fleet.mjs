@@ -12,6 +12,8 @@ export function startFleet({ devices, processes, ...settings }) {
   /** The newest report of each device, and the sums of those before its process was killed. */
   const latest = new Map();
   const past = new Map();
+  /** Devices that have ever answered with a version. */
+  const exposed = new Map();
   const errors = [];
   let latencies = [];
   const start = (index) => {
@@ -22,6 +24,10 @@ export function startFleet({ devices, processes, ...settings }) {
       for (const report of reports ?? []) {
         latencies.push(...report.latencies);
         latest.set(report.id, report);
+        for (const version of Object.keys(report.byVersion)) {
+          if (!exposed.has(version)) exposed.set(version, new Set());
+          exposed.get(version).add(report.id);
+        }
       }
     });
     child.on('exit', (code) => {
@@ -57,11 +63,13 @@ export function startFleet({ devices, processes, ...settings }) {
         for (const { version: bad, reason } of rejected) count(versions[bad].rejected, reason);
       }
       for (const { byVersion } of all) {
-        for (const [name, { calls, correct }] of Object.entries(byVersion)) {
+        for (const [name, { calls, correct, ms }] of Object.entries(byVersion)) {
           versions[name].calls += calls;
           versions[name].correct += correct;
+          versions[name].ms += ms;
         }
       }
+      for (const [version, row] of Object.entries(versions)) row.exposed = exposed.get(version)?.size ?? 0;
       const recent = latencies.sort((a, b) => a - b);
       latencies = [];
       return {
@@ -111,7 +119,7 @@ export function startFleet({ devices, processes, ...settings }) {
 const { compare: byNumbers } = new Intl.Collator('en', { numeric: true });
 
 function blank() {
-  return { devices: 0, onTrial: 0, rejected: {}, calls: 0, correct: 0 };
+  return { devices: 0, exposed: 0, onTrial: 0, rejected: {}, calls: 0, correct: 0, ms: 0 };
 }
 
 function count(counts, name) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * A server, three versions of a model, forty devices: a new version reaches all of them, a broken one none of them for
- * long, and no call fails, whatever happens on the way.
+ * A server, four versions of a model, a fleet of devices: a new version reaches all of them, a broken one none of them for
+ * long, one that is only a little worse is stopped by what the fleet reports, and no call fails on the way.
  *
  *   npm run demo [-- --json] [-- --keep]
  */
@@ -11,19 +11,28 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { accuracy, createDisplay, outcome } from './display.mjs';
+import { accuracy, createDisplay, evidenceTable, outcome } from './display.mjs';
 import { startFleet } from './fleet.mjs';
+import { writeProfile } from './profile.mjs';
 import { createServer } from './server.mjs';
-import { spoilModel } from './spoil.mjs';
+import { smoothInputs, spoilModel } from './spoil.mjs';
 
-const DEVICES = 40;
+const DEVICES = 120;
 const PROCESSES = 4;
-const POLL_MS = 1000;
+const POLL_MS = 2000;
+/** Each device makes a call, and waits; a report of it all follows this often. */
+const PAUSE_MS = 150;
+const REPORT_MS = 2000;
 const WATCH_SECONDS = 4;
 const RAMP_SECONDS = 10;
 const GIVE_UP_SECONDS = 60;
+/** Exit code of `inlay rollout watch` where a guard stopped the rollout. */
+const GUARD_STOPPED_IT = 3;
 /** A version is kept after a minute by default; people who watch a demo have less patience. */
 const TRIAL = ['--trial', 'minInferences=20,soakS=2'];
+/** For the same reason the guards look every other second instead of every minute, and judge a device by fewer calls. */
+const LOOKS = ['--look-every', '2s'];
+const CANARY = ['--stages', '20,100', '--over', '40s', '--soak', '10m', '--calls', '30'];
 
 const flags = readFlags();
 const display = createDisplay({ quiet: flags.json === true });
@@ -51,7 +60,7 @@ try {
 
 async function tell() {
   display.step('Start a sync server, make keys, publish digits 1.0.0, and put it into an app');
-  server = await createServer(folder);
+  server = await createServer(folder, LOOKS);
   await inlay('keys', 'init', '--no-passphrase');
   await inlay('publish', digits('1.0.0'), '--name', 'digits', '--version', '1.0.0');
   await inlay('rollout', 'set', 'digits', '1.0.0', '--percent', '100');
@@ -66,13 +75,16 @@ async function tell() {
     url: server.url,
     root: await readFile(server.root, 'utf8'),
     pollMs: POLL_MS,
-    pauseMs: 50,
+    pauseMs: PAUSE_MS,
+    reportMs: REPORT_MS,
   });
   await watch(GIVE_UP_SECONDS, (state) => state.devices === DEVICES);
   const before = await watch(WATCH_SECONDS);
 
   display.step(`Publish digits 1.1.0 and give it to half of them, one after the other; each tries it first`);
-  await inlay('publish', digits('1.1.0'), '--name', 'digits', '--version', '1.1.0');
+  await writeProfile(digits('1.1.0'), join(folder, 'profile.json'));
+  const profile = ['--profile', 'profile.json'];
+  await inlay('publish', digits('1.1.0'), '--name', 'digits', '--version', '1.1.0', ...profile);
   const ramp = ['--percent', '50', '--over', `${RAMP_SECONDS}s`];
   await inlay('rollout', 'set', 'digits', '1.1.0', ...ramp, ...TRIAL);
   const ramped = sleep(1000 * (RAMP_SECONDS + 1)).then(() => true);
@@ -103,6 +115,11 @@ async function tell() {
   );
   await inlay('rollout', 'rollback', 'digits', '--reason', 'devices reject it');
 
+  display.step('Publish 1.3.0, a little worse: it passes every check, and each device takes it for normal');
+  await smoothInputs(digits('1.1.0'), join(folder, 'digits-1.3.0.onnx'));
+  await inlay('publish', 'digits-1.3.0.onnx', '--name', 'digits', '--version', '1.3.0', ...profile);
+  const canary = await haltedCanary('1.3.0');
+
   display.step('Withdraw 1.0.0 for good, and let two of three keys sign from now on; devices follow');
   await inlay('revoke', 'digits', '1.0.0', '--reason', 'superseded');
   await inlay('keys', 'rotate', '--add-root', '2', '--threshold', '2', '--no-passphrase');
@@ -118,12 +135,48 @@ async function tell() {
     display.step('What a device that was killed has to say');
     await inlay('status', '--store', `device-${victim}`, '--events', '12');
   }
-  summarise(before, after, { '50%': devicesOn(half, '1.1.0'), '100%': devicesOn(whole, '1.1.0') });
+  const reached = { '50%': devicesOn(half, '1.1.0'), '100%': devicesOn(whole, '1.1.0') };
+  summarise(before, after, reached, canary);
   if (flags.keep === true) {
-    display.step(`The server goes on at ${server.url} (admin token ${server.token}); end it with Ctrl+C`);
-    display.detail(`its folder is ${folder}`);
+    display.step(`The server goes on at ${server.url}; end it with Ctrl+C`);
+    display.detail(`dashboard: ${server.url}/dashboard\nadmin token: ${server.token}\nfolder: ${folder}`);
     await server.ended;
   }
+}
+
+/** Starts a version in stages, and lets the guards find out. @returns how that went. */
+async function haltedCanary(version) {
+  await inlay('rollout', 'start', 'digits', version, ...CANARY);
+  const startedAt = performance.now();
+  const seconds = () => (performance.now() - startedAt) / 1000;
+  let evidence;
+  let haltSeconds;
+  const watcher = server.watch('digits', (seen) => (evidence = seen));
+  const isHalted = watcher.ended.then((code) => {
+    haltSeconds = seconds();
+    return code === GUARD_STOPPED_IT;
+  });
+  await watch(GIVE_UP_SECONDS, () => haltSeconds !== undefined, () => evidence);
+  watcher.stop();
+  const halted = await isHalted;
+  const { exposed } = fleet.read().versions[version] ?? { exposed: 0 };
+  display.detail(halted ? `halted after ${haltSeconds.toFixed(0)} s: ${evidence.reason}` : 'nothing stopped it');
+  if (evidence !== undefined) display.detail(evidenceTable(evidence));
+  await watch(GIVE_UP_SECONDS, isOnAll('1.1.0'));
+  const [decidedBy] = evidence?.reason.split(':') ?? [];
+  const guards = evidence?.guards.filter(({ guard }) => guard !== 'sample-ratio') ?? [];
+  return {
+    version,
+    halted,
+    exposedDevices: Math.max(exposed, fleet.read().versions[version]?.exposed ?? 0),
+    decidedBy: guards.some(({ guard }) => guard === decidedBy) ? decidedBy : 'tripwire',
+    reason: evidence?.reason,
+    haltSeconds,
+    backSeconds: seconds(),
+    guards: guards.map(({ guard, verdict, logEFail, failAt, treated, control }) => {
+      return { guard, verdict, logE: logEFail, failAt, treated, control };
+    }),
+  };
 }
 
 function readFlags() {
@@ -170,7 +223,7 @@ function steady(condition) {
 }
 
 /** Shows the fleet until `until` holds or the time is over. */
-async function watch(seconds, until = () => false) {
+async function watch(seconds, until = () => false, evidence = () => undefined) {
   const end = performance.now() + seconds * 1000;
   let last = fleet.read();
   let at = performance.now();
@@ -178,14 +231,15 @@ async function watch(seconds, until = () => false) {
     await sleep(500);
     const now = performance.now();
     const state = fleet.read();
-    display.show({ ...state, callsPerSecond: (Math.max(0, state.calls - last.calls) * 1000) / (now - at) });
+    const callsPerSecond = (Math.max(0, state.calls - last.calls) * 1000) / (now - at);
+    display.show({ ...state, callsPerSecond, evidence: evidence() });
     if (until(state) || now >= end || fleet.errors.length > 0) return state;
     last = state;
     at = now;
   }
 }
 
-function summarise(before, after, reached) {
+function summarise(before, after, reached, canary) {
   const share = (row) => (row === undefined || row.calls === 0 ? 0 : row.correct / row.calls);
   const rejected = {};
   for (const row of Object.values(after.versions)) {
@@ -202,11 +256,13 @@ function summarise(before, after, reached) {
     ),
     devicesWithRoot2: after.roots.filter((root) => root === 2).length,
     rejected,
+    canary,
     strikes: after.strikes,
     calls: after.calls,
     failedCalls: after.failedCalls,
     accuracyBefore: share(before.versions['1.0.0']),
     accuracyAfter: share(after.versions['1.1.0']),
+    accuracyOfCanary: share(after.versions[canary.version]),
     bytesDownloaded: after.bytesDownloaded,
     seconds: (performance.now() - started) / 1000,
     ...(fleet.errors.length > 0 && { errors: fleet.errors }),
@@ -214,13 +270,18 @@ function summarise(before, after, reached) {
   if (flags.json === true) console.log(JSON.stringify(summary));
   else {
     const { calls, failedCalls, strikes, bytesDownloaded, seconds, devicesUpdated } = summary;
+    const { exposedDevices, decidedBy, haltSeconds = 0, backSeconds } = canary;
     display.step(`Done: ${devicesUpdated} of ${DEVICES} devices on 1.1.0, ${failedCalls} failed calls`);
     display.detail(outcome(after));
+    display.detail(
+      `${canary.version}: ${exposedDevices} of ${DEVICES} devices had it; ${decidedBy} stopped it after ` +
+        `${haltSeconds.toFixed(0)} s, and after ${backSeconds.toFixed(0)} s the last one was back on 1.1.0`,
+    );
     display.detail(
       `${calls.toLocaleString('en')} calls · accuracy ${accuracy(before.versions['1.0.0'])} before, ` +
         `${accuracy(after.versions['1.1.0'])} after · ${strikes} strikes · ` +
         `${(bytesDownloaded / 1e6).toFixed(1)} MB downloaded · ${seconds.toFixed(0)} s`,
     );
   }
-  if (summary.failedCalls > 0 || summary.devicesUpdated < DEVICES) process.exitCode = 1;
+  if (summary.failedCalls > 0 || summary.devicesUpdated < DEVICES || !canary.halted) process.exitCode = 1;
 }

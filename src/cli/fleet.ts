@@ -131,7 +131,7 @@ function printSeries({ times, lines }: SeriesAnswer, terminal: Terminal): void {
   const at = (line: SeriesLine, i: number): readonly string[] => [
     formatTime(times[i] ?? null),
     line.key,
-    line.calls[i] === null ? 'hidden' : (line.calls[i] ?? 0).toLocaleString('en'),
+    (line.calls[i] ?? 0).toLocaleString('en'),
     formatShare(line.errorRate[i] ?? null),
     formatLatency(line.p50[i] ?? null),
     formatLatency(line.p95[i] ?? null),
@@ -139,10 +139,12 @@ function printSeries({ times, lines }: SeriesAnswer, terminal: Terminal): void {
     formatShare(line.cacheHitRate[i] ?? null),
   ];
   const rows = times.flatMap((_, i) =>
-    lines.filter((line) => line.calls[i] === null || (line.calls[i] ?? 0) > 0).map((line) => at(line, i)),
+    lines.filter((line) => (line.calls[i] ?? 0) > 0).map((line) => at(line, i)),
   );
   if (rows.length === 0) {
-    terminal.print('No calls in this time; try a longer one with --last 7d.');
+    terminal.print(
+      'No calls in this time, or of too few devices to be shown; try a longer one with --last 7d.',
+    );
     return;
   }
   const head = ['at (UTC)', 'of', 'calls', 'failed', 'p50', 'p95', 'p99', 'cache'];

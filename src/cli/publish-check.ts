@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises';
 import { basename, extname } from 'node:path';
-import type { TensorMap } from '../core/backend.ts';
+import type { Backend, TensorMap } from '../core/backend.ts';
 import { BackendError, InputError, isInlayError } from '../core/errors.ts';
 import { named, type Signature } from '../core/signature.ts';
 import { tensorFrom, type NestedArray } from '../core/tensor.ts';
@@ -56,8 +56,7 @@ const largeCaseBytes = 262_144;
  */
 export async function checkRelease(request: CheckRequest): Promise<CheckedRelease> {
   const { files, golden, tolerance, timeoutMs } = request;
-  const backend = openCheckBackend(timeoutMs);
-  try {
+  return withCheckBackend(timeoutMs, async (backend) => {
     const isMadeUp = golden === 'auto';
     const result = await checkModel({
       backend,
@@ -81,6 +80,20 @@ export async function checkRelease(request: CheckRequest): Promise<CheckedReleas
     assertGoldenSize(size);
     const bytes = writeGolden(cases);
     return { signature, golden: { bytes, tolerance: allowed, isMadeUp }, differences, notices };
+  });
+}
+
+/**
+ * Lends the backend in which models are tried out.
+ * @throws {@link BackendError} `ERR_INLAY_BACKEND_MISSING` without onnxruntime-node, and what the task throws.
+ */
+export async function withCheckBackend<Result>(
+  timeoutMs: number,
+  task: (backend: Backend) => Promise<Result>,
+): Promise<Result> {
+  const backend = openCheckBackend(timeoutMs);
+  try {
+    return await task(backend);
   } catch (error) {
     if (!isInlayError(error) || error.code !== 'ERR_INLAY_BACKEND_MISSING') throw error;
     throw new BackendError(
@@ -201,7 +214,8 @@ function bindOutputs({ outputs }: Signature, given: Readonly<Record<string, Nest
   );
 }
 
-function atPlace<Value>(place: string, make: () => Value): Value {
+/** Says where a value stands that does not fit the model. */
+export function atPlace<Value>(place: string, make: () => Value): Value {
   try {
     return make();
   } catch (error) {

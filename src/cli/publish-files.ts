@@ -1,15 +1,16 @@
 /** The files of a release, as they lie on the publisher's disk. */
 
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
-import { InputError, ModelError } from '../core/errors.ts';
+import { InputError, ModelError, StoreError } from '../core/errors.ts';
 import { inspectModel, type ModelReport } from '../onnx/inspect.ts';
 import { parseModel } from '../onnx/model.ts';
 import { goldenFile, manifestFile, profileFile } from '../publish/manifest.ts';
 import { nameLength } from '../publish/release.ts';
 import type { ReleaseVariant } from '../publish/publisher.ts';
+import { readProfile as parseProfile } from '../telemetry/profile-reader.ts';
 
 const compress = promisify(gzip);
 
@@ -55,21 +56,34 @@ export async function readReleaseFile(
 }
 
 /**
- * Reads a reference profile.
- * @throws {@link InputError} if it cannot be read or is not JSON.
+ * Reads a reference profile: nobody could count by one that is none.
+ * @throws {@link InputError} if it cannot be read, {@link ModelError} `ERR_INLAY_MODEL_INVALID` if it is none.
  */
 export async function readProfile(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  let bytes: Uint8Array<ArrayBuffer>;
   try {
-    const bytes = new Uint8Array(await readFile(path));
-    JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-    return bytes;
+    bytes = new Uint8Array(await readFile(path));
   } catch (cause) {
-    throw new InputError(
-      'ERR_INLAY_FEED_VALUE',
-      `The profile ${path} cannot be read, or is not JSON; check the path.`,
+    throw new InputError('ERR_INLAY_FEED_VALUE', `The profile ${path} cannot be read; check the path.`, {
+      cause,
+    });
+  }
+  parseProfile(bytes);
+  return bytes;
+}
+
+/**
+ * Writes a reference profile down for its publisher.
+ * @throws {@link StoreError} `ERR_INLAY_STORE_IO` if it cannot be written.
+ */
+export async function writeProfile(path: string, bytes: Uint8Array): Promise<void> {
+  await writeFile(path, bytes).catch((cause: unknown) => {
+    throw new StoreError(
+      'ERR_INLAY_STORE_IO',
+      `The profile cannot be written to ${path}; nothing was published. Choose another place.`,
       { cause },
     );
-  }
+  });
 }
 
 /** Compresses as well as gzip can. The header says neither when nor on which system (RFC 1952 §2.3.1). */

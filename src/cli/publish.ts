@@ -17,8 +17,10 @@ import {
   type KeyFlags,
   type ServerFlags,
 } from './connection.ts';
+import { isDataPath } from './data/open-file.ts';
 import { checkRelease, type CheckedRelease } from './publish-check.ts';
-import { gzipBest, readProfile, readReleaseFile } from './publish-files.ts';
+import { gzipBest, readProfile, readReleaseFile, writeProfile } from './publish-files.ts';
+import { describeProfile, makeProfile, type ReferenceProfile } from './publish-profile.ts';
 import { compareWithPresent } from './publish-signature.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
 
@@ -38,6 +40,9 @@ interface Flags extends ServerFlags, KeyFlags {
   readonly check: boolean;
   readonly newSignature?: true;
   readonly profile?: string;
+  readonly reference?: string;
+  readonly labels?: string;
+  readonly profileOut?: string;
   readonly minSdk?: string;
   readonly licence?: string;
   readonly notes?: string;
@@ -76,7 +81,18 @@ export function addPublish(program: Command, terminal: Terminal): void {
       '--new-signature',
       'publish other inputs or outputs than before, which running devices refuse; another name or channel is better',
     )
-    .option('--profile <file>', 'JSON that says what the model sees and gives, for drift')
+    .addOption(
+      new Option('--profile <file>', 'reference profile: what the model sees and gives, for drift').conflicts(
+        'reference',
+      ),
+    )
+    .option(
+      '--reference <file>',
+      'examples that the reference profile is made of: .npz, .npy, .jsonl, .csv',
+      parseReference,
+    )
+    .option('--labels <column|file>', 'their right classes, for accuracy and calibration')
+    .option('--profile-out <file>', 'where to write the profile that is made')
     .option('--min-sdk <version>', 'lowest version of Inlay that runs it', parseSdk)
     .option('--licence <spdx>', 'SPDX expression, such as Apache-2.0', parseLicence)
     .option('--notes <text>', 'what is new; signed with the release', parseNotes)
@@ -87,6 +103,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
     .action(async (file: string, flags: Flags) => {
       const { name, version, variant, check, json } = flags;
       assertNames(name, version);
+      assertReference(flags);
       const path = (given: string): string => resolve(terminal.cwd, given);
       const reference = await readReleaseFile(path(file), undefined, check);
       const variants: ReleaseVariant[] = [];
@@ -103,6 +120,8 @@ export function addPublish(program: Command, terminal: Terminal): void {
             timeoutMs: 1000 * flags.timeout,
           })
         : { golden: undefined, differences: {}, notices: ['Nobody has tried it out.'] };
+      const made = await makeReference(reference, flags, path);
+      if (made !== undefined && !json) terminal.print(`${describeProfile(made)}\n`);
       const notices = [...checked.notices];
       if (patchFrom !== undefined)
         notices.push('No format of patches is installed; devices download whole or compressed files.');
@@ -132,19 +151,50 @@ export function addPublish(program: Command, terminal: Terminal): void {
         variant: reference.variant,
         variants,
         golden: checked.golden,
-        profile: profileBytes,
+        profile: made?.bytes ?? profileBytes,
         minSdk,
         licence,
         notes,
         patchFrom: isAuto(patchFrom) ? 'auto' : patchFrom,
       });
       const { differences } = checked;
-      if (json) terminal.print(JSON.stringify({ model: name, version, ...published, differences, notices }));
+      const facts = { model: name, version, ...published, differences, notices };
+      if (json) terminal.print(JSON.stringify({ ...facts, ...(made && { profile: factsOf(made) }) }));
       else {
         terminal.print(describe(flags, published, { ...checked, notices }, variants));
         terminal.print(`\nNext:\n  ${nextCommand(flags, published, isOther)}`);
       }
     });
+}
+
+/** @throws `RangeError` for what says something about examples that are not given. */
+function assertReference({ reference, labels, profileOut }: Flags): void {
+  const given = Object.entries({ '--labels': labels, '--profile-out': profileOut });
+  const alone = given.find(([, value]) => reference === undefined && value !== undefined);
+  if (alone) throw new RangeError(`${alone[0]} belongs to examples; give them with --reference FILE.`);
+}
+
+/** Makes the reference profile, where examples are given, and writes it where it is asked for. */
+async function makeReference(
+  file: ReleaseVariant,
+  { reference, labels, profileOut, timeout }: Flags,
+  path: (given: string) => string,
+): Promise<ReferenceProfile | undefined> {
+  if (reference === undefined) return undefined;
+  const made = await makeProfile({
+    file,
+    data: path(reference),
+    labels: labels !== undefined && isDataPath(labels) ? path(labels) : labels,
+    timeoutMs: 1000 * timeout,
+  });
+  if (profileOut !== undefined) await writeProfile(path(profileOut), made.bytes);
+  return made;
+}
+
+function factsOf({ profile, rows, labelled }: ReferenceProfile): object {
+  const { inputs, outputs, accuracy } = profile;
+  const features = { inputs: Object.keys(inputs), outputs: Object.keys(outputs) };
+  return { rows, labelled, ...features, ...(accuracy !== undefined && { accuracy }) };
 }
 
 function nextCommand(
@@ -212,6 +262,11 @@ function isTolerance(value: number | undefined): value is number {
   return value !== undefined && value >= 0 && value <= 1e6;
 }
 
+function parseReference(text: string): string {
+  if (isDataPath(text)) return text;
+  throw new InvalidArgumentError('Its extension is .npz, .npy, .jsonl, .ndjson or .csv.');
+}
+
 function parseSeconds(text: string): number {
   const seconds = Number(text);
   if (/^\d+(\.\d+)?$/.test(text) && seconds > 0 && seconds <= 86_400) return seconds;
@@ -244,6 +299,12 @@ Golden inputs are made up unless they are given:
   .json                  [{ "inputs": { "x": [[1, 2]] }, "outputs": { "y": [[3]] } }, …];
                          outputs that are given have to come
 
+A reference profile says how inputs and answers are distributed when all is well: devices count
+theirs into the same bins, and the server compares. With --reference it is made of at least
+some hundred examples, one per row as for \`inlay run\`; it is shown before anything is signed, and
+holds counts and class names, no example.
+
 Examples:
   $ npx inlay publish digits.onnx --name digits --version 1.1.0
+  $ npx inlay publish digits.onnx --name digits --version 1.1.0 --reference train.csv --labels label
   $ npx inlay publish digits.onnx --name digits --version 1.2.0 --variant int8=digits-int8.onnx --golden samples.npz`;

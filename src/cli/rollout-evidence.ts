@@ -28,6 +28,7 @@ export function describeEvidence(evidence: RolloutEvidence): string {
       formatNumber(reward, 4),
     ]);
     parts.push('', table(['arm', 'version', 'share', 'devices', 'reward'], rows));
+    parts.push(...arms.flatMap(({ comparison }) => comparison?.text ?? []));
   }
   if (shadow !== null) {
     const { n, alike, unlike, failed } = shadow;

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { defaultServer } from './connection.ts';
+import { parseDuration } from './rollout-options.ts';
 import { addServerMigrate } from './server-migrate.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -14,6 +15,7 @@ interface Flags {
   readonly newToken?: true;
   readonly requireDeviceKey?: true;
   readonly trustProxy?: true;
+  readonly lookEvery?: number;
   readonly otlpUrl?: string;
   readonly publicUrl?: string;
   readonly allowLoopback?: true;
@@ -40,6 +42,11 @@ export function addServer(program: Command, terminal: Terminal): void {
     .option('--new-token', 'replace the admin token, for when it was lost')
     .option('--require-device-key', 'take reports only with a key of the role device')
     .option('--trust-proxy', 'count requests by the last address of X-Forwarded-For, as behind a proxy')
+    .option(
+      '--look-every <time>',
+      'time between two looks of the guards at a rollout (default: 1m)',
+      parseDuration,
+    )
     .option('--otlp-url <url>', 'push metrics over OTLP/HTTP, such as to http://127.0.0.1:4318')
     .option('--public-url <url>', 'where people reach this server, for links in notifications')
     .option('--allow-loopback', 'let notifications go to this machine')
@@ -51,7 +58,7 @@ export function addServer(program: Command, terminal: Terminal): void {
     .option('--json', 'print one line of JSON once it listens')
     .addHelpText('after', environment)
     .action(async (flags: Flags) => {
-      const { data, json, primary, ...options } = flags;
+      const { data, json, primary, lookEvery, ...options } = flags;
       const dataDir = resolve(terminal.cwd, data);
       const interrupted = terminal.interrupted();
       // Other commands start sooner without all that a server is made of.
@@ -61,6 +68,7 @@ export function addServer(program: Command, terminal: Terminal): void {
         dataDir,
         env: terminal.env,
         ...(primary !== undefined && { primaryUrl: primary }),
+        ...(lookEvery !== undefined && { lookEveryMs: Math.max(1, lookEvery) * 1000 }),
       });
       const { url, token, onlineKey } = running;
       if (json) {

@@ -26,6 +26,8 @@ export interface Platform {
   readonly cores?: number;
   /** Memory that the app takes now, bytes. Absent where the runtime does not tell. */
   readonly memoryBytes?: () => number;
+  /** Processor time that this process has taken so far, milliseconds. */
+  readonly processorMs?: () => number;
   /** Wall clock, milliseconds since 1970. */
   now(): number;
   /** Monotonic clock, milliseconds, for durations. */

@@ -1,6 +1,7 @@
 import type { ComponentChildren, JSX } from 'preact';
-import { useMemo, useState } from 'preact/hooks';
-import { createApi } from './api.ts';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import type { Principal } from '../server/access.ts';
+import { ApiError, createApi } from './api.ts';
 import { Login } from './login.tsx';
 import { Alerts } from './pages/alerts.tsx';
 import { Audit } from './pages/audit.tsx';
@@ -8,12 +9,14 @@ import { Drift } from './pages/drift.tsx';
 import { Health } from './pages/health.tsx';
 import { Overview } from './pages/overview.tsx';
 import { Performance } from './pages/performance.tsx';
-import { RolloutPage, Rollouts } from './pages/rollouts.tsx';
+import { RolloutPage } from './pages/rollout.tsx';
+import { Rollouts } from './pages/rollouts.tsx';
 import { linkTo, useRoute, type Route } from './route.ts';
 import type { Session } from './session.ts';
 import { Shortcuts } from './shortcuts.tsx';
 import { ThemeSwitch } from './theme.tsx';
-import { Surround } from './use-answer.ts';
+import { Trouble, Waiting } from './ui/parts.tsx';
+import { Surround, type Surroundings } from './use-answer.ts';
 
 /** Pages in the order of the menu, with the key that leads there. */
 const pages = [
@@ -29,21 +32,11 @@ const pages = [
 /** The dashboard: a menu and a page, or the login. */
 export function App({ session }: { readonly session: Session }): JSX.Element {
   const [key, setKey] = useState(session.key());
-  const route = useRoute();
-  const surroundings = useMemo(
-    () =>
-      key === undefined
-        ? undefined
-        : {
-            api: createApi(key),
-            signOut: () => {
-              session.leave();
-              setKey(undefined);
-            },
-          },
-    [key],
-  );
-  if (surroundings === undefined) {
+  const signOut = (): void => {
+    session.leave();
+    setKey(undefined);
+  };
+  if (key === undefined) {
     return (
       <Login
         onKey={(entered) => {
@@ -53,9 +46,68 @@ export function App({ session }: { readonly session: Session }): JSX.Element {
       />
     );
   }
+  return <Shell key={key} apiKey={key} signOut={signOut} />;
+}
+
+/** Finds out whose key it is; until then nothing is shown that it may not see. */
+function useMe(
+  apiKey: string,
+  signOut: () => void,
+): { readonly present?: Surroundings; readonly error?: ApiError } {
+  const api = useMemo(() => createApi(apiKey), [apiKey]);
+  const [me, setMe] = useState<Principal>();
+  const [error, setError] = useState<ApiError>();
+  useEffect(() => {
+    let timer: number | undefined;
+    const ask = async (): Promise<void> => {
+      try {
+        setMe(await api.get<Principal>('/me'));
+        setError(undefined);
+      } catch (failure) {
+        if (!(failure instanceof ApiError)) throw failure;
+        if (failure.status === 401) signOut();
+        else {
+          setError(failure);
+          timer = window.setTimeout(() => void ask(), 5000);
+        }
+      }
+    };
+    void ask();
+    return () => {
+      window.clearTimeout(timer);
+    };
+  }, [api]);
+  const present = useMemo((): Surroundings | undefined => {
+    if (me === undefined) return undefined;
+    const [model] = me.scope.models ?? [];
+    const [channel] = me.scope.channels ?? [];
+    const limits = { ...(model !== undefined && { model }), ...(channel !== undefined && { channel }) };
+    return { api, me, mayChange: me.role === 'admin' || me.role === 'publisher', limits, signOut };
+  }, [me]);
+  return { ...(present && { present }), ...(error && { error }) };
+}
+
+function Shell(props: { readonly apiKey: string; readonly signOut: () => void }): JSX.Element {
+  const route = useRoute();
+  const main = useRef<HTMLElement>(null);
+  const { present, error } = useMe(props.apiKey, props.signOut);
+  const title = pages.find(([page]) => page === route.page)?.[1] ?? 'Overview';
+  useEffect(() => {
+    document.title = [...route.rest.slice(-1), title, 'Inlay'].join(' · ');
+    // On a phone the menu is longer than the screen is wide.
+    document.querySelector('[aria-current="page"]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+  }, [title, route.rest.join('/')]);
   return (
-    <Surround.Provider value={surroundings}>
-      <a class="skip" href="#main">
+    <>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => {
+          // The fragment of the address is the page.
+          event.preventDefault();
+          main.current?.focus();
+        }}
+      >
         Skip to content
       </a>
       <div class="shell">
@@ -68,37 +120,60 @@ export function App({ session }: { readonly session: Session }): JSX.Element {
             Inlay
           </a>
           <ul>
-            {pages.map(([page, title]) => (
+            {pages.map(([page, name]) => (
               <li key={page}>
                 <a
                   href={page === '' ? '#/' : linkTo(page)}
-                  {...(route.page === page && { 'aria-current': 'page' as const })}
+                  {...(title === name && { 'aria-current': 'page' as const })}
                 >
-                  {title}
+                  {name}
                 </a>
               </li>
             ))}
           </ul>
           <div class="foot">
+            {present !== undefined && <Whose surroundings={present} />}
             <ThemeSwitch />
-            <button type="button" class="quiet" onClick={surroundings.signOut}>
+            <button type="button" class="quiet" onClick={props.signOut}>
               Sign out
             </button>
+            <a class="quiet wide" href="licences.txt">
+              Licences
+            </a>
           </div>
         </nav>
-        <main id="main" tabIndex={-1}>
-          {pageOf(route)}
+        <main id="main" tabIndex={-1} ref={main}>
+          {present === undefined ? (
+            <>
+              <h1>{title}</h1>
+              <Trouble error={error} />
+              <Waiting />
+            </>
+          ) : (
+            <Surround.Provider value={present}>{pageOf(route)}</Surround.Provider>
+          )}
         </main>
       </div>
       <Shortcuts pages={pages} />
-    </Surround.Provider>
+    </>
+  );
+}
+
+function Whose({ surroundings }: { readonly surroundings: Surroundings }): JSX.Element {
+  const { me, limits } = surroundings;
+  const limit = Object.values(limits).join(', ');
+  return (
+    <p class="whose wide">
+      {me.role} <code>{me.actor}</code>
+      {limit !== '' && <small>only {limit}</small>}
+    </p>
   );
 }
 
 function pageOf({ page, rest }: Route): ComponentChildren {
   const [first, second] = rest;
   if (page === 'rollouts' && first !== undefined && second !== undefined)
-    return <RolloutPage channel={first} model={second} />;
+    return <RolloutPage key={rest.join('/')} channel={first} model={second} />;
   if (page === 'rollouts') return <Rollouts />;
   if (page === 'performance') return <Performance model={first} />;
   if (page === 'drift') return <Drift model={first} />;

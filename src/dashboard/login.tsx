@@ -1,6 +1,7 @@
 import type { JSX } from 'preact';
 import { useState } from 'preact/hooks';
 import { ApiError, createApi } from './api.ts';
+import { inlay } from './command-line.ts';
 import { Command } from './ui/parts.tsx';
 
 /** Asks for an API key, and takes one that the server knows. */
@@ -47,7 +48,7 @@ export function Login({ onKey }: { readonly onKey: (key: string) => void }): JSX
           Sign in
         </button>
         <p class="hint">A key that may look and change nothing:</p>
-        <Command text="npx inlay tokens create --name dashboard --role viewer" />
+        <Command text={inlay('tokens', 'create', '--name', 'dashboard', '--role', 'viewer')} />
       </form>
     </main>
   );

@@ -4,7 +4,7 @@ import { closedError, InputError, isInlayError } from '../core/errors.ts';
 import { createEmitter, type Events } from '../core/events.ts';
 import type { Signature } from '../core/signature.ts';
 import type { Span, SpanFacts, Tracing } from '../core/tracing.ts';
-import type { CallOptions } from '../schedule/job.ts';
+import type { CallFacts, CallOptions } from '../schedule/job.ts';
 import type { Metrics, QueueStats } from '../schedule/metrics.ts';
 import type { Predictions } from '../schedule/predictions.ts';
 import type { ModelTelemetry } from '../telemetry/model.ts';
@@ -219,14 +219,21 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
     used.runs += 1;
     inFlight += 1;
     const span = tracing?.startCall(factsOf(name, used.serving));
+    const facts: CountedFacts | undefined = telemetry && {
+      id: options.id,
+      cache: undefined,
+      queueMs: undefined,
+      runs: 0,
+    };
     const call =
-      defaults === undefined && span === undefined ? options : withDefaults(options, defaults, span);
-    const facts: CallFacts = { id: options.id };
+      defaults === undefined && span === undefined && facts === undefined
+        ? options
+        : withDefaults(options, defaults, span, facts);
     const answered =
       predictions === undefined
         ? used.serving.run(bound, call, used.leave)
         : runPredicted(predictions, used, bound, call, facts);
-    if (telemetry !== undefined) countCall(telemetry, answered, bound, facts, options.signal);
+    if (facts !== undefined) countCall(telemetry as ModelCounts, answered, bound, facts, options.signal);
     if (span === undefined) return answered;
     return answered.then(
       (outputs) => {
@@ -246,14 +253,14 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
     used: Lease,
     feeds: TensorMap,
     call: CallOptions,
-    facts: CallFacts,
+    facts: CountedFacts | undefined,
   ): Promise<TensorMap> => {
     let isMine = false;
-    facts.cache = 'hit';
+    if (facts !== undefined) facts.cache = 'hit';
     return cache
       .run(used.serving, feeds, call, (signal) => {
         isMine = true;
-        facts.cache = 'miss';
+        if (facts !== undefined) facts.cache = 'miss';
         return used.serving.run(feeds, { ...call, outputs: undefined, signal }, () => {});
       })
       .catch((error: unknown) => {
@@ -333,22 +340,25 @@ export function createModel(parts: ModelParts, first: Serving): ManagedModel {
 
 const NONE: RunOptions = {};
 
-/** What a call turns out to be on its way. */
-type CallFacts = { -readonly [Key in keyof Pick<AnsweredCall, 'id' | 'cache'>]: AnsweredCall[Key] };
+/** A call that is counted. */
+interface CountedFacts extends CallFacts {
+  readonly id: string | undefined;
+  cache: AnsweredCall['cache'];
+}
 
 /** Counts a call when it settles, beside whoever waits for it. It belongs to what ran when it began. */
 function countCall(
   { recorder, context, monotonicMs }: ModelCounts,
   answered: Promise<TensorMap>,
   feeds: TensorMap,
-  { id, cache }: CallFacts,
+  facts: CountedFacts,
   signal: AbortSignal | undefined,
 ): void {
   const beganMs = monotonicMs();
   const began = context();
   answered.then(
     (outputs) => {
-      recorder.answered(monotonicMs() - beganMs, { feeds, outputs, id, cache, context: began });
+      recorder.answered(monotonicMs() - beganMs, { feeds, outputs, ...facts, context: began });
     },
     (error: unknown) => {
       // A call that is given up says nothing of the model, and neither does one that comes too late.
@@ -363,12 +373,14 @@ function withDefaults(
   options: RunOptions,
   defaults: ModelParts['defaults'],
   span: Span | undefined,
+  facts: CallFacts | undefined,
 ): CallOptions {
   return {
     ...options,
     deadlineMs: options.deadlineMs ?? defaults?.deadlineMs,
     priority: options.priority ?? defaults?.priority,
     span,
+    facts,
   };
 }
 

@@ -45,3 +45,11 @@ export { setRollout } from './rollout.ts';
 export { signMetadata } from './sign.ts';
 export { generateKeyPair, openSigner, toKeyFile, type KeyFile, type KeyPair, type Signer } from './signer.ts';
 export { readVerified, type VerifiedCopy, type VerifiedOptions } from './verified-copy.ts';
+export { type Feature, type FeatureReading, type Profile } from '../telemetry/profile.ts';
+export {
+  chooseFeatures,
+  createProfileBuilder,
+  type FeatureChoice,
+  type ProfileBuilder,
+  type ProfileChoice,
+} from '../telemetry/profile-builder.ts';

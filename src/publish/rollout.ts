@@ -6,7 +6,7 @@ import { armsFor } from './arms.ts';
 import { toBasisPoints, whole, withOptions, type RolloutOptions } from './rollout-options.ts';
 import { normal, reachedBp, readSigned } from './signed-plan.ts';
 
-export { assignRanges, weightOf, type ArmOption, type ArmRanges } from './arms.ts';
+export { weightOf, type ArmOption } from './arms.ts';
 export type { RolloutOptions } from './rollout-options.ts';
 export { reachedBp, readSigned, toSignedPlan } from './signed-plan.ts';
 
@@ -114,7 +114,7 @@ export function setRollout(
     const isSameStage = bp === present.bp && isAtOnce && stage.state === present.state;
     const next = isSameStage
       ? { ...signed, arms: stage.arms }
-      : { ...atOnce(signed), fromBp: durationS > 0 ? reachedBp(present, now) : bp, ...stage };
+      : { ...atOnce(signed), fromBp: isAtOnce ? bp : reachedBp(present, now), ...stage };
     return replace(plans, signed, withOptions(next, options));
   }
 

@@ -110,11 +110,13 @@ export function createExecutor(options: ExecutorOptions): (batch: Batch) => void
   };
 
   const observe = (batch: Batch, endedMs: number): void => {
-    const { queue, lane, samples } = batch;
+    const { queue, lane, jobs, samples } = batch;
     const tookMs = endedMs - batch.startedMs;
     lane.cost.observe(samples, tookMs);
     lane.cap.review(samples);
     queue.metrics.batchDone(tookMs);
+    const counted = jobs.find(({ facts, isSettled }) => facts !== undefined && !isSettled)?.facts;
+    if (counted !== undefined) counted.runs += 1;
     batch.span?.end({ 'inlay.compute_ms': tookMs });
   };
 
@@ -140,7 +142,9 @@ export function createExecutor(options: ExecutorOptions): (batch: Batch) => void
 
   const answer = ({ queue, startedMs }: Batch, job: Job, outputs: TensorMap, endedMs: number): void => {
     if (job.isSettled) return;
-    queue.metrics.answered(startedMs - job.acceptedMs, endedMs - job.acceptedMs);
+    const queueMs = startedMs - job.acceptedMs;
+    queue.metrics.answered(queueMs, endedMs - job.acceptedMs);
+    if (job.facts !== undefined) job.facts.queueMs = queueMs;
     queue.settle(job, outputs);
   };
 

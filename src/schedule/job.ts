@@ -4,6 +4,14 @@ import type { Level } from './backlog.ts';
 import type { Lane } from './lanes.ts';
 import type { Standing } from './line.ts';
 
+/** What a call turns out to be on its way, for whoever counts it. */
+export interface CallFacts {
+  /** Milliseconds that it waited; those of the last part of a large one. */
+  queueMs: number | undefined;
+  /** Runs that it took. One that answers several calls is that of the first of them. */
+  runs: number;
+}
+
 /** How one call is to be run. */
 export interface CallOptions {
   /** Names of the outputs to compute. Default: all. */
@@ -18,6 +26,8 @@ export interface CallOptions {
   /** Share of the feeds that is padding, in [0, 1); absent where none may be. */
   readonly paddingRatio?: number | undefined;
   readonly span?: Span | undefined;
+  /** Is filled in while it runs. */
+  readonly facts?: CallFacts | undefined;
 }
 
 /** One call, or one part of a large one, from its acceptance until it settles. */
@@ -38,6 +48,7 @@ export interface Job extends Standing {
   readonly priority: number;
   readonly paddingRatio: number | undefined;
   readonly span: Span | undefined;
+  readonly facts: CallFacts | undefined;
   readonly resolve: (outputs: TensorMap) => void;
   readonly reject: (reason: unknown) => void;
   /** Hears that the job has settled, before its caller does. */

@@ -210,6 +210,7 @@ export function createModelQueue(host: QueueHost, options: QueueOptions): ModelQ
         urgency: urgencyOf(now, dueMs, priority),
         paddingRatio: call.paddingRatio,
         span: call.span,
+        facts: call.facts,
         resolve,
         reject: fail,
         onSettled,

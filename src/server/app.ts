@@ -13,11 +13,13 @@ import { createAdminRoutes } from './routes/admin.ts';
 import { createDashboardRoutes } from './routes/dashboard.ts';
 import { createDeviceRoutes } from './routes/device.ts';
 import { createServices, type Services } from './services.ts';
+import type { BlobStorage } from './storage/blobs.ts';
 
 /** Options of {@link createSyncApp}. */
 export interface SyncAppOptions extends CatalogOptions {
   /** What the repository is of; keys and telemetry are in it as well. */
   readonly db: Kysely<Schema>;
+  readonly blobs: BlobStorage;
   /** Largest file that is taken in, bytes. Default 4 GiB. */
   readonly maxBlobBytes?: number;
   /** Gets errors of the server itself, for its log. Default: they go to standard error. */

@@ -37,8 +37,15 @@ export interface ChangeOptions {
   readonly dryRun?: boolean;
 }
 
+/** On what a change rests. */
+export interface ChangeCondition {
+  /** The plan that it was decided on: if another one is in force by then, the change is refused. */
+  readonly decidedOn?: SignedPlan;
+}
+
 /** What was asked to be rolled out. */
-export interface RolloutRequest extends ChangeOptions, Omit<RolloutOptions, 'now' | 'arms'> {
+export interface RolloutRequest
+  extends ChangeOptions, ChangeCondition, Omit<RolloutOptions, 'now' | 'arms'> {
   readonly channel: string;
   readonly model: string;
   readonly version: string;
@@ -54,7 +61,7 @@ export type RolloutAnswer = SignedPlan & {
 };
 
 /** What was asked to be done to a rollout. */
-export interface ActionRequest extends ChangeOptions {
+export interface ActionRequest extends ChangeOptions, ChangeCondition {
   readonly channel: string;
   readonly model: string;
   readonly action: RolloutAction;
@@ -97,7 +104,7 @@ export interface Catalog {
 /** Options of {@link createCatalog}. */
 export interface CatalogOptions {
   readonly repository: Repository;
-  readonly blobs: BlobStorage;
+  readonly blobs: Pick<BlobStorage, 'size'>;
   /** The server's own key, or the signer that holds it. A bare key is used in this process, and forgets what it signed. */
   readonly signer: Signer | OnlineSigner;
   readonly platform: Platform;
@@ -312,7 +319,13 @@ export function createCatalog(options: CatalogOptions): Catalog {
 
   /** Signs the plans of a channel anew, unless they stay as they are. */
   const changePlans = (
-    { channel, model, reason, dryRun = false }: ChangeOptions & { channel: string; model: string },
+    {
+      channel,
+      model,
+      reason,
+      dryRun = false,
+      decidedOn,
+    }: ChangeOptions & ChangeCondition & { channel: string; model: string },
     actor: string,
     action: string,
     change: (current: readonly SignedPlan[], published: Published) => readonly SignedPlan[],
@@ -322,6 +335,7 @@ export function createCatalog(options: CatalogOptions): Catalog {
       const { channels, targets, texts } = published;
       const current = plansOf(channels, channel);
       const before = current.find((candidate) => candidate.model === model);
+      if (decidedOn && !(before && isSame(before, decidedOn))) throw changedMeanwhile(channel, model);
       const plans = change(current, published);
       const plan = plans.find((candidate) => candidate.model === model) as SignedPlan;
       if (before && isSame(plan, before)) return before;
@@ -362,7 +376,7 @@ export function createCatalog(options: CatalogOptions): Catalog {
         };
         before = current.find((candidate) => candidate.model === model);
         const newSalt = (): string => toHex(platform.randomBytes(8));
-        const { arms, ...others } = request;
+        const { arms, decidedOn: _, ...others } = request;
         const plans = setRollout(current, releaseOf(version), percent, newSalt, {
           ...others,
           ...(arms && { arms: arms.map((arm) => ({ ...arm, entry: releaseOf(arm.version) })) }),
@@ -405,6 +419,14 @@ function tamperedWith(): StoreError {
   return new StoreError(
     'ERR_INLAY_STORE_IO',
     'The database has other metadata than was signed; restore it from a backup.',
+  );
+}
+
+function changedMeanwhile(channel: string, model: string): ServerError {
+  return new ServerError(
+    'ERR_INLAY_CONFLICT',
+    `The rollout of ${model} in channel ${channel} was changed meanwhile; look at it again with \`inlay rollout show\`.`,
+    { details: { channel, model } },
   );
 }
 

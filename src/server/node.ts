@@ -44,6 +44,8 @@ export interface StartServerOptions extends Pick<
   readonly primaryUrl?: string;
   /** Makes a new key of an administrator and ends the others, for when they were lost. Default false. */
   readonly newToken?: boolean;
+  /** How often the guards look at the rollouts, milliseconds. Default 60,000. */
+  readonly lookEveryMs?: number;
   /** Where metrics are pushed over OTLP/HTTP. Default: nowhere; `GET /metrics` has them in any case. */
   readonly otlpUrl?: string;
   /** Where people reach this server, for the links in notifications. Default: they have none. */
@@ -124,10 +126,11 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
       catalog = createReplicaCatalog(repository, await readOnlineKey(db));
     }
     const { maxBlobBytes = 4 * 1024 ** 3, oidc = readOidcOptions(env) } = options;
-    const { otlpUrl, publicUrl, allowLoopback = false } = options;
+    const { lookEveryMs, otlpUrl, publicUrl, allowLoopback = false } = options;
     const services = createServices({
       ...{ db, catalog, repository, blobs, platform, maxBlobBytes, onError, env },
       allowLoopback,
+      ...(lookEveryMs !== undefined && { lookEveryMs }),
       ...(otlpUrl !== undefined && { otlpUrl }),
       ...(publicUrl !== undefined && { publicUrl: publicUrl.replace(/\/+$/, '') }),
     });

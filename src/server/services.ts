@@ -36,6 +36,8 @@ export interface ServicesParts {
   readonly platform: Platform;
   readonly maxBlobBytes: number;
   readonly onError: (error: unknown) => void;
+  /** How often the guards look, milliseconds. Default 60,000. */
+  readonly lookEveryMs?: number;
   /** Where secrets of contacts are. Default: nothing is there. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Where metrics are pushed over OTLP/HTTP. Default: nowhere. */

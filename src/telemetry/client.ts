@@ -78,6 +78,8 @@ export async function openTelemetry(parts: TelemetryParts): Promise<TelemetryCli
   let isOver = false;
   /** Whether models were called in the last piece of time. */
   let isBusy = false;
+  /** Processor time up to the last measurement. */
+  let processorMs = platform.processorMs?.() ?? 0;
   let cancelJournal = (): void => {};
   let cancelReport = (): void => {};
   let forgetHide = (): void => {};
@@ -105,7 +107,13 @@ export async function openTelemetry(parts: TelemetryParts): Promise<TelemetryCli
   /** An app that does nothing is measured with each report only: writes wake disks. */
   const measure = (): void => {
     const bytes = platform.memoryBytes?.();
-    if (bytes !== undefined) for (const { recorder } of models.values()) recorder.memory(bytes);
+    const before = processorMs;
+    processorMs = platform.processorMs?.() ?? 0;
+    for (const { recorder } of models.values()) {
+      if (bytes !== undefined) recorder.memory(bytes);
+      // Nobody can tell who took it; shares add up to all of it.
+      recorder.processor((processorMs - before) / models.size);
+    }
   };
 
   const journal = async (): Promise<boolean> => {

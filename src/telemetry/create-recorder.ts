@@ -78,6 +78,7 @@ export function createRecorder(parts: RecorderParts): Recorder {
       const window = windowOf(place);
       const { tally } = window;
       tally.ok += 1;
+      tally.ex += call.runs ?? 0;
       window.time('lat', ms);
       if (call.queueMs !== undefined) window.time('queue', call.queueMs);
       if (call.cache !== undefined) tally[call.cache] += 1;
@@ -120,9 +121,6 @@ export function createRecorder(parts: RecorderParts): Recorder {
         window.rejected(asCode(reason));
       });
     },
-    ran: (context) => {
-      at(context, ({ tally }) => (tally.ex += 1));
-    },
     received: (bytes, context) => {
       at(context, ({ tally }) => (tally.net += bytes));
     },
@@ -130,6 +128,9 @@ export function createRecorder(parts: RecorderParts): Recorder {
       at(undefined, (window) => {
         window.memory(bytes);
       });
+    },
+    processor: (ms) => {
+      at(undefined, ({ tally }) => (tally.cpu += ms));
     },
     shadow: (outcome, ms, context) => {
       at(context, (window) => {

@@ -10,7 +10,7 @@ const LONGEST_MS = 604_800_000;
 export interface Remembered<Place> {
   /** What it counts for: later versions do not inherit it. */
   readonly place: Place;
-  readonly prediction?: Prediction | undefined;
+  readonly prediction: Prediction | undefined;
   /** Whether its label has come: one counts, the first. */
   isLabelled: boolean;
 }
@@ -24,24 +24,35 @@ export interface Predictions<Place> {
   clear(): void;
 }
 
-/** Creates an empty memory of {@link MOST_REMEMBERED} predictions of one week. */
+/**
+ * Creates an empty memory of {@link MOST_REMEMBERED} predictions of one week. They are let go a generation at a time: a map
+ * from which one entry goes for each that comes is hashed anew again and again, at several times the cost of the rest.
+ */
 export function createPredictions<Place>(monotonicMs: () => number): Predictions<Place> {
-  const remembered = new Map<string, Remembered<Place> & { readonly atMs: number }>();
+  type Entry = Remembered<Place> & { readonly number: number; readonly atMs: number };
+  let young = new Map<string, Entry>();
+  let old: ReadonlyMap<string, Entry> = young;
+  let count = 0;
   return {
     remember: (id, place, prediction) => {
-      remembered.delete(id);
-      remembered.set(id, { place, prediction, isLabelled: false, atMs: monotonicMs() });
-      const [oldest] = remembered.keys();
-      if (remembered.size > MOST_REMEMBERED && oldest !== undefined) remembered.delete(oldest);
+      if (young.size === MOST_REMEMBERED) {
+        old = young;
+        young = new Map();
+      }
+      count += 1;
+      young.set(id, { place, prediction, isLabelled: false, number: count, atMs: monotonicMs() });
     },
     find: (id) => {
-      const found = remembered.get(id);
-      if (found === undefined || monotonicMs() - found.atMs <= LONGEST_MS) return found;
-      remembered.delete(id);
-      return undefined;
+      const found = young.get(id) ?? old.get(id);
+      const isKnown =
+        found !== undefined &&
+        count - found.number < MOST_REMEMBERED &&
+        monotonicMs() - found.atMs <= LONGEST_MS;
+      return isKnown ? found : undefined;
     },
     clear: () => {
-      remembered.clear();
+      young = new Map();
+      old = young;
     },
   };
 }

@@ -7,7 +7,7 @@
 import type { HistogramCounts } from './report.ts';
 
 /** Scale of all histograms: 32 buckets per power of two. */
-export const HISTOGRAM_SCALE = 5;
+const HISTOGRAM_SCALE = 5;
 /** Values up to this have no bucket: a nanosecond, where values are seconds. */
 export const SMALLEST_VALUE: number = 2 ** -30;
 /** Values above this count as this: twelve days. So a histogram has 1600 buckets at most, whatever was merged into it. */

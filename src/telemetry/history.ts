@@ -81,7 +81,7 @@ export function openHistory(store: Pick<Store, 'readRecord' | 'updateRecord'>): 
         const history = of(m);
         const calls: ReportWindow = {
           ...{ t, d, m, ver, n, ok },
-          ...(h?.lat && { h: { lat: h.lat } }),
+          ...(h && { h: { ...(h.lat && { lat: h.lat }), ...(h.load && { load: h.load }) } }),
           ...(g?.mem && { g: { mem: g.mem } }),
         };
         const known = history.versions.find(([name]) => name === ver)?.[1] ?? [];

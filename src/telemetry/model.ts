@@ -54,6 +54,8 @@ export function createModelTelemetry(parts: ModelTelemetryParts): ReportedModel 
   let shadow: RecordingContext | undefined;
   let everyMs: number | undefined;
   let first = true;
+  /** Bytes that came before anything ran. */
+  let early = 0;
 
   const standingOf = ({ version = EMBEDDED, place }: Role): Standing => ({
     version: VERSION.test(version) ? version : 'other',
@@ -98,6 +100,8 @@ export function createModelTelemetry(parts: ModelTelemetryParts): ReportedModel 
     if (next === present) return;
     present = next;
     recorder.enter(next);
+    if (early > 0) recorder.received(early);
+    early = 0;
   };
 
   return {
@@ -129,6 +133,10 @@ export function createModelTelemetry(parts: ModelTelemetryParts): ReportedModel 
         everyMs = rules && rules.everyS * 1000;
         first = rules?.first ?? true;
         if (everyMs !== before) parts.onRules();
+      },
+      received: (count) => {
+        if (present === undefined) early += count;
+        else recorder.received(count, present);
       },
       wantsProfile: () => parts.consent() === 'full',
       profile: ({ sha256 }, bytes) => {

@@ -28,7 +28,7 @@ export interface Prediction {
   /** The predicted class, and its slot. */
   readonly value: FeatureValue;
   readonly slot: number;
-  readonly confidence?: number;
+  readonly confidence: number | undefined;
 }
 
 /** Counts by one profile. */
@@ -71,9 +71,12 @@ export function createCounter(profile: Profile): Counter {
     predictionOf: (answers) => {
       if (prediction === undefined) return undefined;
       const value = firstOf(prediction, answers);
-      const said = { value, slot: prediction.slots.slotOf(value) };
       const sure = confidence && firstOf(confidence, answers);
-      return typeof sure === 'number' && !Number.isNaN(sure) ? { ...said, confidence: sure } : said;
+      return {
+        value,
+        slot: prediction.slots.slotOf(value),
+        confidence: typeof sure === 'number' && !Number.isNaN(sure) ? sure : undefined,
+      };
     },
     slotOfLabel: (label) => prediction?.slots.slotOf(label),
   };

@@ -38,12 +38,12 @@ export interface Recorder {
   /** A local trial has ended. */
   committed(context?: RecordingContext): void;
   rejected(reason: string, context?: RecordingContext): void;
-  /** The model has run; a batch is one run. */
-  ran(context?: RecordingContext): void;
   /** Bytes of an update have come. */
   received(bytes: number, context?: RecordingContext): void;
   /** Memory that the app takes now, bytes. */
   memory(bytes: number): void;
+  /** Processor time that the app has taken for it since the last time, milliseconds. */
+  processor(ms: number): void;
   shadow(outcome: 'alike' | 'unlike' | 'failed', ms: number, context?: RecordingContext): void;
   /** A label for an earlier prediction, or a business event. @returns whether the prediction is still known. */
   feedback(id: string, feedback: Feedback): boolean;
@@ -56,6 +56,8 @@ export interface AnsweredCall {
   readonly outputs: TensorMap;
   readonly id?: string | undefined;
   readonly queueMs?: number | undefined;
+  /** Runs that it took; a batch is one run, of one of its calls. */
+  readonly runs?: number | undefined;
   readonly cache?: 'hit' | 'miss' | undefined;
   readonly costMicros?: number | undefined;
   /** What it counts for, if that is not the context that was entered last. */

@@ -102,11 +102,15 @@ export interface ReportWindow {
     readonly cm?: readonly (readonly [actual: number, predicted: number, n: number])[];
     readonly cal?: readonly (readonly [n: number, ok: number, confidence: number])[];
   };
-  /** What this device did before the stage: calls, failures, 95th percentile in seconds, peak memory in bytes. Frozen. */
+  /**
+   * What this device did before the stage: calls, failures, 95th percentiles of calls and of opens in seconds, peak memory
+   * in bytes. Frozen.
+   */
   readonly bl?: {
     readonly n: number;
     readonly e: number;
     readonly p95?: number;
+    readonly load?: number;
     readonly mem?: number;
   };
   /** A candidate that ran in the shadow: runs, outputs alike, outputs not alike, failures. */

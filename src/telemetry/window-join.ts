@@ -84,7 +84,7 @@ export function necessaryOnly(window: ReportWindow): ReportWindow {
 }
 
 /** Calls below which a device's past says too little to judge it by. */
-export const BASELINE_CALLS = 100;
+const BASELINE_CALLS = 100;
 
 /**
  * Sums up what a device did with the version before, to be judged by.
@@ -94,15 +94,22 @@ export function baselineOf(windows: readonly ReportWindow[]): NonNullable<Report
   const n = windows.reduce((sum, window) => sum + window.n, 0);
   if (n < BASELINE_CALLS) return undefined;
   const ok = windows.reduce((sum, window) => sum + window.ok, 0);
-  const times = windows.map(({ h }) => h?.lat).filter((lat) => lat !== undefined);
-  const p95 = times.length > 0 ? quantileOf(times.reduce(mergeHistograms), 0.95) : undefined;
+  const p95 = p95Of(windows.map(({ h }) => h?.lat));
+  const load = p95Of(windows.map(({ h }) => h?.load));
   const mem = Math.max(0, ...windows.map(({ g }) => g?.mem?.[0] ?? 0));
   return {
     n,
     e: n - ok,
-    ...(p95 !== undefined && { p95: Number(p95.toPrecision(6)) }),
+    ...(p95 !== undefined && { p95 }),
+    ...(load !== undefined && { load }),
     ...(mem > 0 && { mem }),
   };
+}
+
+function p95Of(times: readonly (HistogramCounts | undefined)[]): number | undefined {
+  const known = times.filter((counts) => counts !== undefined);
+  const p95 = known.length > 0 ? quantileOf(known.reduce(mergeHistograms), 0.95) : undefined;
+  return p95 === undefined ? undefined : Number(p95.toPrecision(6));
 }
 
 type Times = Readonly<Record<string, HistogramCounts>>;

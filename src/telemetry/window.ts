@@ -27,6 +27,8 @@ export interface Tally {
   miss: number;
   ex: number;
   net: number;
+  /** Milliseconds. */
+  cpu: number;
   cost: number;
 }
 
@@ -70,7 +72,7 @@ const CELLS_KEPT = 256;
  * @param baseline - what the device did before the stage.
  */
 export function openWindow(key: WindowKey, baseline?: ReportWindow['bl']): CuttableWindow {
-  const tally: Tally = { ok: 0, cold: 0, fatal: 0, act: 0, com: 0, hit: 0, miss: 0, ex: 0, net: 0, cost: 0 };
+  const tally: Tally = { ok: 0, cold: 0, fatal: 0, act: 0, com: 0, hit: 0, miss: 0, ex: 0, net: 0, cpu: 0, cost: 0 };
   const errors = new Map<string, number>();
   const rejections = new Map<string, number>();
   const times = new Map<TimeName, Histogram>();
@@ -84,7 +86,7 @@ export function openWindow(key: WindowKey, baseline?: ReportWindow['bl']): Cutta
   let isClosed = false;
 
   const contents = (): Partial<ReportWindow> => {
-    const { ok, hit, miss, cost, net, cold, fatal, act, com, ex } = tally;
+    const { ok, hit, miss, cost, net, cpu, cold, fatal, act, com, ex } = tally;
     const failed = sumOf(errors);
     const ran = shadows.alike + shadows.unlike + shadows.failed;
     const mem = [Math.round(memory.peak), Math.round(memory.sum / memory.n)] as const;
@@ -97,8 +99,11 @@ export function openWindow(key: WindowKey, baseline?: ReportWindow['bl']): Cutta
       ...(hit + miss > 0 && { ch: [hit, miss] }),
       ...aboveZero({ ex }),
       ...(times.size > 0 && { h: snapshotsOf(times) }),
-      ...((memory.n > 0 || net > 0) && {
-        g: { ...(memory.n > 0 && { mem }), ...aboveZero({ net: Math.round(net) }) },
+      ...((memory.n > 0 || net > 0 || cpu > 0) && {
+        g: {
+          ...(memory.n > 0 && { mem }),
+          ...aboveZero({ cpu: Math.round(cpu), net: Math.round(net) }),
+        },
       }),
       ...aboveZero({ cost: Math.round(cost) }),
       ...(events.size > 0 && { biz: Object.fromEntries(events) }),

@@ -31,6 +31,8 @@ export interface UpdateObserver {
   shadows(role: Role): void;
   /** Seconds between reports that the plan asks for, and whether it asks for the first one at once. */
   asks(rules: ReportRules | undefined): void;
+  /** Bytes of a release have come. */
+  received(count: number): void;
   /** Whether the profile of a release is of use. */
   wantsProfile(): boolean;
   /** The profile of a release, as it was signed. */

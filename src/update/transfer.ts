@@ -62,7 +62,7 @@ export interface TransferParts {
   /** Ends everything; what is there stays for the next time. */
   readonly signal?: AbortSignal | undefined;
   /** Told of what comes over the network. */
-  readonly onBytes?: (count: number) => void;
+  readonly onBytes?: (count: number, file: FileRef) => void;
   /** Told of each new phase, and of progress a few times a second. */
   readonly onState?: (state: TransferState) => void;
   /** Told of each way that did not lead to its file. */
@@ -172,7 +172,7 @@ export function createTransfers(parts: TransferParts): Transfers {
     let since = { at: platform.monotonicMs(), bytes: 0 };
     let shownAt = -Infinity;
     const onBytes = (count: number): void => {
-      parts.onBytes?.(count);
+      parts.onBytes?.(count, target);
       since.bytes += count;
     };
     const onLoaded = (loadedBytes: number): void => {

@@ -94,6 +94,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
   const { platform, store, policy = {}, app = {}, onError } = parts;
   assertPolicy(policy);
   const updaters = new Map<string, Updater>();
+  const observers = new Map<string, UpdateObserver>();
   /** What ends listening to whether people see the app. */
   const forgets: (() => void)[] = [];
   const sync = createSync(parts);
@@ -106,8 +107,9 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
     patchers: parts.patchers,
     policy: policy.download,
     signal: sync.signal,
-    onBytes: (count) => {
+    onBytes: (count, { path }) => {
       bytes += count;
+      observers.get(modelOf(path))?.received(count);
     },
   });
   let install: Promise<Install> | undefined;
@@ -131,6 +133,8 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
     });
     const forget = platform.onHide?.(() => void slots.hidden().catch(() => {}));
     if (forget !== undefined) forgets.push(forget);
+    const observer = parts.observe?.(model);
+    if (observer !== undefined) observers.set(model, observer);
     const updater = createUpdater({
       model,
       platform,
@@ -148,7 +152,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
       maxModelBytes: parts.maxModelBytes,
       providers: parts.providers,
       prove: parts.prove,
-      observer: parts.observe?.(model),
+      observer,
     });
     updaters.set(model, updater);
     return updater;
@@ -192,6 +196,11 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
     onEvent: (listener) => events.subscribe(listener),
     close: () => (closing ??= closeAll()),
   };
+}
+
+/** Files of releases are all at `models/<model>/<seq>/<file>`. */
+function modelOf(path: string): string {
+  return path.split('/')[1] ?? '';
 }
 
 const ACTIVATIONS: readonly Activation[] = ['now', 'idle', 'next-start', 'manual'];

@@ -108,14 +108,6 @@ export function testDatabase(name: string, create: () => Promise<DatabaseUnderTe
       expect(await repository.textsAfter('snapshot', 0)).toEqual(['s1', 's2', 's3']);
     });
 
-    it('has one valid token at a time', async () => {
-      const repository = await open();
-      expect(await repository.tokenHashes()).toEqual([]);
-      await repository.replaceTokens('a'.repeat(64));
-      await repository.replaceTokens('b'.repeat(64));
-      expect(await repository.tokenHashes()).toEqual(['b'.repeat(64)]);
-    });
-
     it('numbers audit records without gaps and lists the newest first', async () => {
       const repository = await open();
       for (const version of [1, 2, 3]) {
@@ -191,6 +183,7 @@ export function testDatabase(name: string, create: () => Promise<DatabaseUnderTe
       const row = {
         ...{ rollout: 'r', stage: 1, dev: 'd', arm: 't', cls: 3, n: 2 ** 53 - 1, errors: 0, fatals: 0 },
         ...{ rejections: 0, activations: 0, base_n: 100, base_errors: 1, base_p95: 0.1 + 0.2, base_mem: 1e9 },
+        ...{ consent: 1, base_load: 0.7, load: '' },
         ...{ mem: 1234.5, hist: '', outputs: '{}', biz: '{}', first_at: Date.now(), activated_at: 0 },
         ...{ last_at: Date.now(), gap: 1 / 3, judged_at: 0, verdicts: '' },
       };
@@ -223,11 +216,9 @@ export function testDatabase(name: string, create: () => Promise<DatabaseUnderTe
     it('remembers everything after it was closed', async () => {
       const repository = await open();
       await repository.add([{ role: 'root', version: 1, text: 'r1' }], event);
-      await repository.replaceTokens('a'.repeat(64));
       await repository.close();
       const again = await open();
       expect(await again.text('root', 1)).toBe('r1');
-      expect(await again.tokenHashes()).toEqual(['a'.repeat(64)]);
     });
 
     it('says which store failed when the database is gone', async () => {

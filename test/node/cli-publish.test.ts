@@ -42,7 +42,7 @@ describe('inlay publish', () => {
     const user = await startUser();
     await user.write('digits.onnx', scale(2, spare(1000)));
     await user.write('small.onnx', scale(2.01));
-    await user.write('seen.json', '{"x":{"mean":0}}');
+    await user.write('seen.json', '{"v":1,"inputs":{},"outputs":{}}');
     const about = ['--min-sdk', '0.2.0', '--licence', 'Apache-2.0', '--notes', 'Reads sevens.'];
     const more = ['--variant', 'int8=small.onnx', '--profile', 'seen.json', ...about];
     const out = await user.ok(...digits, '1.0.0', ...more);
@@ -209,7 +209,8 @@ describe('inlay publish', () => {
     ['a time limit', ['--timeout', '0'], 2],
     ['the same variant twice', ['--variant', 'fp32=digits.onnx'], 1],
     ['a variant that is not there', ['--variant', 'int8=none.onnx'], 1],
-    ['a profile that is not JSON', ['--profile', 'digits.onnx'], 1],
+    ['a profile that is none', ['--profile', 'digits.onnx'], 1],
+    ['a profile that is not there', ['--profile', 'none.json'], 1],
     ['golden inputs in an unknown format', ['--golden', 'digits.onnx'], 1],
   ])('refuses malformed arguments: %s', async (_, args, code) => {
     const user = await startUser();

@@ -165,6 +165,7 @@ const fine = timesOf(0.02);
 
 const blank: Omit<StageDeviceTable, 'rollout' | 'stage' | 'dev' | 'arm'> = {
   cls: 3,
+  consent: 1,
   n: 0,
   errors: 0,
   fatals: 0,
@@ -173,9 +174,11 @@ const blank: Omit<StageDeviceTable, 'rollout' | 'stage' | 'dev' | 'arm'> = {
   base_n: 0,
   base_errors: 0,
   base_p95: 0,
+  base_load: 0,
   base_mem: 0,
   mem: 0,
   hist: '',
+  load: '',
   outputs: '',
   biz: '',
   first_at: 0,

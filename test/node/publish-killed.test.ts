@@ -88,7 +88,8 @@ it('a publish that is killed after any answer of the server is completed by the 
   for (let step = 1; ; step += 1) {
     const version = String(step);
     await user.write(`${version}.onnx`, scale(step, new Float32Array(500)));
-    await user.write(`${version}.json`, JSON.stringify({ step }));
+    const profile = { v: 1, inputs: {}, outputs: {}, accuracy: 1 / step };
+    await user.write(`${version}.json`, JSON.stringify(profile));
     const code = await publish(user, network, version, step);
     if (code !== null) {
       expect(code).toBe(0);

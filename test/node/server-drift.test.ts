@@ -226,11 +226,13 @@ describe('drift', () => {
     const { drift, delta } = await world();
     const fb = { n: 300, ok: 240, cal: [[100, 70, 80] as const, [200, 170, 190] as const] };
     await delta(now, 'digits', '1.0.0', { n: 1000, ok: 1000, dev: [100, 100, 100], fb });
-    await delta(now, 'digits', '0.9.0', { n: 10, ok: 10, dev: [100, 100, 100], fb: { n: 10, ok: 10 } });
+    await delta(now, 'digits', '0.9.0', { n: 20, ok: 20, dev: [100, 100, 100], fb: { n: 20, ok: 20 } });
+    await delta(now, 'digits', '0.8.0', { n: 20, ok: 20, dev: [100, 100, 100], fb: { n: 19, ok: 19 } });
     const { concept } = await drift.answer();
     expect(concept).toMatchObject([
       { version: '1.0.0', labelled: 300, coverage: 0.3, accuracy: 0.8, reference: 0.9, calibration: fb.cal },
-      { version: '0.9.0', labelled: 10, reference: null, logE: null },
+      { version: '0.9.0', labelled: 20, reference: null, logE: null },
+      { version: '0.8.0', labelled: 0, accuracy: null },
     ]);
     expect(concept[0]?.logE ?? 0).toBeGreaterThan(Math.log(20));
   });

@@ -14,6 +14,7 @@ import {
 import { readProgramme } from '../../src/server/guards/read-programme.ts';
 import { stagePowers } from '../../src/server/guards/stage-power.ts';
 import { judge, NO_REFERENCES, withControl, type Device } from '../../src/server/guards/verdicts.ts';
+import { createHistogram } from '../../src/telemetry/histogram.ts';
 import { devicesOf, openGuardWorld, timesOf } from './guards-fixture.ts';
 
 const rules: StageRules = {
@@ -50,6 +51,8 @@ const deviceOf = (change: Partial<Device> = {}): Device => ({
   ...{ base_n: 100, base_errors: 0, base_p95: 0.02, base_mem: 1e8, mem: 1e8 },
   ...{
     hist: timesOf(0.02),
+    base_load: 1,
+    load: timesOf(1, 3),
     outputs: '',
     biz: '',
     first_at: 0,
@@ -142,23 +145,32 @@ describe('a verdict', () => {
     expect(badOf({ hist: timesOf(0.025) })).toMatchObject({ latency: 1 });
     expect(badOf({ mem: 1.3e8 })).toMatchObject({ memory: 1 });
     expect(badOf({ n: 8, errors: 3, rejections: 1 })).toMatchObject({ errors: 1, load: 0 });
-    expect(badOf({ n: 0, rejections: 1, hist: '' })).toMatchObject({ errors: 0, load: 1 });
+    expect(badOf({ n: 0, rejections: 1, hist: '', load: '' })).toEqual({ errors: 1, memory: 0 });
   });
 
   it('is against the control of the same class where there is no past', () => {
-    const noPast = { base_n: 0, base_p95: 0, base_mem: 0 };
-    expect(Object.keys(badOf({ ...noPast, hist: timesOf(0.5) }))).toEqual(['errors', 'load']);
+    const noPast = { base_n: 0, base_p95: 0, base_load: 0, base_mem: 0 };
+    expect(Object.keys(badOf({ ...noPast, hist: timesOf(0.5) }))).toEqual(['errors']);
     let references = NO_REFERENCES;
     for (let i = 0; i < 20; i += 1) references = withControl(references, deviceOf({ arm: 'c' }));
-    expect(badOf({ ...noPast, hist: timesOf(0.5), mem: 9e8 }, references)).toMatchObject({
-      latency: 1,
-      memory: 1,
-    });
+    const slow = { ...noPast, hist: timesOf(0.5), load: timesOf(1.6, 1), mem: 9e8 };
+    expect(badOf(slow, references)).toMatchObject({ latency: 1, load: 1, memory: 1 });
+    expect(badOf({ ...slow, load: timesOf(1.4, 1) }, references)).toMatchObject({ load: 0 });
+    expect(badOf({ ...slow, load: '' }, references)).not.toHaveProperty('load');
     expect(badOf({ ...noPast, cls: 4, hist: timesOf(0.5) }, references)).not.toHaveProperty('latency');
     expect(judge(deviceOf({ ...noPast }), DEFAULT_GUARD, references).latency).toEqual({
       bad: 0,
       stratum: '3',
     });
+  });
+
+  it('takes a model that opens slowly for bad, but not for one slow open among others', () => {
+    expect(badOf({ load: timesOf(1.6, 2) })).toMatchObject({ load: 1 });
+    expect(badOf({ load: timesOf(1.4, 2) })).toMatchObject({ load: 0 });
+    const mixed = createHistogram();
+    for (const seconds of [9, 1, 1]) mixed.record(seconds);
+    expect(badOf({ load: JSON.stringify(mixed.snapshot()) })).toMatchObject({ load: 0 });
+    expect(badOf({ load: timesOf(1.6, 2), base_load: 0 })).not.toHaveProperty('load');
   });
 
   it('finds answers that no control device gives', () => {

@@ -56,10 +56,10 @@ describe('a programme', () => {
         .execute();
       await lookFor(world, 60);
     }
-    expect(await world.plan()).toMatchObject({ stage: 2, bp: 10_000, state: 'complete' });
+    expect(await world.plan()).toMatchObject({ stage: 2, bp: 10_000, fromBp: 5000, state: 'ramp' });
     await world.report(devicesOf('t', 30));
     await lookFor(world, 60);
-    expect(await first(world)).toMatchObject({ status: 'ended', stage: 2 });
+    expect(await first(world)).toMatchObject({ status: 'ended', stage: 2, plan: { state: 'complete' } });
     expect(world.events.map(({ kind }) => kind)).toEqual(['started', 'advanced', 'advanced', 'ended']);
     expect(world.errors).toEqual([]);
     const { id } = await world.plan();

@@ -183,7 +183,8 @@ async function writeStage(
     ...{ rollout, stage: 0, arm, dev: `${rollout.slice(0, 6)}${arm}${look}-${i}`, cls: i % 4 === 0 ? 6 : 9 },
     ...{ n: 60, errors: i % (arm === 't' ? every : 30) === 0 ? 9 : 0 },
     ...{ fatals: 0, rejections: 0, activations: 1, mem: 1.8e8, hist: stageTimes, outputs: '', biz: '' },
-    ...{ base_n: 400, base_errors: 1, base_p95: 0.05, base_mem: 1.8e8 },
+    ...{ base_n: 400, base_errors: 1, base_p95: 0.05, base_load: 0, base_mem: 1.8e8 },
+    ...{ consent: 1, load: '' },
     ...{ first_at: at - hourMs, activated_at: at - hourMs, last_at: at - 60_000, gap: 300_000 },
     ...{ judged_at: 0, verdicts: '' },
   });
@@ -227,7 +228,7 @@ function linesOf(): readonly Line[] {
   return [
     ...digits,
     ...arm(digits[0], 'c', '1.1.0', 0.1),
-    ...arm(digits[0], 't', '1.2.0', 0.04, 1.5),
+    ...arm(digits[0], 't', '1.2.0', 0.1, 1.5),
     ...speech,
     ...arm(speech[0], 'c', '1.4.0', 0.1),
     ...arm(speech[0], 't', '2.0.0', 0.06, 0.9),
@@ -266,7 +267,7 @@ async function writeCounts(
       const isProfiled = model === 'digits' && version === '1.1.0' && arm === '';
       const age = (now / 1000 - t_s) / 86_400;
       const body: Aggregate = {
-        ...{ n, ok: n - failed, dev: [line.devices, line.devices, line.devices] },
+        ...{ n, ok: n - failed, dev: newIn(line.devices, res) },
         ...(failed > 0 && { err: { run_failed: failed - Math.floor(failed / 4), deadline: Math.floor(failed / 4) } }),
         ...{ cold: Math.round(line.devices * hours * 0.3), hit: Math.round(n * 0.4), miss: n - Math.round(n * 0.4) },
         h: { lat: scaled(hist, (n / 200) * wave), load: timesOf(line.median * 20, 40) },
@@ -281,10 +282,10 @@ async function writeCounts(
           },
           p: { [profileHash]: { confidence: shifted(n, Math.max(0, 0.4 - age * 0.1)) } },
           fb: {
-            ...{ n: Math.round(n * 0.02), ok: Math.round(n * 0.0195) },
+            ...{ n: Math.round(n * 0.002), ok: Math.round(n * 0.00197) },
             cal: Array.from({ length: 20 }, (_, i): [number, number, number] => {
-              const m = Math.round(n * 0.0002 * (i + 1));
-              return [m, Math.round((m * (i + 0.4)) / 20), (m * (i + 0.5)) / 20];
+              const m = Math.round(n * 0.00002 * (i + 1) ** 1.5);
+              return [m, Math.round(m * (0.15 + (0.8 * (i + 0.5)) / 20)), (m * (i + 0.5)) / 20];
             }),
           },
         }),
@@ -324,6 +325,15 @@ async function writeCounts(
   await db.insertInto('health').values(health).execute();
 }
 
+/** Devices that are new in each span, where all of them report all the time. */
+function newIn(devices: number, res: number): [number, number, number] {
+  return [300, 3600, 86_400].map((span) => Math.round((devices * Math.min(span, res)) / span)) as [
+    number,
+    number,
+    number,
+  ];
+}
+
 /** A histogram with so many times the counts. */
 function scaled(hist: HistogramCounts, by: number): HistogramCounts {
   return { ...hist, sum: hist.sum * by, b: hist.b.map((value, i) => (i % 2 === 0 ? value : Math.ceil(value * by))) };
@@ -349,7 +359,7 @@ function profileOf() {
 }
 
 /** Fingerprints of the alerts, as the server makes them: SHA-256 in hex. */
-export const alarms = { errors: 'e'.repeat(64), drift: 'd'.repeat(64) };
+const alarms = { errors: 'e'.repeat(64), drift: 'd'.repeat(64) };
 
 async function writeAlarms(db: Kysely<Schema>, now: number): Promise<void> {
   const state = (name: 'firing' | 'acked', rank: 1 | 2, at: number) => ({

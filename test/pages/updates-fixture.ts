@@ -47,6 +47,8 @@ export function hangs(): Uint8Array<ArrayBuffer> {
 /** A server, its publisher, and what a page needs to follow it. */
 export interface World {
   readonly sync: { readonly url: string; readonly root: string; readonly pollMs: number };
+  /** Where the server keeps things. */
+  readonly dataDir: string;
   /** Publishes a version and rolls it out to all. */
   ship(version: string, bytes: Uint8Array<ArrayBuffer>, trial?: Partial<TrialRules>): Promise<PlanEntry>;
 }
@@ -70,6 +72,7 @@ export async function startWorld(): Promise<World> {
   await client.putTargets(await signMetadata(createTargets({ onlineKey, expires }), [targets]));
   return {
     sync: { url, root: fromUtf8(signed), pollMs: 3_600_000 },
+    dataDir: server.dataDir,
     ship: async (version, bytes, trial) => {
       const { path, seq, sha256, sizeBytes } = await publishRelease(
         { server: client, keys, platform },

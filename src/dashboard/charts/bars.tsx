@@ -1,5 +1,6 @@
 import type { JSX } from 'preact';
 import * as format from '../format.ts';
+import { DataTable } from './data-table.tsx';
 
 const HEIGHT = 150;
 const FOOT = 34;
@@ -37,7 +38,7 @@ export function Bars(props: {
             {bar(current[index] ?? 0, index * step + step * 0.5, 'current')}
             {index % Math.ceil(bins.length / 12) === 0 && (
               <text x={`${(index + 0.5) * step}%`} y={HEIGHT - 16} text-anchor="middle">
-                {bin.length > 9 ? `${bin.slice(0, 8)}…` : bin}
+                {bin.length > 13 ? `${bin.slice(0, 12)}…` : bin}
               </text>
             )}
           </g>
@@ -54,6 +55,13 @@ export function Bars(props: {
             now
           </li>
         </ul>
+        <DataTable
+          title={props.title}
+          head={['Bin', 'Reference', 'Now']}
+          rows={() =>
+            bins.map((bin, index) => [bin, format.percent(reference[index]), format.percent(current[index])])
+          }
+        />
       </figcaption>
     </figure>
   );

@@ -1,7 +1,7 @@
 import type { JSX } from 'preact';
 import type { GuardEvidence } from '../../server/api/answers.ts';
 
-const WIDTH = 132;
+const WIDTH = 112;
 const HEIGHT = 34;
 
 /** Evidence of a guard over its looks, as small as a word: both lines, and what each has to reach. */

@@ -1,19 +1,19 @@
 import type { JSX } from 'preact';
 import type { AuditAnswer } from '../../server/api/answers.ts';
 import * as format from '../format.ts';
-import { useAnswer } from '../use-answer.ts';
 import { Badge, Empty, Panel, Trouble, Waiting } from '../ui/parts.tsx';
+import { useAnswer } from '../use-answer.ts';
 
 /** Who changed what, in a chain of hashes. */
 export function Audit(): JSX.Element {
-  const { value, error } = useAnswer<AuditAnswer>('/audit');
+  const { value, error } = useAnswer<AuditAnswer>('/audit', { limit: 200 });
   return (
     <>
       <h1>Audit</h1>
       <Trouble error={error} />
       <Panel
         title="Log"
-        hint="Each record has the hash of the one before."
+        hint="The last 200 records. Each has the hash of the one before; `npx inlay audit verify` checks them all from elsewhere."
         actions={
           value && (
             <Badge tone={value.intact ? 'good' : 'bad'}>
@@ -21,7 +21,6 @@ export function Audit(): JSX.Element {
             </Badge>
           )
         }
-        wide
       >
         {value === undefined ? (
           <Waiting />
@@ -50,9 +49,9 @@ export function Audit(): JSX.Element {
                     </td>
                     <td>{record.action}</td>
                     <td class="details">
-                      {Object.entries(record.details).map(([name, detail]) => (
+                      {flat(record.details).map(([name, detail]) => (
                         <span key={name}>
-                          {name} <b>{typeof detail === 'string' ? detail : JSON.stringify(detail)}</b>
+                          {name} <b>{detail}</b>
                         </span>
                       ))}
                     </td>
@@ -68,4 +67,13 @@ export function Audit(): JSX.Element {
       </Panel>
     </>
   );
+}
+
+/** Details by name, those within others as `before.version`; what is empty is left out. */
+function flat(details: Readonly<Record<string, unknown>>, within = ''): readonly (readonly [string, string])[] {
+  return Object.entries(details).flatMap(([name, value]) => {
+    if (typeof value !== 'object' || value === null) return [[within + name, String(value)] as const];
+    if (Array.isArray(value)) return [[within + name, value.map(String).join(', ')] as const];
+    return flat(value as Readonly<Record<string, unknown>>, `${within}${name}.`);
+  });
 }

@@ -1,11 +1,13 @@
 import type { JSX } from 'preact';
 import { useState } from 'preact/hooks';
-import type { DriftAnswer, DriftRow, FleetAnswer } from '../../server/api/answers.ts';
+import type { DriftAnswer, DriftRow } from '../../server/api/answers.ts';
 import { Bars, Sparkline } from '../charts/bars.tsx';
+import { Calibration } from '../charts/calibration.tsx';
+import { inlay } from '../command-line.ts';
 import * as format from '../format.ts';
-import { linkTo } from '../route.ts';
-import { useAnswer } from '../use-answer.ts';
 import { Badge, Choice, Empty, Panel, Trouble, Waiting, type Tone } from '../ui/parts.tsx';
+import { useAnswer, useSurroundings } from '../use-answer.ts';
+import { ModelChoice, NoReports, useModel } from './model-choice.tsx';
 
 const verdicts: Readonly<Record<DriftRow['verdict'], readonly [Tone, string]>> = {
   none: ['good', 'no drift'],
@@ -14,29 +16,26 @@ const verdicts: Readonly<Record<DriftRow['verdict'], readonly [Tone, string]>> =
   'too-few': ['neutral', 'too few'],
 };
 
+/** What needs somebody comes first. */
+const gravity: readonly DriftRow['verdict'][] = ['critical', 'warning', 'none', 'too-few'];
+
 /** How what a model sees and gives differs from its reference. */
 export function Drift({ model: asked }: { readonly model: string | undefined }): JSX.Element {
-  const fleet = useAnswer<FleetAnswer>('/fleet');
-  const model = asked ?? fleet.value?.models[0];
-  const { value, error } = useAnswer<DriftAnswer>(model === undefined ? undefined : '/drift', { model });
+  const { model, fleet } = useModel(asked);
+  const { limits } = useSurroundings();
+  const path = model === undefined ? undefined : '/drift';
+  const { value, error } = useAnswer<DriftAnswer>(path, { ...limits, model });
   const [against, setAgainst] = useState<DriftRow['against']>('training');
   const [picked, setPicked] = useState<string>();
-  const rows = value?.rows.filter((row) => row.against === against) ?? [];
+  const rows = (value?.rows ?? [])
+    .filter((row) => row.against === against)
+    .toSorted((a, b) => gravity.indexOf(a.verdict) - gravity.indexOf(b.verdict));
   const chosen = rows.find((row) => keyOf(row) === picked) ?? rows[0];
   return (
     <>
       <h1>Drift</h1>
       <div class="row">
-        {model !== undefined && (
-          <Choice
-            label="Model"
-            value={model}
-            options={(fleet.value?.models ?? [model]).map((name) => [name, name] as const)}
-            onChoose={(name) => {
-              location.hash = linkTo('drift', name);
-            }}
-          />
-        )}
+        {model !== undefined && <ModelChoice page="drift" model={model} models={fleet.value?.models} />}
         <Choice
           label="Reference"
           value={against}
@@ -49,20 +48,31 @@ export function Drift({ model: asked }: { readonly model: string | undefined }):
       </div>
       <Trouble error={fleet.error ?? error} />
       {model !== undefined && value === undefined && error === undefined && <Waiting />}
-      {(model === undefined && fleet.value !== undefined) || (value !== undefined && rows.length === 0) ? (
-        <Empty
-          title="There is nothing to compare yet"
-          command="npx inlay publish model.onnx --profile profile.json …"
-        >
-          A release with a reference profile has its inputs and outputs counted in the same bins on every
-          device whose person agreed to it.
-        </Empty>
-      ) : null}
+      {model === undefined && fleet.value !== undefined && (
+        <Panel title="Features">
+          <NoReports />
+        </Panel>
+      )}
+      {value !== undefined && rows.length === 0 && (
+        <Panel title="Features">
+          <Empty
+            title="There is nothing to compare yet"
+            commands={[
+              inlay(
+                ...['publish', 'model.onnx', '--name', model ?? 'digits', '--version', '1.1.0'],
+                ...['--profile', 'profile.json'],
+              ),
+            ]}
+          >
+            A release with a reference profile has its inputs and outputs counted in the same bins on every
+            device whose person agreed to it.
+          </Empty>
+        </Panel>
+      )}
       {rows.length > 0 && (
         <Panel
           title="Features"
           hint="A verdict takes 200 calls of 30 devices, a small probability and an effect."
-          wide
         >
           <div class="scroll">
             <table class="choosable">
@@ -123,7 +133,7 @@ export function Drift({ model: asked }: { readonly model: string | undefined }):
         </Panel>
       )}
       {chosen !== undefined && (
-        <Panel title={chosen.feature} hint={`Shares of its bins, version ${chosen.version}.`} wide>
+        <Panel title={chosen.feature} hint={`Shares of its bins, version ${chosen.version}.`}>
           <Bars
             title={`Shares of ${chosen.feature}`}
             bins={chosen.bins}
@@ -133,35 +143,9 @@ export function Drift({ model: asked }: { readonly model: string | undefined }):
         </Panel>
       )}
       {value !== undefined && value.concept.length > 0 && (
-        <Panel title="Labels that came later" hint="They stay on the device; only counts leave it." wide>
-          <div class="scroll">
-            <table>
-              <thead>
-                <tr>
-                  <th>Version</th>
-                  <th class="number">Labelled</th>
-                  <th class="number">Coverage</th>
-                  <th class="number">Accuracy</th>
-                  <th class="number">Reference</th>
-                  <th class="number">Evidence of a drop</th>
-                </tr>
-              </thead>
-              <tbody>
-                {value.concept.map((row) => (
-                  <tr key={row.version}>
-                    <td>{row.version}</td>
-                    <td class="number">{format.count(row.labelled)}</td>
-                    <td class="number">{format.percent(row.coverage)}</td>
-                    <td class="number">{format.percent(row.accuracy)}</td>
-                    <td class="number">{format.percent(row.reference)}</td>
-                    <td class="number">{row.logE === null ? '–' : format.odds(row.logE)}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+        <Panel title="Labels that came later" hint="They stay on the device; only counts leave it.">
           {value.concept.map((row) => (
-            <Calibration key={row.version} version={row.version} bins={row.calibration} />
+            <Labels key={`${row.model} ${row.version}`} row={row} />
           ))}
         </Panel>
       )}
@@ -169,41 +153,29 @@ export function Drift({ model: asked }: { readonly model: string | undefined }):
   );
 }
 
-/** How often a model is right when it says that it is so sure. */
-function Calibration(props: {
-  readonly version: string;
-  readonly bins: readonly (readonly [number, number, number])[];
-}): JSX.Element | null {
-  const known = props.bins.flatMap(([n, right, sure]) =>
-    n > 0 ? [{ n, right: right / n, sure: sure / n }] : [],
-  );
-  if (known.length === 0) return null;
-  const most = Math.max(...known.map(({ n }) => n));
+function Labels({ row }: { readonly row: DriftAnswer['concept'][number] }): JSX.Element {
+  const facts: readonly (readonly [string, string])[] = [
+    ['Labelled calls', format.count(row.labelled)],
+    ['Share of all calls', format.percent(row.coverage)],
+    ['Accuracy', format.percent(row.accuracy)],
+    ['Accuracy of the reference', format.percent(row.reference)],
+    ['Evidence of a drop', row.logE === null ? '–' : `${format.odds(row.logE)} to 1`],
+  ];
   return (
-    <figure class="chart">
-      <svg
-        class="calibration"
-        viewBox="0 0 220 220"
-        role="img"
-        aria-label={`Calibration of ${props.version}`}
-      >
-        <line x1="20" y1="200" x2="200" y2="20" class="level" />
-        {known.map(({ n, right, sure }) => (
-          <circle key={sure} cx={20 + sure * 180} cy={200 - right * 180} r={2 + 5 * Math.sqrt(n / most)}>
-            <title>{`sure ${format.percent(sure)}, right ${format.percent(right)}, ${n} labels`}</title>
-          </circle>
-        ))}
-        <text x="110" y="216" text-anchor="middle">
-          how sure it is
-        </text>
-        <text x="-110" y="12" text-anchor="middle" transform="rotate(-90)">
-          how often it is right
-        </text>
-      </svg>
-      <figcaption class="hint">
-        Version {props.version}: on the line, it is as sure as it is right.
-      </figcaption>
-    </figure>
+    <div class="labels">
+      <table class="facts">
+        <caption>Version {row.version}</caption>
+        <tbody>
+          {facts.map(([name, value]) => (
+            <tr key={name}>
+              <th scope="row">{name}</th>
+              <td class="number">{value}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      <Calibration version={row.version} bins={row.calibration} />
+    </div>
   );
 }
 

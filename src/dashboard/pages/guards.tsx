@@ -41,8 +41,8 @@ export function Guards({ guards }: { readonly guards: readonly GuardEvidence[] }
                 <th>Guard</th>
                 <th>Verdict</th>
                 <th>Evidence</th>
-                <th class="number">Bad, candidate</th>
-                <th class="number wide">Bad, control</th>
+                <th class="number">Bad</th>
+                <th class="number wide">In control</th>
                 <th class="number wide">Ratio</th>
                 <th class="number wide">Left</th>
               </tr>
@@ -61,7 +61,7 @@ export function Guards({ guards }: { readonly guards: readonly GuardEvidence[] }
                     >
                       {guard.guard}
                     </button>
-                    {guard.required && <small class="wide"> has to pass</small>}
+                    {guard.required && <small class="under">has to pass</small>}
                   </td>
                   <td>
                     <Badge tone={tones[guard.verdict]}>{guard.verdict}</Badge>

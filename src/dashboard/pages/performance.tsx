@@ -1,5 +1,5 @@
 import type { JSX } from 'preact';
-import { useMemo, useState } from 'preact/hooks';
+import { useState } from 'preact/hooks';
 import type {
   ErrorsAnswer,
   FleetAnswer,
@@ -10,9 +10,10 @@ import type {
 import { HeatMap } from '../charts/heat-map.tsx';
 import { LineChart } from '../charts/line-chart.tsx';
 import * as format from '../format.ts';
-import { linkTo } from '../route.ts';
-import { useAnswer } from '../use-answer.ts';
 import { Choice, Empty, Panel, Trouble, Waiting } from '../ui/parts.tsx';
+import { Tabs } from '../ui/tabs.tsx';
+import { useAnswer, useSurroundings } from '../use-answer.ts';
+import { ModelChoice, NoReports, useModel } from './model-choice.tsx';
 
 const spans = {
   '3h': ['Last 3 hours', 3 * 3_600_000],
@@ -32,44 +33,39 @@ const charts: readonly (readonly [keyof SeriesLine, string, (value: number) => s
   ['coldStarts', 'Cold starts', format.compact],
   ['cacheHitRate', 'Answers from the cache', (value) => format.percent(value)],
   ['memory', 'Memory', format.bytes],
-  ['cost', 'Cost per call', (value) => value.toPrecision(2)],
+  ['cost', 'Cost per call', (value) => String(Number(value.toPrecision(2)))],
 ];
+
+/** Percentiles of the time of a call, with their bands. */
+const percentiles = {
+  p50: { title: 'P50', low: 'p50Low', high: 'p50High' },
+  p95: { title: 'P95', low: 'p95Low', high: 'p95High' },
+  p99: { title: 'P99' },
+} as const;
+
+type Percentile = keyof typeof percentiles;
 
 /** How one model runs: times, failures, cold starts, cache, memory. */
 export function Performance({ model: asked }: { readonly model: string | undefined }): JSX.Element {
-  const fleet = useAnswer<FleetAnswer>('/fleet');
-  const model = asked ?? fleet.value?.models[0];
+  const { model, fleet } = useModel(asked);
+  const { limits } = useSurroundings();
   const [span, setSpan] = useState<Span>('24h');
   const [by, setBy] = useState<'version' | 'arm' | 'cls'>('version');
-  // Whole minutes, so that the same is asked for more than once.
-  const to = Math.ceil(Date.now() / 60_000) * 60_000;
-  const range = useMemo(() => ({ from: to - spans[span][1], to }), [span, to]);
-  const query = { model, ...range, by };
-  const path = model === undefined ? undefined : '/fleet/series';
-  const series = useAnswer<SeriesAnswer>(path, query);
-  const heat = useAnswer<HeatmapAnswer>(model === undefined ? undefined : '/fleet/heatmap', {
-    model,
-    ...range,
-  });
-  const errors = useAnswer<ErrorsAnswer>(model === undefined ? undefined : '/fleet/errors', {
-    model,
-    ...range,
-  });
+  const pathOf = (name: string): string | undefined => (model === undefined ? undefined : `/fleet/${name}`);
+  const spanMs = spans[span][1];
+  const query = { ...limits, model };
+  const series = useAnswer<SeriesAnswer>(pathOf('series'), { ...query, by }, spanMs);
+  const heat = useAnswer<HeatmapAnswer>(pathOf('heatmap'), query, spanMs);
+  const errors = useAnswer<ErrorsAnswer>(pathOf('errors'), query, spanMs);
   const { value } = series;
   const isEmpty = value?.lines.every(({ calls }) => calls.every((one) => one === null)) ?? true;
+  const hasNobody = fleet.value?.models.length === 0;
   return (
     <>
       <h1>Performance</h1>
       <div class="row">
         {model !== undefined && (
-          <Choice
-            label="Model"
-            value={model}
-            options={(fleet.value?.models ?? [model]).map((name) => [name, name] as const)}
-            onChoose={(name) => {
-              location.hash = linkTo('performance', name);
-            }}
-          />
+          <ModelChoice page="performance" model={model} models={fleet.value?.models} />
         )}
         <Choice
           label="Time"
@@ -89,58 +85,31 @@ export function Performance({ model: asked }: { readonly model: string | undefin
         />
       </div>
       <Trouble error={fleet.error ?? series.error ?? heat.error ?? errors.error} />
-      {fleet.value?.models.length === 0 && (
-        <Empty
-          title="No device has reported yet"
-          command="createInlay({ sync, telemetry: { consent: 'full' } })"
-        >
-          Charts appear with the first reports of twenty devices.
-        </Empty>
+      {hasNobody && model === undefined && (
+        <Panel title="Time from call to answer">
+          <NoReports />
+        </Panel>
       )}
       {value === undefined && model !== undefined && series.error === undefined && <Waiting />}
-      {value !== undefined && isEmpty && fleet.value?.models.length !== 0 && (
-        <Empty title="Nothing to show for this time">
-          Fewer than twenty devices have reported in each part of it. Choose a longer time.
-        </Empty>
+      {value !== undefined && isEmpty && (
+        <Panel title="Time from call to answer">
+          <Empty title="Nothing to show for this time">
+            Fewer than 20 devices have reported in each part of it. Choose a longer time, or all classes.
+          </Empty>
+        </Panel>
       )}
       {value !== undefined && !isEmpty && (
         <>
-          <Panel title="Time from call to answer" hint="Bands hold for all times at once." wide>
-            <LineChart
-              title="Percentiles of the time from call to answer"
-              times={value.times}
-              lines={value.lines.flatMap((line, index) => [
-                {
-                  title: `${line.key} P50`,
-                  values: line.p50,
-                  low: line.p50Low,
-                  high: line.p50High,
-                  colour: index,
-                },
-                {
-                  title: `${line.key} P95`,
-                  values: line.p95,
-                  low: line.p95Low,
-                  high: line.p95High,
-                  colour: index,
-                  dashed: true,
-                },
-                { title: `${line.key} P99`, values: line.p99, colour: index, dashed: true },
-              ])}
-              format={format.seconds}
-              height={260}
-              sync="performance"
-            />
-          </Panel>
+          <Times answer={value} titleOf={titleBy(by, fleet.value)} />
           {heat.value !== undefined && heat.value.edges.length > 0 && (
-            <Panel title="Where the times lie" wide>
+            <Panel title="Where the times lie" hint="Calls of all versions; darker is more.">
               <HeatMap answer={heat.value} />
             </Panel>
           )}
           <div class="columns">
             {charts.map(([name, title, write]) => {
               const lines = value.lines.map((line) => ({
-                title: line.key,
+                title: titleBy(by, fleet.value)(line.key),
                 values: line[name] as readonly (number | null)[],
               }));
               if (lines.every(({ values }) => values.every((one) => one === null))) return null;
@@ -165,9 +134,52 @@ export function Performance({ model: asked }: { readonly model: string | undefin
   );
 }
 
+/** What the lines of a chart are called. */
+function titleBy(by: 'version' | 'arm' | 'cls', fleet: FleetAnswer | undefined): (key: string) => string {
+  if (by === 'arm') return (key) => ({ '': 'base', t: 'candidate', c: 'control' })[key] ?? key;
+  if (by === 'cls') return (key) => fleet?.classes.find(({ cls }) => String(cls) === key)?.title ?? key;
+  return (key) => key;
+}
+
+function Times(props: {
+  readonly answer: SeriesAnswer;
+  readonly titleOf: (key: string) => string;
+}): JSX.Element {
+  const [percentile, setPercentile] = useState<Percentile>('p95');
+  const { answer, titleOf } = props;
+  const bands = percentiles[percentile];
+  return (
+    <Panel
+      title="Time from call to answer"
+      hint="Bands hold for all times at once, and count devices rather than calls."
+      actions={
+        <Tabs
+          label="Percentile"
+          value={percentile}
+          options={Object.entries(percentiles).map(([name, { title }]) => [name as Percentile, title] as const)}
+          onChoose={setPercentile}
+        />
+      }
+    >
+      <LineChart
+        title={`${bands.title} of the time from call to answer`}
+        times={answer.times}
+        lines={answer.lines.map((line) => ({
+          title: titleOf(line.key),
+          values: line[percentile],
+          ...('low' in bands && { low: line[bands.low], high: line[bands.high] }),
+        }))}
+        format={format.seconds}
+        height={260}
+        sync="performance"
+      />
+    </Panel>
+  );
+}
+
 function ErrorTable({ answer }: { readonly answer: ErrorsAnswer | undefined }): JSX.Element {
   return (
-    <Panel title="Failed calls by code" wide>
+    <Panel title="Failed calls by code">
       {answer === undefined ? (
         <Waiting />
       ) : answer.rows.length === 0 ? (

@@ -101,6 +101,7 @@ export function Actions(props: {
         deed={
           action && {
             title: `${action.title}: ${plan.model} ${plan.cand.version}`,
+            label: action.title,
             effect: action.effect,
             isGrave: action.isGrave === true,
             asks: {

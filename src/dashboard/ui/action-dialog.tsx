@@ -5,6 +5,8 @@ import { Command } from './parts.tsx';
 /** Something that a person is about to do. */
 export interface Deed {
   readonly title: string;
+  /** What the button says that does it. */
+  readonly label: string;
   /** What happens, for the person who is about to do it. */
   readonly effect: string;
   readonly isGrave?: boolean;
@@ -95,7 +97,7 @@ export function ActionDialog(props: {
               class={deed.isGrave === true ? 'grave solid' : 'primary'}
               disabled={isActing}
             >
-              {deed.title}
+              {deed.label}
             </button>
           </div>
         </form>

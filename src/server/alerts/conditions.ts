@@ -292,7 +292,7 @@ function extent({ counts, devices }: Sum): string {
 }
 
 /** A length of time for people. */
-export function span(seconds: number): string {
+function span(seconds: number): string {
   const [unit, size] =
     seconds % 86_400 === 0
       ? ['d', 86_400]

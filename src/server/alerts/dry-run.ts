@@ -14,7 +14,7 @@ import type { AlertRule, Level } from './rule.ts';
 import { labelsOf, sumRows, type Labels, type SilenceSignal, type Signals } from './signals.ts';
 
 /** Counts are kept by 5 minutes for so many days. */
-export const MOST_DAYS = 14;
+const MOST_DAYS = 14;
 
 /** What a rule would have done. */
 export interface DryRun {

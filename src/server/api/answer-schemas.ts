@@ -149,7 +149,18 @@ export const evidenceSchema: z.ZodType<RolloutEvidence> = z.object({
       history: z.array(z.object({ at: number, fail: number, pass: number })),
     }),
   ),
-  arms: z.array(z.object({ arm: string, version: string, weightBp: number, devices: maybe, reward: maybe })),
+  arms: z.array(
+    z.object({
+      arm: string,
+      version: string,
+      weightBp: number,
+      devices: maybe,
+      reward: maybe,
+      comparison: z
+        .object({ verdict: z.enum(['better', 'worse', 'open']), logE: number, at: number, text: string })
+        .nullable(),
+    }),
+  ),
   shadow: z.object({ n: number, alike: number, unlike: number, failed: number }).nullable(),
 });
 

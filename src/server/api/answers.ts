@@ -141,6 +141,13 @@ export interface RolloutEvidence {
     readonly weightBp: number;
     readonly devices: number | null;
     readonly reward: number | null;
+    /** Against the candidate, in an A/B test: logarithms of the evidence that they differ, and of what it has to reach. */
+    readonly comparison: {
+      readonly verdict: 'better' | 'worse' | 'open';
+      readonly logE: number;
+      readonly at: number;
+      readonly text: string;
+    } | null;
   }[];
   readonly shadow: {
     readonly n: number;

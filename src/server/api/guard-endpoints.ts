@@ -3,11 +3,26 @@
 import { z } from 'zod';
 import { ServerError } from '../../core/errors.ts';
 import type { Guards } from '../guards/guards.ts';
+import {
+  GUARD_RANGES,
+  MARGIN_RANGE,
+  MOST_RULES,
+  MOST_SECONDS_RANGE,
+  MOST_STAGES,
+  SECONDS_RANGE,
+  SHARE_RANGE,
+  START_RANGE,
+  VERSION_FORM,
+  WEIGHT_RANGE,
+  type Range,
+} from '../guards/ranges.ts';
+import { EVENT_NAME } from '../../telemetry/report.ts';
+import { MOST_ARMS } from '../../update/arms.ts';
 import { evidenceSchema, powerSchema } from './answer-schemas.ts';
 import type { RolloutEvidence } from './answers.ts';
 import { endpoint, jsonBody, type Endpoint } from './endpoint.ts';
 import type { FleetQueries } from './fleet-endpoints.ts';
-import { nameParam, seconds, text } from './inputs.ts';
+import { nameParam, text } from './inputs.ts';
 
 /** What these routes work on. */
 export interface GuardParts {
@@ -16,8 +31,8 @@ export interface GuardParts {
 }
 
 const params = z.object({ channel: nameParam, model: nameParam });
-const share = z.number().int().min(0).max(10_000);
-const ratio = z.number().min(1).max(100);
+const between = ([lowest, highest]: Range): z.ZodNumber => z.number().min(lowest).max(highest);
+const whole = (range: Range): z.ZodNumber => between(range).int();
 const guardName = z.enum(['errors', 'latency', 'memory', 'load', 'quality', 'silence', 'biz', 'rejections']);
 
 const rule = z
@@ -27,13 +42,14 @@ const rule = z
 const guardOptions = z.strictObject({
   guards: z.array(guardName).max(8).exactOptional(),
   required: z.array(guardName).max(8).exactOptional(),
-  alpha: z.number().min(1e-6).max(0.5).exactOptional(),
-  calls: z.number().int().min(1).max(1_000_000).exactOptional(),
-  marginRatio: ratio.exactOptional(),
-  minRatio: ratio.exactOptional(),
-  maxP95Ratio: ratio.exactOptional(),
-  maxMemoryRatio: ratio.exactOptional(),
-  biz: z.strictObject({ name: text(64), margin: z.number().min(0).max(1) }).exactOptional(),
+  alpha: between(GUARD_RANGES.alpha).exactOptional(),
+  calls: whole(GUARD_RANGES.calls).exactOptional(),
+  marginRatio: between(GUARD_RANGES.marginRatio).exactOptional(),
+  minRatio: between(GUARD_RANGES.minRatio).exactOptional(),
+  maxP95Ratio: between(GUARD_RANGES.maxP95Ratio).exactOptional(),
+  maxLoadRatio: between(GUARD_RANGES.maxLoadRatio).exactOptional(),
+  maxMemoryRatio: between(GUARD_RANGES.maxMemoryRatio).exactOptional(),
+  biz: z.strictObject({ name: z.string().regex(EVENT_NAME), margin: between(MARGIN_RANGE) }).exactOptional(),
 });
 
 const programme = z.strictObject({
@@ -41,24 +57,31 @@ const programme = z.strictObject({
   stages: z
     .array(
       z.strictObject({
-        bp: share,
-        ctl: share.exactOptional(),
-        durationS: seconds.exactOptional(),
-        soakS: seconds,
-        maxS: seconds,
-        rules: z.array(rule).max(32).exactOptional(),
+        bp: whole(SHARE_RANGE),
+        ctl: whole(WEIGHT_RANGE).exactOptional(),
+        durationS: whole(SECONDS_RANGE).exactOptional(),
+        soakS: whole(SECONDS_RANGE),
+        maxS: whole(MOST_SECONDS_RANGE),
+        rules: z.array(rule).max(MOST_RULES).exactOptional(),
       }),
     )
     .min(1)
-    .max(50)
+    .max(MOST_STAGES)
     .exactOptional(),
+  startAt: whole(START_RANGE).exactOptional(),
   guard: guardOptions.exactOptional(),
   inconclusive: z.enum(['hold', 'promote', 'rollback']).exactOptional(),
   soakOnly: z.boolean().exactOptional(),
   onFail: z.enum(['rollback', 'halt', 'hold']).exactOptional(),
   arms: z
-    .array(z.strictObject({ name: text(32), version: text(128), weightBp: share }))
-    .max(16)
+    .array(z.strictObject({
+        name: text(32),
+        version: z.string().regex(VERSION_FORM),
+        weightBp: whole(WEIGHT_RANGE),
+      }),
+    )
+    .min(1)
+    .max(MOST_ARMS)
     .exactOptional(),
 });
 

@@ -42,15 +42,16 @@ const fleet: readonly TableShape[] = [
   },
   {
     name: 'stage_device',
-    text: ['rollout', 'dev', 'arm', 'hist', 'outputs', 'biz', 'verdicts'],
+    text: ['rollout', 'dev', 'arm', 'hist', 'load', 'outputs', 'biz', 'verdicts'],
     whole: [
-      ...['stage', 'cls', 'n', 'errors', 'fatals', 'rejections', 'activations', 'base_n', 'base_errors'],
+      ...['stage', 'cls', 'consent', 'n', 'errors', 'fatals', 'rejections', 'activations', 'base_n', 'base_errors'],
       ...['first_at', 'activated_at', 'last_at', 'judged_at'],
     ],
-    real: ['base_p95', 'base_mem', 'mem', 'gap'],
+    real: ['base_p95', 'base_load', 'base_mem', 'mem', 'gap'],
     key: ['rollout', 'stage', 'dev'],
     indexes: [
-      ...['arm', 'fatals', 'rejections'].map((last) => ['rollout', 'stage', last]),
+      ['rollout', 'stage', 'arm', 'consent'],
+      ...['fatals', 'rejections'].map((last) => ['rollout', 'stage', last]),
       ['rollout', 'stage', 'judged_at', 'dev'],
       ['dev'],
     ],

@@ -42,10 +42,6 @@ export interface Repository {
    * @throws {@link ServerError} `ERR_INLAY_CONFLICT` if one of the versions exists.
    */
   add(files: readonly NewMetadata[], event: AuditEvent): Promise<void>;
-  /** Lists the SHA-256 of every valid token of an administrator, hex. */
-  tokenHashes(): Promise<readonly string[]>;
-  /** Makes one token the only valid one of an administrator. */
-  replaceTokens(sha256: string): Promise<void>;
   /** Lists the latest audit records, newest first. @param before only those with a lower `seq`. */
   audit(limit: number, before?: number): Promise<readonly AuditRecord[]>;
   /**
@@ -142,39 +138,6 @@ export function createRepository(db: Kysely<Schema>, now: () => number): Reposit
             }
           }
           await appendAudit(tx, event, now());
-        }),
-      ),
-
-    tokenHashes: () =>
-      guarded(async () => {
-        const rows = await db
-          .selectFrom('token')
-          .select('sha256')
-          .where('role', '=', 'admin')
-          .where('revoked_at', '=', 0)
-          .where((eb) => eb.or([eb('expires_at', '=', 0), eb('expires_at', '>', now())]))
-          .execute();
-        return rows.map(({ sha256 }) => sha256);
-      }),
-
-    replaceTokens: (sha256) =>
-      guarded(() =>
-        inTransaction(db, async (tx) => {
-          const at = now();
-          await tx
-            .updateTable('token')
-            .set({ revoked_at: at })
-            .where('role', '=', 'admin')
-            .where('revoked_at', '=', 0)
-            .execute();
-          const row = { id: sha256.slice(0, 8), sha256, name: 'admin', role: 'admin', scope: '{}' };
-          const times = { created_at: at, expires_at: 0, revoked_at: 0, used_at: 0 };
-          await tx
-            .insertInto('token')
-            .values({ ...row, ...times })
-            .onConflict((conflict) => conflict.column('id').doUpdateSet(times))
-            .execute();
-          await appendAudit(tx, { actor: 'server', action: 'token', details: {} }, at);
         }),
       ),
 

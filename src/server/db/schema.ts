@@ -122,19 +122,24 @@ export interface StageDeviceTable {
   readonly dev: string;
   readonly arm: string;
   readonly cls: number;
+  /** Of the latest report: 1 for full, 0 for what is necessary. */
+  readonly consent: number;
   readonly n: number;
   readonly errors: number;
   readonly fatals: number;
   readonly rejections: number;
   readonly activations: number;
-  /** Calls, failures, 95th percentile (s) and memory before the stage; frozen by the first report that has them. */
+  /** Calls, failures, 95th percentiles (s) of calls and opens, and memory before the stage; frozen by the first report that has them. */
   readonly base_n: number;
   readonly base_errors: number;
   readonly base_p95: number;
+  readonly base_load: number;
   readonly base_mem: number;
   readonly mem: number;
   /** JSON: {@link HistogramCounts} of times; `''` for none. */
   readonly hist: string;
+  /** The same of opening the model. */
+  readonly load: string;
   /** JSON: counts of the profile's outputs by name. */
   readonly outputs: string;
   /** JSON: business events by name. */

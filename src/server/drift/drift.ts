@@ -132,7 +132,9 @@ export function createDrift(parts: DriftParts): Drift {
       const accuracy = known.find((it) => it.model === model && it.version === version)?.profile.accuracy;
       const labels = labelsOf(of);
       if (labels.n === 0) return [];
-      return [{ model, version, ...conceptRow(labels, accuracy ?? null, devicesOf(of) < kAnonymity) }];
+      // Fewer labels than that come from fewer devices.
+      const isHidden = Math.min(devicesOf(of), labels.n) < kAnonymity;
+      return [{ model, version, ...conceptRow(labels, accuracy ?? null, isHidden) }];
     });
   };
 

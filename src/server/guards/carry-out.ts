@@ -4,9 +4,10 @@ import { setImmediate } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
 import { isInlayError } from '../../core/errors.ts';
 import { readSigned } from '../../publish/rollout.ts';
-import type { Plan } from '../../update/plan.ts';
-import type { Catalog } from '../catalog.ts';
+import type { Plan, SignedPlan } from '../../update/plan.ts';
+import type { Catalog, ChangeCondition } from '../catalog.ts';
 import { plansOf } from '../channels.ts';
+import { isSame } from '../plan-changes.ts';
 import { appendAudit } from '../db/audit.ts';
 import type { Schema } from '../db/schema.ts';
 import { inTransaction } from '../db/transaction.ts';
@@ -40,15 +41,16 @@ export async function carryOut(
   signal: AbortSignal,
   fence?: Fence,
 ): Promise<void> {
-  const plan = await planOf(parts.catalog, running);
-  const present = await reconcile(parts, running, plan, now);
-  if (!present || !plan) return;
+  const signed = await planOf(parts.catalog, running);
+  const present = await reconcile(parts, running, signed && readSigned(signed), now);
+  if (!present || !signed) return;
+  const plan = readSigned(signed);
   const inspection = inspectionOf(present, plan, now);
   for (let look = 0; look < mostLooks && !signal.aborted; look += 1) {
     const taken = await inspect(parts.db, inspection, now, fence);
     if (!taken) return;
     if (taken.decision.kind === 'fail' || !taken.isMore) {
-      await follow(parts, present, plan, taken.decision, now);
+      await follow(parts, present, signed, taken.decision, now);
       return;
     }
     // Reports are to be taken in meanwhile.
@@ -60,10 +62,9 @@ export async function carryOut(
 export async function planOf(
   catalog: Catalog,
   { channel, rollout }: Pick<RunningProgramme, 'channel' | 'rollout'>,
-): Promise<Plan | undefined> {
+): Promise<SignedPlan | undefined> {
   const { published } = await catalog.state();
-  const signed = plansOf(published?.channels ?? {}, channel).find(({ id }) => id === rollout);
-  return signed && readSigned(signed);
+  return plansOf(published?.channels ?? {}, channel).find(({ id }) => id === rollout);
 }
 
 /** Takes over what has happened to the plan: it is the truth, and people and other replicas sign plans, too. */
@@ -84,7 +85,7 @@ async function reconcile(
     const { reason } = running;
     return moveProgramme(parts.db, running, {
       stage: plan.stage,
-      status: 'running',
+      status: isOnItsWay(plan) ? 'running' : 'held',
       reason: { ...reason, at: now },
     });
   }
@@ -94,10 +95,11 @@ async function reconcile(
 async function follow(
   parts: CarryOutParts,
   running: RunningProgramme,
-  plan: Plan,
+  signed: SignedPlan,
   decision: Decision,
   now: number,
 ): Promise<void> {
+  const plan = readSigned(signed);
   const { kind, by, text } = decision;
   if (kind === 'wait') {
     if (running.status === 'held' && isOnItsWay(plan))
@@ -119,9 +121,12 @@ async function follow(
     return;
   }
   try {
-    if (kind === 'fail') await fail(parts, running, plan, decision, now);
-    else await advance(parts, running, decision, now);
+    if (kind === 'fail') await fail(parts, running, signed, decision, now);
+    else await advance(parts, running, decision, now, { decidedOn: signed });
   } catch (error) {
+    // Whatever a person did while this was decided goes before it; the next look takes it over.
+    const present = await planOf(parts.catalog, running);
+    if (!present || !isSame(present, signed)) return;
     // It is tried again at the next look, and says so until then.
     const why = isInlayError(error) ? error.message : 'the database or the signer failed.';
     await hold(parts, running, { ...decision, by, text: `${text} It could not be carried out: ${why}` }, now);
@@ -137,11 +142,12 @@ function isOnItsWay({ state }: Plan): boolean {
 async function fail(
   parts: CarryOutParts,
   running: RunningProgramme,
-  plan: Plan,
+  signed: SignedPlan,
   decision: Decision,
   now: number,
 ): Promise<void> {
   const { channel, model, programme } = running;
+  const plan = readSigned(signed);
   // What everybody has can only be taken back.
   const halting = plan.state === 'complete' ? 'rollback' : 'halt';
   const action = { hold: 'pause', halt: halting, rollback: 'rollback' }[programme.onFail] as
@@ -150,7 +156,8 @@ async function fail(
     | 'rollback';
   const isDone = action === 'halt' ? plan.state === 'halted' : action === 'pause' && plan.state !== 'ramp';
   if (!isDone) {
-    await parts.catalog.changeRollout({ channel, model, action, reason: decision.text.slice(0, 500) }, actor);
+    const reason = decision.text.slice(0, 500);
+    await parts.catalog.changeRollout({ channel, model, action, reason, decidedOn: signed }, actor);
   }
   await move(parts, running, 'failed', decision, now);
 }
@@ -161,13 +168,24 @@ export async function advance(
   running: RunningProgramme,
   { by, text }: Pick<Decision, 'text'> & { readonly by: string },
   now: number,
-  who: string = actor,
+  { who = actor, ...condition }: ChangeCondition & { readonly who?: string } = {},
 ): Promise<RunningProgramme | undefined> {
-  if (isLastStage(running)) return move(parts, running, 'ended', { by, text }, now);
   const { channel, model, version, programme, firstStage, rollout } = running;
+  if (isLastStage(running)) {
+    if (programme.stages.at(-1)?.bp === 10_000 && programme.strategy !== 'shadow') {
+      const everybody = { channel, model, version, percent: 100, reason: text.slice(0, 500) };
+      await parts.catalog.setRollout({ ...everybody, ...condition }, who);
+    }
+    return move(parts, running, 'ended', { by, text }, now);
+  }
   const stage = running.stage + 1;
-  const request = { channel, model, version, programme, index: stage - firstStage, stage, reason: text };
-  await parts.catalog.setRollout(await requestOf(parts.db, request, { rollout, stage: running.stage }), who);
+  const isLast = programme.stages[stage - firstStage]?.bp === 10_000;
+  const request = {
+    ...{ channel, model, version, programme, index: stage - firstStage, stage, reason: text },
+    ...(isLast && { startAt: now }),
+  };
+  const asked = await requestOf(parts.db, request, { rollout, stage: running.stage });
+  await parts.catalog.setRollout({ ...asked, ...condition }, who);
   return move(parts, running, 'running', { by, text }, now, stage);
 }
 

@@ -1,9 +1,12 @@
 /** What a look comes to: tripwires first, then evidence, then time. */
 
 import { NO_COUNTS, ratioOf, type Counts } from '../../stats/e-process.ts';
+import { logShareDifference } from '../../stats/share-difference.ts';
 import { logSampleRatio, SAMPLE_RATIO_LIMIT } from '../../stats/sample-ratio.ts';
+import { compareArms } from './compare-arms.ts';
 import {
   alphaOf,
+  FULL_CONSENT_GUARDS,
   HARMLESS_RATE,
   MAX_LOSS,
   MAX_SHADOW_FAILED,
@@ -29,6 +32,7 @@ export interface Decision {
     | 'tripwire'
     | 'sample-ratio'
     | 'loss'
+    | 'consent'
     | 'no-data'
     | 'time'
     | 'soak'
@@ -60,7 +64,7 @@ export function decide(
   // What is broken speaks for nothing; the tripwires above need no sample. At first the arms fill up at their own pace.
   const broken = (hasSoaked ? overfull(inputs) : undefined) ?? lossy(inputs);
   if (broken) return broken;
-  const evident = failure(state, logs, inputs);
+  const evident = failure(state, logs, inputs) ?? unlikeConsent(logs, inputs);
   if (evident) return evident;
 
   if (hasSoaked) {
@@ -85,7 +89,7 @@ export function decide(
 }
 
 /** Tells whether a stage has so few judged devices that nothing is proven. */
-export function isSmall({ any }: Pick<StageState, 'any'>, bp: number): boolean {
+function isSmall({ any }: Pick<StageState, 'any'>, bp: number): boolean {
   return any.treated < SMALL_FLEET || (bp < 10_000 && any.control < SMALL_FLEET);
 }
 
@@ -149,13 +153,45 @@ function lossy({ loss }: LookInputs): Decision | undefined {
   return { kind: 'hold', by: 'loss', text };
 }
 
+/** Tells whether people of the two sides agreed to full reports in different shares: then their counts are no like samples. */
+export function isConsentSkewed({ devices, full }: Pick<LookInputs, 'devices' | 'full'>): boolean {
+  if (!full) return false;
+  const logE = logShareDifference(
+    { n: devices.treated, hits: full.treated },
+    { n: devices.control, hits: full.control },
+  );
+  return logE >= Math.log(SAMPLE_RATIO_LIMIT);
+}
+
+/** Holds what rests on full reports, where it would have decided; the other guards go on. */
+function unlikeConsent(
+  logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
+  inputs: LookInputs,
+): Decision | undefined {
+  const { devices, full, rules } = inputs;
+  if (!full || !isConsentSkewed(inputs)) return undefined;
+  const { guards, required } = rules.options;
+  const limit = -Math.log(alphaOf(rules.options, rules.stage));
+  const held = FULL_CONSENT_GUARDS.filter(
+    (guard) => required.includes(guard) || (guards.includes(guard) && (logs[guard]?.fail ?? 0) >= limit),
+  );
+  if (held.length === 0) return undefined;
+  const text =
+    `${percent(full.treated / devices.treated)} of the devices that have the candidate report in full and ` +
+    `${percent(full.control / devices.control)} of the control; ${held.join(' and ')} cannot be compared.`;
+  return { kind: 'hold', by: 'consent', text };
+}
+
 function failure(
   state: StageState,
   logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
-  { rules: { options, stage } }: LookInputs,
+  inputs: LookInputs,
 ): Decision | undefined {
+  const { options, stage } = inputs.rules;
   const limit = -Math.log(alphaOf(options, stage));
+  const isSkewedConsent = isConsentSkewed(inputs);
   for (const guard of options.guards) {
+    if (isSkewedConsent && FULL_CONSENT_GUARDS.includes(guard)) continue;
     const log = logs[guard]?.fail ?? 0;
     if (log < limit) continue;
     if (guard === 'biz') {
@@ -186,6 +222,7 @@ function passing(
   if (strategy === 'shadow') return shadowPass(inputs);
   if (!hasCalls) return undefined;
   const isLearning = strategy === 'ab' || strategy === 'bandit';
+  if (isLastOfTest(inputs)) return testResult(state, inputs, false);
   // Nobody is left to compare with.
   const isAlone = limits.bp >= 10_000;
   if (soakOnly || isAlone || isLearning) {
@@ -221,6 +258,7 @@ function openQuestion(
   const { rules, devices, shadow } = inputs;
   if (rules.strategy === 'shadow')
     return `${shadow?.[0] ?? 0} of ${SHADOW_RUNS} runs in the shadow are counted`;
+  if (isLastOfTest(inputs)) return 'the arms cannot be told apart yet';
   if (isSmall(state, rules.limits.bp)) {
     return `${state.any.treated} devices and ${state.any.control} of the control are judged, and ${SMALL_FLEET} of each are needed`;
   }
@@ -230,7 +268,23 @@ function openQuestion(
     : `only ${devices.treated} devices report the candidate, fewer than were assigned`;
 }
 
-function overtime(state: StageState, { rules, devices }: LookInputs): Decision {
+/** An A/B test is to tell its arms apart in the end; until then it goes on. */
+function isLastOfTest({ rules: { strategy, stage, stages } }: LookInputs): boolean {
+  return strategy === 'ab' && stage >= stages - 1;
+}
+
+function testResult(state: StageState, { rules }: LookInputs, isOver: boolean): Decision | undefined {
+  const results = compareArms(state.arms, rules.options);
+  const isTold = results.length > 0 && results.every(({ verdict }) => verdict !== 'open');
+  if (!isTold && !isOver) return undefined;
+  const text = results.map((result) => result.text).join(' ') || 'There were no two arms to compare.';
+  return { kind: 'pass', by: isTold ? 'evidence' : 'time', text };
+}
+
+function overtime(state: StageState, inputs: LookInputs): Decision {
+  const { rules, devices } = inputs;
+  const result = isLastOfTest(inputs) ? testResult(state, inputs, true) : undefined;
+  if (result) return result;
   const text = isSmall(state, rules.limits.bp)
     ? `The tripwires are clean; statistically nothing is proven with ${state.any.treated} judged devices and ${state.any.control} in the control, where ${SMALL_FLEET} of each are needed.`
     : `The time of the stage is over, and ${devices.treated} devices did not suffice for a verdict.`;

@@ -13,6 +13,7 @@ export const DEFAULT_GUARD: GuardOptions = {
   marginRatio: 2,
   minRatio: 1.2,
   maxP95Ratio: 1.2,
+  maxLoadRatio: 1.5,
   maxMemoryRatio: 1.25,
 };
 
@@ -47,6 +48,11 @@ export const PASS_AT = 20;
 export const HARMLESS_RATE = 0.01;
 /** Judged devices of an arm below which nothing counts as proven. */
 export const SMALL_FLEET = 200;
+/** Guards whose counts leave devices under full consent only. */
+export const FULL_CONSENT_GUARDS: readonly GuardName[] = ['quality', 'biz'];
+
+/** Devices of each side below which the central limit theorem is not to be relied on. */
+export const ENOUGH_VALUES = 50;
 /** Devices at which confidence sequences are tightest. */
 export const PLANNED_DEVICES = 5000;
 /** Seconds between two reports where a plan does not say. */

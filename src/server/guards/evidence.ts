@@ -8,7 +8,9 @@ import { CANDIDATE_ARM } from '../../update/arms.ts';
 import type { SignedPlan } from '../../update/plan.ts';
 import type { GuardEvidence, RolloutEvidence } from '../api/answers.ts';
 import type { Schema } from '../db/schema.ts';
-import { alphaOf, COUNTED_GUARDS, PASS_AT } from './defaults.ts';
+import { compareArms, type ArmComparison } from './compare-arms.ts';
+import { isConsentSkewed } from './decide.ts';
+import { alphaOf, COUNTED_GUARDS, FULL_CONSENT_GUARDS, PASS_AT } from './defaults.ts';
 import { inspectionOf, type RunningProgramme } from './programmes.ts';
 import { readStage } from './inspect.ts';
 import type { Look, StageState } from './look.ts';
@@ -33,7 +35,7 @@ export async function readEvidence(
   const plan = readSigned(signed);
   const key = { rollout: plan.id, stage: running?.stage ?? plan.stage };
   const { state } = await readStage(db, key);
-  const [devices, looks, rewards, shadow] = await Promise.all([
+  const [{ devices }, looks, rewards, shadow] = await Promise.all([
     countDevices(db, key),
     listLooks(db, key, Math.max(1, Math.ceil(state.look / mostPoints))),
     readRewards(db, key, running?.programme.guard.biz?.name),
@@ -43,6 +45,7 @@ export async function readEvidence(
     { arm: CANDIDATE_ARM, version: plan.cand.version, ranges: undefined },
     ...plan.arms.map(({ name, entry, ranges }) => ({ arm: name, version: entry.version, ranges })),
   ];
+  const comparisons = running ? compareArms(state.arms, running.programme.guard) : [];
   const others = plan.arms.reduce((sum, { ranges }) => sum + weightOf(ranges, plan.bp), 0);
   return {
     channel,
@@ -67,10 +70,17 @@ export async function readEvidence(
         weightBp: ranges ? weightOf(ranges, plan.bp) : 10_000 - others,
         devices: isShown ? reward.devices : null,
         reward: isShown ? reward.good / reward.devices : null,
+        comparison: isShown ? comparisonOf(comparisons.find((found) => found.arm === arm)) : null,
       };
     }),
     shadow: shadow ? { n: shadow[0], alike: shadow[1], unlike: shadow[2], failed: shadow[3] } : null,
   };
+}
+
+function comparisonOf(found: ArmComparison | undefined): RolloutEvidence['arms'][number]['comparison'] {
+  if (!found) return null;
+  const { verdict, logE, at, text } = found;
+  return { verdict, logE, at, text };
 }
 
 /** Lists the looks at a stage, oldest first: each, or one of so many and the newest. */
@@ -110,6 +120,7 @@ function evidenceOf(
   const failAt = -Math.log(alphaOf(options, rules.stage));
   const passAt = Math.log(PASS_AT);
   const last = looks.at(-1);
+  const isSkewed = last !== undefined && isConsentSkewed(last.inputs);
   const watched = options.guards.filter((guard) => guard === 'biz' || COUNTED_GUARDS.includes(guard));
   const logs = watched.map((guard) => last?.evidence[guard] ?? { fail: 0, pass: 0 });
   const isToBlame = rejectedByEBH(
@@ -121,7 +132,8 @@ function evidenceOf(
     const total = state.evidence[guard]?.total;
     const treated = total ? { judged: total.treated, bad: total.treatedBad } : bizCounts(state.biz.treated.n);
     const control = total ? { judged: total.control, bad: total.controlBad } : bizCounts(state.biz.control.n);
-    const verdict = verdictOf(guard, log, { failAt, passAt }, isToBlame[i] === true, last);
+    const isHeld = isSkewed && FULL_CONSENT_GUARDS.includes(guard);
+    const verdict = isHeld ? 'hold' : verdictOf(guard, log, { failAt, passAt }, isToBlame[i] === true, last);
     return {
       guard,
       required: options.required.includes(guard),
@@ -134,7 +146,9 @@ function evidenceOf(
       control,
       ratio: total ? ratioOf(total) : null,
       devicesLeft: verdict === 'open' ? leftOf(treated.judged, log, failAt, passAt) : 0,
-      text: textOf(guard, treated, control),
+      text: isHeld
+        ? 'People of the two sides agreed to full reports in different shares: this guard cannot compare them.'
+        : textOf(guard, treated, control),
       history: looks.map(({ inputs, evidence }) => ({
         at: inputs.at,
         fail: evidence[guard]?.fail ?? 0,

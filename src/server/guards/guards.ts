@@ -13,6 +13,7 @@ import type { Job } from '../jobs/job.ts';
 import { advance, carryOut, move, planOf, type CarryOutParts } from './carry-out.ts';
 import type { GuardEvent } from './events.ts';
 import { listLooks, readEvidence } from './evidence.ts';
+import { withFigures } from './figures.ts';
 import { recompute } from './look.ts';
 import { addProgramme, listProgrammes, type RunningProgramme } from './programmes.ts';
 import { readProgramme } from './read-programme.ts';
@@ -20,7 +21,6 @@ import { stagePowers } from './stage-power.ts';
 import { requestOf } from './stage-request.ts';
 
 export type { GuardEvent } from './events.ts';
-export type { ProgrammeInput } from './read-programme.ts';
 
 /** What is to be rolled out by itself. */
 export interface StartRequest {
@@ -88,6 +88,8 @@ export interface GuardsParts {
   readonly db: Kysely<Schema>;
   readonly catalog: Catalog;
   readonly platform: Pick<Platform, 'now'>;
+  /** Milliseconds from one look to the next. Default 60,000. */
+  readonly lookEveryMs?: number;
   /** Gets what one programme failed of; the others go on. */
   readonly onError: (error: unknown) => void;
   /** Hears what happens to programmes. */
@@ -98,7 +100,8 @@ export interface GuardsParts {
 const open = ['running', 'held'] as const;
 
 /** Creates the guards over a catalog. */
-export function createGuards({ db, catalog, platform, onError, onEvent }: GuardsParts): Guards {
+export function createGuards(given: GuardsParts): Guards {
+  const { db, catalog, platform, lookEveryMs = 60_000, onError, onEvent } = given;
   const parts: CarryOutParts = { db, catalog, onError, onEvent: onEvent ?? (() => undefined) };
 
   const planFor = async (channel: string, model: string): Promise<SignedPlan | undefined> => {
@@ -135,9 +138,15 @@ export function createGuards({ db, catalog, platform, onError, onEvent }: Guards
       );
     }
     const firstStage = isSame ? (present.stage ?? 0) + 1 : 0;
-    const stage = { channel, model, version, programme, index: 0, stage: firstStage, reason };
-    const { id: rollout } = await catalog.setRollout(await requestOf(db, stage), actor);
     const now = platform.now();
+    const stageAt = Math.max(now, programme.startAt ?? now);
+    const isTimed = programme.startAt !== undefined || programme.stages[0]?.bp === 10_000;
+    const isEverywhere = isSame && present.state === 'complete';
+    const stage = {
+      ...{ channel, model, version, programme, index: 0, stage: firstStage, reason },
+      ...(isTimed && !isEverywhere && { startAt: stageAt }),
+    };
+    const { id: rollout } = await catalog.setRollout(await requestOf(db, stage), actor);
     if (before) await move(parts, before, 'ended', { by: actor, text: `${version} took its place.` }, now);
     const text = `It was started by ${actor}.`;
     const started = {
@@ -148,7 +157,7 @@ export function createGuards({ db, catalog, platform, onError, onEvent }: Guards
       programme,
       firstStage,
       stage: firstStage,
-      stageAt: now,
+      stageAt,
     };
     await addProgramme(db, { ...started, status: 'running', reason: { by: actor, text, at: now } }, now);
     parts.onEvent({ kind: 'started', at: now, ...started, status: 'running', by: actor, text });
@@ -170,7 +179,8 @@ export function createGuards({ db, catalog, platform, onError, onEvent }: Guards
     const text = `${action} by ${actor}${reason === undefined ? '.' : `: ${reason}`}`;
     if (action === 'advance') {
       if (!running) throw noProgramme(channel, model);
-      await advance(parts, running, { by: actor, text }, now, actor);
+      const known = `${action} by ${actor}: ${await withFigures(db, running, reason)}`;
+      await advance(parts, running, { by: actor, text: known }, now, { who: actor });
     } else if (action === 'unpin') {
       const plan = await planFor(channel, model);
       if (!plan?.pinned) throw notPinned(channel, model);
@@ -181,7 +191,11 @@ export function createGuards({ db, catalog, platform, onError, onEvent }: Guards
         actor,
       );
     } else {
-      await catalog.changeRollout({ channel, model, action, ...(reason !== undefined && { reason }) }, actor);
+      const known = running ? await withFigures(db, running, reason) : reason;
+      await catalog.changeRollout(
+        { channel, model, action, ...(known !== undefined && { reason: known }) },
+        actor,
+      );
       const status = {
         pause: 'held',
         resume: 'running',
@@ -222,7 +236,7 @@ export function createGuards({ db, catalog, platform, onError, onEvent }: Guards
     },
     job: {
       name: 'guards',
-      everyMs: 60_000,
+      everyMs: lookEveryMs,
       run: async (now, signal, fence) => {
         for (const running of await listProgrammes(db, { status: open })) {
           if (signal.aborted) return;

@@ -1,13 +1,15 @@
 /** Looks at a stage: reads what is due, judges it, and keeps evidence and log in one transaction. */
 
 import type { Kysely } from 'kysely';
-import { addMoments, addValue, NO_MOMENTS, type Moments } from '../../stats/confidence-sequence.ts';
+import { addValue, NO_MOMENTS } from '../../stats/confidence-sequence.ts';
 import { addCounts, NO_COUNTS, type Counts, type Evidence } from '../../stats/e-process.ts';
 import { CONTROL_ARM } from '../../update/arms.ts';
 import type { Schema } from '../db/schema.ts';
 import { inTransaction } from '../db/transaction.ts';
 import type { Fence } from '../jobs/job.ts';
+import { addOutcomes, type ArmOutcome } from './compare-arms.ts';
 import type { Decision } from './decide.ts';
+import { FULL_CONSENT_GUARDS } from './defaults.ts';
 import { newStage, takeLook, type Look, type LookInputs, type StageRules, type StageState } from './look.ts';
 import type { GuardName } from './programme.ts';
 import { readShadow } from './shadow-counts.ts';
@@ -89,7 +91,8 @@ export async function inspect(
   const record = await readStage(db, inspection);
   const found = await judgeDue(db, inspection, record.references, now);
   const { rules, stageAt, treatedShare } = inspection;
-  const [devices, fatal, rejected, isCalled, loss] = await Promise.all([
+  const needsFull = FULL_CONSENT_GUARDS.some((guard) => rules.options.guards.includes(guard));
+  const [{ devices, full }, fatal, rejected, isCalled, loss] = await Promise.all([
     countDevices(db, inspection),
     countHit(db, inspection, 'fatals'),
     countHit(db, inspection, 'rejections'),
@@ -105,6 +108,7 @@ export async function inspect(
     devices,
     fatal,
     rejected,
+    ...(needsFull && { full }),
     hasCalls: isCalled,
     ...(treatedShare !== undefined && { treatedShare }),
     loss,
@@ -122,7 +126,7 @@ export async function inspect(
 const stageRow = 'stage';
 
 interface Found {
-  readonly counts: Pick<LookInputs, 'judged' | 'any' | 'biz'>;
+  readonly counts: Pick<LookInputs, 'judged' | 'any' | 'biz' | 'arms'>;
   readonly judged: readonly JudgedDevice[];
   readonly references: References;
   readonly isMore: boolean;
@@ -139,8 +143,8 @@ async function judgeDue(
   const judged: Partial<Record<GuardName, Record<string, Counts>>> = {};
   const done: JudgedDevice[] = [];
   let any: Counts = NO_COUNTS;
-  let treatedBiz: Moments = NO_MOMENTS;
-  let controlBiz: Moments = NO_MOMENTS;
+  let biz = { treated: NO_MOMENTS, control: NO_MOMENTS };
+  let arms: Readonly<Record<string, ArmOutcome>> = {};
   let references = before;
   const count = (guard: GuardName, { bad, stratum }: Verdict, arm: string): void => {
     if (!options.guards.includes(guard)) return;
@@ -168,8 +172,12 @@ async function judgeDue(
       any = addCounts(any, countOf(device.arm, isBad));
       const value = options.biz && bizOf(device, options.biz.name);
       if (value !== undefined) {
-        if (device.arm === CONTROL_ARM) controlBiz = addValue(controlBiz, value);
-        else treatedBiz = addValue(treatedBiz, value);
+        const side = device.arm === CONTROL_ARM ? 'control' : 'treated';
+        biz = { ...biz, [side]: addValue(biz[side], value) };
+      }
+      if (inspection.rules.strategy === 'ab') {
+        const worth = value === undefined ? NO_MOMENTS : addValue(NO_MOMENTS, value);
+        arms = addOutcomes(arms, { [device.arm]: { judged: 1, bad: isBad, biz: worth } });
       }
       if (device.arm === CONTROL_ARM) references = withControl(references, device);
       phase = phase === HEARD ? now : RIPE;
@@ -185,10 +193,9 @@ async function judgeDue(
     (phase, after) => listDue(db, inspection, due, phase, after, pageSize),
     judgeDevice,
   );
-  const biz = addMoments(treatedBiz, controlBiz).n > 0 && {
-    biz: { treated: treatedBiz, control: controlBiz },
-  };
-  return { counts: { judged, any, ...biz }, judged: done, references, isMore };
+  const values = biz.treated.n + biz.control.n > 0 && { biz };
+  const outcomes = Object.keys(arms).length > 0 && { arms };
+  return { counts: { judged, any, ...values, ...outcomes }, judged: done, references, isMore };
 }
 
 /** Goes through the devices that are due, page by page, until enough are judged. @returns whether it ended before them. */

@@ -21,7 +21,8 @@ import {
   type Evidence,
 } from '../../stats/e-process.ts';
 import { decide, type Decision } from './decide.ts';
-import { COUNTED_GUARDS, HARMLESS_RATE, PLANNED_DEVICES, alphaOf } from './defaults.ts';
+import { addOutcomes, type ArmOutcome } from './compare-arms.ts';
+import { COUNTED_GUARDS, ENOUGH_VALUES, HARMLESS_RATE, PLANNED_DEVICES, alphaOf } from './defaults.ts';
 import type { GuardName, GuardOptions, Inconclusive, Stage, Strategy } from './programme.ts';
 
 /** A number of each side. */
@@ -53,10 +54,14 @@ export interface LookInputs {
   readonly any: Counts;
   /** Business value of the same devices. */
   readonly biz?: { readonly treated: Moments; readonly control: Moments };
+  /** The same devices by arm, where arms are compared. */
+  readonly arms?: Readonly<Record<string, ArmOutcome>>;
   /** All devices of the stage so far; those on which calls ended the app; those that gave the candidate up. */
   readonly devices: Sides;
   readonly fatal: Sides;
   readonly rejected: Sides;
+  /** Those whose people agreed to full reports; absent where no guard needs them. */
+  readonly full?: Sides;
   /** Whether any device has made a call with the candidate. */
   readonly hasCalls: boolean;
   /** Share of the treated among the devices that were assigned to either side; absent while that changes. */
@@ -74,6 +79,7 @@ export interface StageState {
   readonly evidence: Readonly<Partial<Record<GuardName, Evidence>>>;
   readonly any: Counts;
   readonly biz: { readonly treated: Moments; readonly control: Moments };
+  readonly arms: Readonly<Record<string, ArmOutcome>>;
 }
 
 /** Evidence of one guard at a look, as logarithms. */
@@ -92,7 +98,8 @@ export interface Look {
 
 /** A stage that nobody has looked at. */
 export function newStage(): StageState {
-  return { look: 0, evidence: {}, any: NO_COUNTS, biz: { treated: NO_MOMENTS, control: NO_MOMENTS } };
+  const biz = { treated: NO_MOMENTS, control: NO_MOMENTS };
+  return { look: 0, evidence: {}, any: NO_COUNTS, biz, arms: {} };
 }
 
 /** Takes a look. */
@@ -111,6 +118,7 @@ export function takeLook(before: StageState, inputs: LookInputs): { state: Stage
       treated: addMoments(before.biz.treated, inputs.biz?.treated ?? NO_MOMENTS),
       control: addMoments(before.biz.control, inputs.biz?.control ?? NO_MOMENTS),
     },
+    arms: addOutcomes(before.arms, inputs.arms),
   };
   const logs = logsOf(state, inputs.rules);
   return { state, look: { v: 1, inputs, evidence: logs, decision: decide(state, logs, inputs) } };
@@ -142,12 +150,9 @@ function logsOf(state: StageState, { options, stage }: StageRules): Partial<Reco
   return logs;
 }
 
-/** Devices of each side below which the central limit theorem is not to be relied on. */
-const enoughValues = 50;
-
 /** Evidence that the mean fell, and that it did not fall by the margin. */
 function bizEvidence({ biz: { treated, control } }: StageState, margin: number, alpha: number): LookEvidence {
-  if (Math.min(treated.n, control.n) < enoughValues) return { fail: 0, pass: 0 };
+  if (Math.min(treated.n, control.n) < ENOUGH_VALUES) return { fail: 0, pass: 0 };
   const fall = differenceOf(treated, control);
   const rest = differenceOf(treated, control, 1 - margin);
   return {

@@ -54,7 +54,9 @@ export interface GuardOptions {
   readonly marginRatio: number;
   /** Observed ratio below which nothing is halted. Default 1.2. */
   readonly minRatio: number;
+  /** How much longer calls and opens may take and how much more memory there may be than before, as multiples. */
   readonly maxP95Ratio: number;
+  readonly maxLoadRatio: number;
   readonly maxMemoryRatio: number;
   /** Business event whose mean must not fall, and by how much it may, as a share. */
   readonly biz?: { readonly name: string; readonly margin: number };
@@ -68,6 +70,8 @@ export interface Programme {
   readonly v: 1;
   readonly strategy: Strategy;
   readonly stages: readonly Stage[];
+  /** When the first stage begins, milliseconds since 1970. Default: at once. */
+  readonly startAt?: number;
   readonly guard: GuardOptions;
   /** What a stage does at its longest time without a verdict. Default `hold`. */
   readonly inconclusive: Inconclusive;

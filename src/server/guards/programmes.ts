@@ -36,7 +36,7 @@ export interface RunningProgramme {
 type Body = Programme & { readonly firstStage: number };
 
 /** The stage of a programme that is in force. */
-export function stageOf({ programme, stage, firstStage }: RunningProgramme): Stage {
+function stageOf({ programme, stage, firstStage }: RunningProgramme): Stage {
   const found = programme.stages[Math.min(stage - firstStage, programme.stages.length - 1)];
   if (found) return found;
   throw new StoreError(

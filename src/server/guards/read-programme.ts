@@ -2,10 +2,24 @@
 
 import { ServerError } from '../../core/errors.ts';
 import { isFields, isSize, type Fields } from '../../trust/parse.ts';
-import { isArmName } from '../../update/arms.ts';
+import { EVENT_NAME } from '../../telemetry/report.ts';
+import { isArmName, MOST_ARMS } from '../../update/arms.ts';
 import type { Rule } from '../../update/plan.ts';
 import { DEFAULT_GUARD, DEFAULT_STAGES } from './defaults.ts';
 import type { GuardName, GuardOptions, Programme, Stage, Strategy } from './programme.ts';
+import {
+  GUARD_RANGES,
+  MARGIN_RANGE,
+  MOST_RULES,
+  MOST_SECONDS_RANGE,
+  MOST_STAGES,
+  SECONDS_RANGE,
+  SHARE_RANGE,
+  START_RANGE,
+  VERSION_FORM,
+  WEIGHT_RANGE,
+  type Range,
+} from './ranges.ts';
 
 /** A programme as people write it: what is absent is at its default. */
 export type ProgrammeInput = { readonly strategy: Strategy } & Partial<
@@ -14,17 +28,16 @@ export type ProgrammeInput = { readonly strategy: Strategy } & Partial<
 
 type Is = (value: unknown) => boolean;
 
-const yearS = 31_536_000;
-const mostStages = 50;
-const mostArms = 8;
 const guardNames: readonly GuardName[] = [...DEFAULT_GUARD.guards, 'biz'];
 
-const isBp: Is = (value) => isSize(value) && value <= 10_000;
-const isSeconds: Is = (value) => isSize(value) && value <= yearS;
 const between =
-  (lowest: number, highest: number): Is =>
+  ([lowest, highest]: Range): Is =>
   (value) =>
     typeof value === 'number' && value >= lowest && value <= highest;
+const whole =
+  (range: Range): Is =>
+  (value) =>
+    isSize(value) && between(range)(value);
 const oneOf =
   (words: readonly unknown[]): Is =>
   (value) =>
@@ -38,43 +51,45 @@ const areGuards = listOf(oneOf(guardNames), 0, guardNames.length);
 const forms: Readonly<Record<string, Is>> = {
   v: oneOf([1]),
   strategy: oneOf(Object.keys(DEFAULT_STAGES)),
-  stages: listOf(isFields, 1, mostStages),
+  stages: listOf(isFields, 1, MOST_STAGES),
+  startAt: whole(START_RANGE),
   guard: isFields,
   inconclusive: oneOf(['hold', 'promote', 'rollback']),
   soakOnly: oneOf([true, false]),
   onFail: oneOf(['rollback', 'halt', 'hold']),
-  arms: listOf(isFields, 1, mostArms),
+  arms: listOf(isFields, 1, MOST_ARMS),
 };
 
 const stageForms: Readonly<Record<keyof Stage, Is>> = {
-  bp: (value) => isBp(value) && value !== 0,
-  ctl: isBp,
-  durationS: isSeconds,
-  soakS: isSeconds,
-  maxS: (value) => isSeconds(value) && value !== 0,
-  rules: listOf(isFields, 0, 32),
+  bp: whole(SHARE_RANGE),
+  ctl: whole(WEIGHT_RANGE),
+  durationS: whole(SECONDS_RANGE),
+  soakS: whole(SECONDS_RANGE),
+  maxS: whole(MOST_SECONDS_RANGE),
+  rules: listOf(isFields, 0, MOST_RULES),
 };
 
 const guardForms: Readonly<Record<keyof GuardOptions, Is>> = {
   guards: areGuards,
   required: areGuards,
-  alpha: between(1e-6, 0.5),
-  calls: (value) => isSize(value) && value >= 10 && value <= 100_000,
-  marginRatio: between(1.1, 10),
-  minRatio: between(1, 10),
-  maxP95Ratio: between(1.01, 100),
-  maxMemoryRatio: between(1.01, 100),
+  alpha: between(GUARD_RANGES.alpha),
+  calls: whole(GUARD_RANGES.calls),
+  marginRatio: between(GUARD_RANGES.marginRatio),
+  minRatio: between(GUARD_RANGES.minRatio),
+  maxP95Ratio: between(GUARD_RANGES.maxP95Ratio),
+  maxLoadRatio: between(GUARD_RANGES.maxLoadRatio),
+  maxMemoryRatio: between(GUARD_RANGES.maxMemoryRatio),
   biz: (value) =>
     isFields(value) &&
     typeof value['name'] === 'string' &&
-    /^[A-Za-z0-9_.-]{1,64}$/.test(value['name']) &&
-    between(0, 0.99)(value['margin']),
+    EVENT_NAME.test(value['name']) &&
+    between(MARGIN_RANGE)(value['margin']),
 };
 
 const armForms: Readonly<Record<string, Is>> = {
   name: (value) => typeof value === 'string' && isArmName(value),
-  version: (value) => typeof value === 'string' && /^[!-~]{1,64}$/.test(value),
-  weightBp: isBp,
+  version: (value) => typeof value === 'string' && VERSION_FORM.test(value),
+  weightBp: whole(WEIGHT_RANGE),
 };
 
 /**
@@ -95,6 +110,7 @@ export function readProgramme(value: unknown): Programme {
       throw refused(`The share of stage ${i + 1} is below that of the stage before`);
     }
   }
+  if (strategy === 'shadow' && value['startAt'] !== undefined) throw refused('A shadow begins at once');
   const guard = (value['guard'] ?? {}) as Fields & Partial<GuardOptions>;
   assertForms('guard', guard, guardForms, []);
   const options = { ...DEFAULT_GUARD, ...guard };
@@ -109,6 +125,7 @@ export function readProgramme(value: unknown): Programme {
     v: 1,
     strategy,
     stages: strategy === 'rolling' ? withEarlierRules(stages) : stages,
+    ...(value['startAt'] !== undefined && { startAt: value['startAt'] as number }),
     guard: options,
     inconclusive: (value['inconclusive'] ?? 'hold') as Programme['inconclusive'],
     soakOnly: value['soakOnly'] === true,
@@ -138,7 +155,7 @@ function withEarlierRules(stages: readonly Stage[]): readonly Stage[] {
   const rules: Rule[] = [];
   return stages.map((stage) => {
     rules.push(...(stage.rules ?? []));
-    if (rules.length > 32) throw refused('The cohorts have more than 32 rules in all');
+    if (rules.length > MOST_RULES) throw refused(`The cohorts have more than ${MOST_RULES} rules in all`);
     return rules.length === 0 ? stage : { ...stage, rules: [...rules] };
   });
 }

@@ -30,7 +30,8 @@ export interface JudgedDevice {
 
 const columns = [
   ...(['dev', 'arm', 'cls', 'n', 'errors', 'fatals', 'rejections'] as const),
-  ...(['base_n', 'base_errors', 'base_p95', 'base_mem', 'mem', 'hist', 'outputs', 'biz'] as const),
+  ...(['base_n', 'base_errors', 'base_p95', 'base_load', 'base_mem'] as const),
+  ...(['mem', 'hist', 'load', 'outputs', 'biz'] as const),
   ...(['first_at', 'activated_at', 'last_at', 'gap', 'judged_at', 'verdicts'] as const),
 ] as const;
 
@@ -120,16 +121,22 @@ export async function writeVerdicts(
   }
 }
 
-/** Counts the devices of a stage by side. */
-export async function countDevices(db: Kysely<Schema>, { rollout, stage }: StageKey): Promise<Sides> {
+/** Counts the devices of a stage by side, and those whose people agreed to full reports. */
+export async function countDevices(
+  db: Kysely<Schema>,
+  { rollout, stage }: StageKey,
+): Promise<{ readonly devices: Sides; readonly full: Sides }> {
   const rows = await db
     .selectFrom('stage_device')
-    .select((eb) => ['arm', eb.fn.countAll().as('devices')])
+    .select((eb) => ['arm', 'consent', eb.fn.countAll().as('devices')])
     .where('rollout', '=', rollout)
     .where('stage', '=', stage)
-    .groupBy('arm')
+    .groupBy(['arm', 'consent'])
     .execute();
-  return bySide(rows, ({ devices }) => Number(devices));
+  return {
+    devices: bySide(rows, ({ devices }) => Number(devices)),
+    full: bySide(rows, ({ consent, devices }) => consent * Number(devices)),
+  };
 }
 
 /** Counts the devices that such a thing happened on. In small numbers, that is: beyond, every tripwire has gone off. */

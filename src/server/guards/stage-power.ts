@@ -11,7 +11,7 @@ const baseRates: Readonly<Partial<Record<GuardName, number>>> = {
   errors: 0.01,
   latency: 0.05,
   memory: 0.02,
-  load: 0.005,
+  load: 0.02,
   quality: 0.05,
   silence: 0.05,
 };

@@ -19,6 +19,8 @@ export interface StageRequest {
   /** Stage of the plan. */
   readonly stage: number;
   readonly reason: string;
+  /** When it begins, milliseconds since 1970; absent where the release is everywhere already. */
+  readonly startAt?: number;
 }
 
 /** Share of the calls of a device that a shadow gets, per cent. */
@@ -30,7 +32,7 @@ export async function requestOf(
   request: StageRequest,
   before?: { readonly rollout: string; readonly stage: number },
 ): Promise<RolloutRequest> {
-  const { channel, model, version, programme, index, stage, reason } = request;
+  const { channel, model, version, programme, index, stage, reason, startAt } = request;
   const { bp = 10_000, ctl, durationS = 0, rules } = programme.stages[index] ?? {};
   const isShadow = programme.strategy === 'shadow';
   const arms =
@@ -46,6 +48,8 @@ export async function requestOf(
     ...(isShadow && { shadow: bp / 100, shadowSample }),
     ...(ctl !== undefined && { control: ctl / 100 }),
     ...(durationS > 0 && { durationS }),
+    // With a begin, the last share is one to be judged like the others; without, the rollout would be over with it.
+    ...(startAt !== undefined && !isShadow && { startAt }),
     ...(rules && { rules }),
     ...(arms && bp < 10_000 && { arms }),
     ...(programme.strategy === 'pin' && { pinned: true }),

@@ -8,7 +8,7 @@ import { SLOW_DEVICE_CALLS, SLOW_DEVICE_MS } from './defaults.ts';
 import type { GuardName, GuardOptions } from './programme.ts';
 
 /** What is read of a device. */
-export type Device = Omit<StageDeviceTable, 'rollout' | 'stage' | 'activations' | 'judged_at'>;
+export type Device = Omit<StageDeviceTable, 'rollout' | 'stage' | 'consent' | 'activations' | 'judged_at'>;
 
 /** A verdict, and what devices it may be compared with: `''` for all that have a baseline of their own, or a class. */
 export interface Verdict {
@@ -25,7 +25,17 @@ export type Verdicts = Readonly<Partial<Record<GuardName, Verdict>>>;
  */
 export interface References {
   readonly classes: Readonly<
-    Record<string, { readonly n: number; readonly hist: HistogramCounts; readonly mem: number }>
+    Record<
+      string,
+      {
+        readonly n: number;
+        readonly hist: HistogramCounts;
+        readonly mem: number;
+        /** How many of them opened the model, and how long that took. */
+        readonly opened?: number;
+        readonly load?: HistogramCounts;
+      }
+    >
   >;
   /** Counts of the outputs by name. */
   readonly outputs: Readonly<Record<string, readonly number[]>>;
@@ -62,9 +72,9 @@ export function isRipe(device: Device, calls: number, now: number): boolean {
 }
 
 /**
- * Judges a ripe device. Errors: as many as two in the first 50 are, or the candidate was given up there. Times and memory:
- * above a multiple of its own before. Load: given up before it answered at all. Quality: shares of answers further from
- * those of the control than 95 % of the control's own.
+ * Judges a ripe device. Errors: as many as two in the first 50 are, or the candidate was given up there. Times of calls and
+ * opens, and memory: above a multiple of its own before. Quality: shares of answers further from those of the control than
+ * 95 % of the control's own.
  */
 export function judge(device: Device, options: GuardOptions, references: References): Verdicts {
   const { n, errors, fatals, rejections, cls } = device;
@@ -81,9 +91,7 @@ export function judge(device: Device, options: GuardOptions, references: Referen
   const tolerated = Math.max(toleratedRate, ownRate);
   const isFailing = failed >= 2 && chanceOfAtLeast(failed, n + fatals, tolerated) <= surprise;
   const wasSound = ownRate < soundRate;
-  const neverAnswered = n <= errors;
-  all.errors = verdict(wasSound && (isFailing || (rejections > 0 && !neverAnswered)), hasPast);
-  all.load = verdict(wasSound && rejections > 0 && neverAnswered, hasPast);
+  all.errors = verdict(wasSound && (isFailing || rejections > 0), hasPast);
 
   const hist = parsed<HistogramCounts>(device.hist);
   const p95 = hist && quantileOf(hist, 0.95);
@@ -95,6 +103,18 @@ export function judge(device: Device, options: GuardOptions, references: Referen
         ? quantileOf(peers.hist, 0.95)
         : undefined;
     if (before !== undefined) all.latency = verdict(p95 > options.maxP95Ratio * before, isOwn);
+  }
+  // Half of the opens: the first one of a version has more to do than the others.
+  const load = parsed<HistogramCounts>(device.load);
+  const opening = load && quantileOf(load, 0.5);
+  if (opening !== undefined) {
+    const isOwn = device.base_load > 0;
+    const before = isOwn
+      ? device.base_load
+      : peers?.load && (peers.opened ?? 0) >= enoughPeers
+        ? quantileOf(peers.load, 0.95)
+        : undefined;
+    if (before !== undefined) all.load = verdict(opening > options.maxLoadRatio * before, isOwn);
   }
   if (device.mem > 0) {
     const isOwn = device.base_mem > 0;
@@ -122,6 +142,7 @@ export function withControl(references: References, device: Device): References 
   const areKnown = references.distances.reduce((a, b) => a + b, 0) >= plentyOfPeers;
   if (isKnown && areKnown) return references;
   const hist = isKnown ? undefined : parsed<HistogramCounts>(device.hist);
+  const load = isKnown ? undefined : parsed<HistogramCounts>(device.load);
   const outputs = areKnown ? {} : outputsOf(device);
   const classes = hist
     ? {
@@ -130,6 +151,8 @@ export function withControl(references: References, device: Device): References 
           n: (before?.n ?? 0) + 1,
           hist: before ? mergeHistograms(before.hist, hist) : hist,
           mem: (before?.mem ?? 0) + device.mem,
+          opened: (before?.opened ?? 0) + (load ? 1 : 0),
+          ...joined(before?.load, load),
         },
       }
     : references.classes;
@@ -148,6 +171,14 @@ export function withControl(references: References, device: Device): References 
     pooled[name] = counts.map((count, i) => count + (present?.[i] ?? 0));
   }
   return { classes, outputs: pooled, distances };
+}
+
+function joined(
+  before: HistogramCounts | undefined,
+  load: HistogramCounts | undefined,
+): { readonly load?: HistogramCounts } {
+  const all = before && load ? mergeHistograms(before, load) : (load ?? before);
+  return all ? { load: all } : {};
 }
 
 function hasSoundPast({ base_n: calls, base_errors: errors }: Device): boolean {

@@ -63,7 +63,7 @@ export async function countReports(
   let crossed = 0;
   for (const { report, at, windows } of fresh) {
     for (const { window, series } of windows) {
-      const { dev, cls } = report;
+      const { dev, cls, consent } = report;
       const deviceKey = `${dev} ${window.m}`;
       const { row, isNew } = seeDevice(devices.get(deviceKey), report, window, series, at);
       devices.set(deviceKey, row);
@@ -80,7 +80,7 @@ export async function countReports(
       const stageKey = `${rollout} ${stage} ${dev}`;
       const known = stages.get(stageKey);
       if (known && known.arm !== arm) crossed += 1;
-      else stages.set(stageKey, addWindow(known, { rollout, stage, arm, dev, cls, at }, window));
+      else stages.set(stageKey, addWindow(known, { rollout, stage, arm, dev, cls, consent, at }, window));
     }
   }
 
@@ -256,6 +256,7 @@ async function writeStages(tx: Transaction<Schema>, rows: readonly StageDeviceTa
       .onConflict((conflict) =>
         // What the guards write (`judged_at`, `verdicts`) is left to them.
         conflict.columns(['rollout', 'stage', 'dev']).doUpdateSet((eb) => ({
+          consent: eb.ref('excluded.consent'),
           n: eb.ref('excluded.n'),
           errors: eb.ref('excluded.errors'),
           fatals: eb.ref('excluded.fatals'),
@@ -264,9 +265,11 @@ async function writeStages(tx: Transaction<Schema>, rows: readonly StageDeviceTa
           base_n: eb.ref('excluded.base_n'),
           base_errors: eb.ref('excluded.base_errors'),
           base_p95: eb.ref('excluded.base_p95'),
+          base_load: eb.ref('excluded.base_load'),
           base_mem: eb.ref('excluded.base_mem'),
           mem: eb.ref('excluded.mem'),
           hist: eb.ref('excluded.hist'),
+          load: eb.ref('excluded.load'),
           outputs: eb.ref('excluded.outputs'),
           biz: eb.ref('excluded.biz'),
           activated_at: eb.ref('excluded.activated_at'),

@@ -1,7 +1,7 @@
 /** What guards judge: one device in one stage of a rollout, summed over its reports. */
 
 import { mergeHistograms } from '../../telemetry/histogram.ts';
-import type { HistogramCounts, ReportWindow } from '../../telemetry/report.ts';
+import type { HistogramCounts, Report, ReportWindow } from '../../telemetry/report.ts';
 import type { StageDeviceTable } from '../db/schema.ts';
 import { boundTimes, mergeEvents, mergeVectors } from './merge.ts';
 
@@ -12,6 +12,7 @@ export interface Sighting {
   readonly arm: string;
   readonly dev: string;
   readonly cls: number;
+  readonly consent: Report['consent'];
   /** Server's clock, milliseconds since 1970. */
   readonly at: number;
 }
@@ -24,13 +25,14 @@ const shortestPause = 1_000;
 /** Adds a window to what is known of a device in a stage. */
 export function addWindow(
   row: StageDeviceTable | undefined,
-  { rollout, stage, arm, dev, cls, at }: Sighting,
+  { rollout, stage, arm, dev, cls, consent, at }: Sighting,
   window: ReportWindow,
 ): StageDeviceTable {
   const before = row ?? { ...blank, rollout, stage, arm, dev, cls, first_at: at, last_at: at };
   const { n, ok, fatal = 0, act = 0, rej = {}, bl, g, h, p, biz } = window;
   return {
     ...before,
+    consent: consent === 'full' ? 1 : 0,
     n: before.n + n,
     errors: before.errors + (n - ok),
     fatals: before.fatals + fatal,
@@ -41,10 +43,12 @@ export function addWindow(
         base_n: bl.n,
         base_errors: bl.e,
         base_p95: bl.p95 ?? 0,
+        base_load: bl.load ?? 0,
         base_mem: bl.mem ?? 0,
       }),
     mem: Math.max(before.mem, g?.mem?.[0] ?? 0),
     hist: h?.lat ? addTimes(before.hist, boundTimes(h.lat)) : before.hist,
+    load: h?.load ? addTimes(before.load, boundTimes(h.load)) : before.load,
     outputs: p ? JSON.stringify(mergeVectors(read(before.outputs, {}), p)) : before.outputs,
     biz: biz ? JSON.stringify(mergeEvents(read(before.biz, {}), biz)) : before.biz,
     activated_at: before.activated_at === 0 && act > 0 ? at : before.activated_at,
@@ -54,6 +58,7 @@ export function addWindow(
 }
 
 const blank = {
+  consent: 0,
   n: 0,
   errors: 0,
   fatals: 0,
@@ -62,9 +67,11 @@ const blank = {
   base_n: 0,
   base_errors: 0,
   base_p95: 0,
+  base_load: 0,
   base_mem: 0,
   mem: 0,
   hist: '',
+  load: '',
   outputs: '',
   biz: '',
   activated_at: 0,

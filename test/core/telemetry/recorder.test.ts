@@ -54,7 +54,7 @@ describe('createRecorder', () => {
   it('counts answers with their times, and failures with their codes', () => {
     const { recorder, windows, platform } = rig();
     recorder.enter({ version: '1' });
-    recorder.answered(12, { ...call, queueMs: 2, cache: 'miss', costMicros: 7 });
+    recorder.answered(12, { ...call, queueMs: 2, runs: 1, cache: 'miss', costMicros: 7 });
     recorder.answered(1, { ...call, cache: 'hit' });
     recorder.failed(new ScheduleError('ERR_INLAY_DEADLINE', 'Too late.'), 5);
     recorder.failed(new BackendError('ERR_INLAY_RUN_FAILED', 'No.'), 5);
@@ -62,7 +62,7 @@ describe('createRecorder', () => {
     recorder.failed('text', 5);
     recorder.failed(Object.assign(new Error('late'), { name: 'TimeoutError' }), 5);
     recorder.opened(900);
-    recorder.ran();
+    recorder.processor(4.4);
     recorder.received(1234.5);
     recorder.memory(100);
     recorder.memory(300);
@@ -80,7 +80,7 @@ describe('createRecorder', () => {
       cold: 1,
       ch: [1, 1],
       ex: 1,
-      g: { mem: [300, 200], net: 1235 },
+      g: { mem: [300, 200], cpu: 4, net: 1235 },
       cost: 7,
     });
     expect(window?.h?.lat).toMatchObject({ sum: 0.013, min: 0.001, max: 0.012 });
