@@ -64,7 +64,8 @@ async function visitAll(browser, { url, token }) {
     await context.addInitScript(() => {
       globalThis.longest = 0;
       new PerformanceObserver((list) => {
-        for (const { duration } of list.getEntries()) globalThis.longest = Math.max(globalThis.longest, duration);
+        for (const { duration } of list.getEntries())
+          globalThis.longest = Math.max(globalThis.longest, duration);
       }).observe({ type: 'longtask', buffered: true });
     });
     const page = await context.newPage();
@@ -79,9 +80,12 @@ async function visitAll(browser, { url, token }) {
     visits['first view'].push({ ms: performance.now() - beganAt, kB: bytes.take(), longestTaskMs });
     await page.keyboard.press('Escape');
     beganAt = performance.now();
-    await page.evaluate((model) => {
-      location.hash = `#/performance/${model}`;
-    }, `model-${i % MODELS}`);
+    await page.evaluate(
+      (model) => {
+        location.hash = `#/performance/${model}`;
+      },
+      `model-${i % MODELS}`,
+    );
     await page.waitForFunction(() => document.querySelectorAll('canvas').length > 5);
     visits['charts of a model'].push({ ms: performance.now() - beganAt, kB: bytes.take() });
     await context.close();

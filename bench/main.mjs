@@ -20,6 +20,7 @@ const BENCHES = [
   'ingest',
   'browser',
   'guards',
+  'fleet',
   'dashboard',
 ];
 

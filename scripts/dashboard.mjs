@@ -39,9 +39,11 @@ export async function buildDashboard() {
 
 /** The licence of every package that is in the bundle, as it has to be handed on. */
 function licencesOf(inputs) {
-  const packages = new Set(inputs.flatMap((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? []));
+  const packages = new Set(
+    inputs.flatMap((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? []),
+  );
   return [...packages]
-    .sort()
+    .sort((a, b) => a.localeCompare(b))
     .map((name) => {
       const folder = join(root, 'node_modules', name);
       const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));

@@ -37,7 +37,11 @@ export async function createServer(folder, flags) {
      */
     watch(model, onLook) {
       const args = [CLI, 'rollout', 'watch', model, '--every', '1s', '--json'];
-      const watcher = spawn(process.execPath, args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'inherit'] });
+      const watcher = spawn(process.execPath, args, {
+        cwd: folder,
+        env,
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
       createInterface(watcher.stdout).on('line', (line) => onLook(JSON.parse(line)));
       return { ended: once(watcher, 'close').then(([code]) => code), stop: () => watcher.kill() };
     },

@@ -1,13 +1,13 @@
-import { readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { InvalidArgumentError, type Command } from 'commander';
 import { InputError } from '../core/errors.ts';
 import type { SilenceRecord } from '../server/alerts/alerts.ts';
 import type { DryRun } from '../server/alerts/dry-run.ts';
 import type { AlertRule } from '../server/alerts/rule.ts';
 import type { AlertsAnswer } from '../server/api/answers.ts';
+import { addAlertContacts } from './alert-contacts.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
 import { formatTime, none } from './format.ts';
+import { readJsonFile } from './json-file.ts';
 import { parseDuration } from './rollout-options.ts';
 import { table, type Terminal } from './terminal.ts';
 
@@ -23,6 +23,7 @@ export function addAlerts(program: Command, terminal: Terminal): void {
   addSilence(alerts, terminal);
   addRules(alerts, terminal);
   addDryRun(alerts, terminal);
+  addAlertContacts(alerts, terminal);
 }
 
 function addList(alerts: Command, terminal: Terminal): void {
@@ -171,15 +172,7 @@ function addDryRun(alerts: Command, terminal: Terminal): void {
 }
 
 function readRule(path: string, cwd: string): { readonly id?: unknown } {
-  try {
-    return JSON.parse(readFileSync(resolve(cwd, path), 'utf8')) as { readonly id?: unknown };
-  } catch (cause) {
-    throw new InputError(
-      'ERR_INLAY_FEED_VALUE',
-      `The rule ${path} cannot be read as JSON; check the path and the file.`,
-      { cause },
-    );
-  }
+  return readJsonFile('rule', path, cwd) as { readonly id?: unknown };
 }
 
 function parsePair(text: string): readonly [string, string] {

@@ -26,9 +26,11 @@ import { addRolloutPlan } from './rollout-plan.ts';
 import { addRolloutSet } from './rollout-set.ts';
 import { addRolloutShow } from './rollout-show.ts';
 import { addRolloutStart } from './rollout-start.ts';
+import { addRolloutVerify } from './rollout-verify.ts';
 import { addRolloutWatch } from './rollout-watch.ts';
 import { addRun } from './run.ts';
 import { addServer } from './server.ts';
+import { addSimulate } from './simulate.ts';
 import { addStatus } from './status.ts';
 import { toPrintable, type Terminal } from './terminal.ts';
 import { addTokens } from './tokens.ts';
@@ -104,6 +106,7 @@ function createProgram(terminal: Terminal, exitWith: (code: number) => void): Co
   addRolloutStart(rollout, terminal);
   addRolloutAdvance(rollout, terminal);
   addRolloutWatch(rollout, terminal, exitWith);
+  addRolloutVerify(rollout, terminal);
   addRolloutSet(rollout, terminal);
   addRolloutChange(rollout, terminal);
   addRolloutList(rollout, terminal);
@@ -117,6 +120,7 @@ function createProgram(terminal: Terminal, exitWith: (code: number) => void): Co
   addTypes(program, terminal);
   addRun(program, terminal, exitWith);
   addBench(program, terminal);
+  addSimulate(program, terminal);
   return program;
 }
 

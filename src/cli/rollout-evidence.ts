@@ -40,14 +40,30 @@ export function describeEvidence(evidence: RolloutEvidence): string {
 function guardTable(guards: readonly GuardEvidence[]): string {
   const rows = guards.map((guard) => [
     `${guard.guard}${guard.required ? ' *' : ''}`,
-    guard.verdict,
-    `${formatNumber(guard.logEFail)} / ${formatNumber(guard.failAt)}`,
-    `${formatNumber(guard.logEPass)} / ${formatNumber(guard.passAt)}`,
-    `${guard.treated.bad} of ${guard.treated.judged}`,
-    `${guard.control.bad} of ${guard.control.judged}`,
+    verdictOf(guard),
+    evidenceOf(guard.logEFail, guard.failAt),
+    evidenceOf(guard.logEPass, guard.passAt),
+    devicesOf(guard, guard.treated),
+    devicesOf(guard, guard.control),
     formatNumber(guard.ratio),
     guard.devicesLeft === null ? none : guard.devicesLeft.toLocaleString('en'),
   ]);
   const head = ['guard', 'verdict', 'fails at', 'passes at', 'bad', 'in control', 'ratio', 'devices left'];
   return `${table(head, rows)}\n\n* has to pass. Evidence is the natural logarithm of an e-value, beside what it has to reach.`;
+}
+
+/** Tripwires and the ratio of the sample never pass: they have gone off, or they are clean. */
+function verdictOf({ guard, verdict }: GuardEvidence): string {
+  if (guard !== 'tripwire' && guard !== 'sample-ratio') return verdict;
+  return verdict === 'open' ? 'clean' : 'tripped';
+}
+
+/** Nothing is to be reached where the limit is 0: tripwires have no evidence, and the ratio of the sample proves nothing. */
+function evidenceOf(log: number, limit: number): string {
+  return limit === 0 ? none : `${formatNumber(log)} / ${formatNumber(limit)}`;
+}
+
+/** The ratio of the sample is about how many devices there are. */
+function devicesOf({ guard }: GuardEvidence, { judged, bad }: GuardEvidence['treated']): string {
+  return guard === 'sample-ratio' ? `${judged} devices` : `${bad} of ${judged}`;
 }

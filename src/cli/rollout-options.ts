@@ -1,14 +1,14 @@
-/** Options of `inlay rollout set` beyond the share. */
+/** Options of `inlay rollout set` beyond the share; some are those of `rollout start`, too. */
 
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import type { ArmBody, RolloutBody } from '../server/rollout-body.ts';
+import type { ArmBody, PlanOptions, RolloutBody } from '../server/rollout-body.ts';
 import { InputError } from '../core/errors.ts';
 import { DEFAULT_TRIAL, type NetworkRules, type Rule, type TrialRules } from '../update/plan.ts';
 
-/** What the options give. */
-export interface RolloutFlags {
+/** What the options of `rollout set` give. */
+export interface RolloutFlags extends PlanFlags {
   readonly over?: number;
   readonly start?: number;
   readonly arms?: readonly ArmBody[];
@@ -16,8 +16,12 @@ export interface RolloutFlags {
   readonly shadowSample?: number;
   readonly pin?: boolean;
   readonly unpin?: boolean;
-  readonly reportEvery?: number;
   readonly control?: number;
+}
+
+/** What the options give that stay through all stages. */
+export interface PlanFlags {
+  readonly reportEvery?: number;
   readonly rules?: string;
   readonly allow?: string[];
   readonly deny?: string[];
@@ -28,9 +32,9 @@ export interface RolloutFlags {
   readonly lease?: number;
 }
 
-/** Adds the options. */
+/** Adds the options of `rollout set`. */
 export function withRolloutOptions(command: Command): Command {
-  return command
+  command
     .option('--over <time>', 'time over which the share is reached, such as 6h', parseDuration)
     .option('--start <time>', 'when it begins, such as 2030-01-01T08:00:00Z', parseTime)
     .option(
@@ -48,8 +52,14 @@ export function withRolloutOptions(command: Command): Command {
       new Option('--pin', 'let no other version take its place until it is unpinned').conflicts('unpin'),
     )
     .option('--unpin', 'let another version take its place again')
-    .option('--report-every <time>', 'time between two reports of a device', parseDuration)
-    .option('--control <share>', 'share that is measured on the version before', parseShare)
+    .option('--control <share>', 'share that is measured on the version before', parseShare);
+  return withPlanOptions(command);
+}
+
+/** Adds the options that stay through all stages. */
+export function withPlanOptions(command: Command): Command {
+  return command
+    .option('--report-every <time>', 'time between two reports of a device, 1m to 7d', parseDuration)
     .option('--rules <json>', 'which devices take part: a JSON list of rules, or @FILE')
     .option('--allow <id>', 'install identifier that takes part in any case; may be repeated', collect)
     .option('--deny <id>', 'install identifier that does not take part; may be repeated', collect)
@@ -62,8 +72,7 @@ export function withRolloutOptions(command: Command): Command {
 
 /** Gives the options the form in which the server takes them. */
 export function toRolloutBody(flags: RolloutFlags, cwd: string): Omit<RolloutBody, 'version' | 'percent'> {
-  const { over, control, rules, allow, deny, bucketBy, trial, net, poll, lease } = flags;
-  const { start, arms, shadow, shadowSample, pin, unpin, reportEvery } = flags;
+  const { over, control, start, arms, shadow, shadowSample, pin, unpin } = flags;
   return {
     ...(over !== undefined && { durationS: over }),
     ...(start !== undefined && { startAt: start }),
@@ -71,8 +80,16 @@ export function toRolloutBody(flags: RolloutFlags, cwd: string): Omit<RolloutBod
     ...(shadow !== undefined && { shadow }),
     ...(shadowSample !== undefined && { shadowSample }),
     ...((pin ?? unpin) !== undefined && { pinned: pin === true }),
-    ...(reportEvery !== undefined && { reportS: reportEvery }),
     ...(control !== undefined && { control }),
+    ...toPlanOptions(flags, cwd),
+  };
+}
+
+/** Gives the options that stay through all stages the form in which the server takes them. */
+export function toPlanOptions(flags: PlanFlags, cwd: string): PlanOptions {
+  const { reportEvery, rules, allow, deny, bucketBy, trial, net, poll, lease } = flags;
+  return {
+    ...(reportEvery !== undefined && { reportS: reportEvery }),
     ...(rules !== undefined && { rules: parseRules(rules, cwd) }),
     ...(allow && { allow }),
     ...(deny && { deny }),
@@ -109,7 +126,8 @@ export function parseDuration(text: string): number {
   return Number(digits) * unitS[unit as keyof typeof unitS];
 }
 
-function parseTime(text: string): number {
+/** Parses a time of an option such as `2030-01-01T08:00:00Z`. @returns milliseconds since 1970. */
+export function parseTime(text: string): number {
   const ms = Date.parse(text);
   if (/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(text) && !Number.isNaN(ms)) return ms;
   throw new InvalidArgumentError('It is a time in UTC such as 2030-01-01T08:00:00Z.');

@@ -1,13 +1,19 @@
-import { readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { InputError } from '../core/errors.ts';
 import type { Programme, Stage, Strategy } from '../server/guards/programme.ts';
 import type { ProgrammeInput } from '../server/guards/read-programme.ts';
 import type { RolloutEvidence } from '../server/api/answers.ts';
 import { rolloutPath } from './admin-client.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
-import { formatDuration, parseDuration, parseShare } from './rollout-options.ts';
+import { readJsonFile } from './json-file.ts';
+import {
+  formatDuration,
+  parseDuration,
+  parseShare,
+  parseTime,
+  toPlanOptions,
+  withPlanOptions,
+  type PlanFlags,
+} from './rollout-options.ts';
 import type { Terminal } from './terminal.ts';
 
 /** Options that say what a programme is. */
@@ -26,11 +32,12 @@ export interface ProgrammeFlags {
   readonly soakOnly?: true;
   readonly arm?: readonly Arm[];
   readonly programme?: string;
+  readonly start?: number;
 }
 
 type Arm = NonNullable<Programme['arms']>[number];
 
-interface Flags extends ServerFlags, ProgrammeFlags {
+interface Flags extends ServerFlags, ProgrammeFlags, PlanFlags {
   readonly channel: string;
   readonly reason?: string;
   readonly json?: true;
@@ -57,18 +64,20 @@ export function addRolloutStart(rollout: Command, terminal: Terminal): void {
     .option('--channel <name>', 'channel that the devices follow', 'stable')
     .addOption(new Option('--strategy <name>', 'how it gets there').choices(strategies).default('canary'))
     .option('--arm <name=version:share>', 'another arm of ab or bandit; may be repeated', collectArm)
-    .option('--programme <file>', 'a programme in JSON instead of these options')
+    .option('--start <time>', 'when the first stage begins, such as 2030-01-01T08:00:00Z', parseTime)
+    .option('--programme <file>', 'a programme in JSON instead of the options of the stages')
     .option('--reason <text>', 'why, for the audit log');
-  withServerFlags(withStageOptions(command))
+  withServerFlags(withPlanOptions(withStageOptions(command)))
     .option('--json', 'print JSON')
     .addHelpText('after', example)
     .action(async (name: string, version: string, flags: Flags) => {
       const { channel, reason } = flags;
       const programme = toProgramme(flags, terminal.cwd);
+      const options = toPlanOptions(flags, terminal.cwd);
       const evidence = await connect(flags, terminal).ask<RolloutEvidence>(
         `${rolloutPath(channel, name)}/programme`,
         'POST',
-        { version, programme, ...(reason !== undefined && { reason }) },
+        { version, programme, options, ...(reason !== undefined && { reason }) },
       );
       if (flags.json) {
         terminal.print(JSON.stringify(evidence));
@@ -118,7 +127,10 @@ export function withStageOptions(command: Command): Command {
 
 /** Gives the options the form in which the server takes them. */
 export function toProgramme(flags: ProgrammeFlags, cwd: string): ProgrammeInput {
-  if (flags.programme !== undefined) return readProgrammeFile(flags.programme, cwd);
+  const begin = flags.start !== undefined && { startAt: flags.start };
+  if (flags.programme !== undefined) {
+    return { ...(readJsonFile('programme', flags.programme, cwd) as ProgrammeInput), ...begin };
+  }
   const { strategy, stages, soak, max, over, control, inconclusive, onFail, soakOnly, arm } = flags;
   const toStage = (bp: number): Stage => ({
     bp,
@@ -136,6 +148,7 @@ export function toProgramme(flags: ProgrammeFlags, cwd: string): ProgrammeInput 
     ...(inconclusive && { inconclusive }),
     ...(onFail && { onFail }),
     ...(soakOnly && { soakOnly }),
+    ...begin,
     ...(arm && { arms: arm }),
   };
 }
@@ -175,16 +188,4 @@ function collectArm(text: string, before: readonly Arm[] = []): readonly Arm[] {
   const [, name = '', version = '', share = ''] = /^([^=]+)=([^:]+):(.+)$/.exec(text) ?? [];
   if (name === '') throw new InvalidArgumentError('Write it like b=1.2.0:50.');
   return [...before, { name, version, weightBp: Math.round(parseShare(share) * 100) }];
-}
-
-function readProgrammeFile(path: string, cwd: string): ProgrammeInput {
-  try {
-    return JSON.parse(readFileSync(resolve(cwd, path), 'utf8')) as ProgrammeInput;
-  } catch (cause) {
-    throw new InputError(
-      'ERR_INLAY_FEED_VALUE',
-      `The programme ${path} cannot be read as JSON; check the path and the file.`,
-      { cause },
-    );
-  }
 }

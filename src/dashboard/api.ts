@@ -36,7 +36,11 @@ export function createApi(key: string): Api {
         ...(body !== undefined && { body: JSON.stringify(body) }),
       });
     } catch {
-      throw new ApiError(0, 'ERR_INLAY_NETWORK', 'The server cannot be reached; see whether `inlay server` runs, and this page goes on by itself.');
+      throw new ApiError(
+        0,
+        'ERR_INLAY_NETWORK',
+        'The server cannot be reached; see whether `inlay server` runs, and this page goes on by itself.',
+      );
     }
     const text = await response.text();
     const value: unknown = text === '' ? undefined : parse(text);

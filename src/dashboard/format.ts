@@ -70,6 +70,7 @@ export function time(at: number): string {
 /** Natural logarithm of an e-value as the odds that it stands for. */
 export function odds(logE: number): string {
   if (logE > Math.log(1e6)) return '> 1,000,000';
+  if (logE < Math.log(0.01)) return '< 0.01';
   return logE < Math.log(100) ? `${Number(Math.exp(logE).toPrecision(2))}` : whole.format(Math.exp(logE));
 }
 

@@ -44,8 +44,7 @@ export interface ChangeCondition {
 }
 
 /** What was asked to be rolled out. */
-export interface RolloutRequest
-  extends ChangeOptions, ChangeCondition, Omit<RolloutOptions, 'now' | 'arms'> {
+export interface RolloutRequest extends ChangeOptions, ChangeCondition, Omit<RolloutOptions, 'now' | 'arms'> {
   readonly channel: string;
   readonly model: string;
   readonly version: string;

@@ -115,6 +115,33 @@ export type RolloutBody = ChangeOptions &
     readonly arms?: readonly ArmBody[];
   };
 
+/** What a plan says besides its share and its arms, and what stays through all stages of a rollout. */
+export type PlanOptions = Pick<
+  RolloutOptions,
+  'rules' | 'allow' | 'deny' | 'bucketBy' | 'trial' | 'net' | 'pollS' | 'reportS' | 'leaseS'
+>;
+
+const planOptions: Readonly<Record<keyof PlanOptions, true>> = {
+  rules: true,
+  allow: true,
+  deny: true,
+  bucketBy: true,
+  trial: true,
+  net: true,
+  pollS: true,
+  reportS: true,
+  leaseS: true,
+};
+
+/**
+ * Reads the options of a plan that a programme begins with.
+ * @throws {@link ServerError} `ERR_INLAY_REFUSED`
+ */
+export function readPlanOptions(options: Fields): PlanOptions {
+  assertOptions(options, Object.keys(planOptions));
+  return options;
+}
+
 /**
  * Reads the body of a request that sets a rollout.
  * @throws {@link ServerError} `ERR_INLAY_REFUSED`
@@ -123,14 +150,8 @@ export function readRolloutBody(body: Fields): RolloutBody {
   if (body['version'] === undefined || body['percent'] === undefined) {
     throw refused('A rollout is set with a JSON object like { "version": "1.1.0", "percent": 25 }');
   }
-  assertForms(body, Object.keys(forms));
-  const { trial = {}, net = {}, rules = [], arms = [] } = body;
-  assertFields('option trial', trial as Fields, trialForms);
-  assertFields('option net', net as Fields, netForms);
-  for (const rule of rules as readonly unknown[]) {
-    if (!isFields(rule)) throw refused('Each of the rules is an object such as {"os":["ios"]}');
-    assertFields('option rules', rule, ruleForms);
-  }
+  assertOptions(body, Object.keys(forms));
+  const { arms = [] } = body;
   for (const arm of arms as readonly unknown[]) {
     if (!isFields(arm))
       throw refused('Each of the arms is an object such as {"name":"a","version":"1.2.0","weightBp":5000}');
@@ -159,6 +180,17 @@ function assertForms(body: Fields, allowed: readonly string[]): void {
     const form = allowed.includes(name) ? forms[name] : undefined;
     if (!form) throw refused(`There is no option ${JSON.stringify(name.slice(0, 80))} here`);
     if (!form.is(value)) throw refused(`The option ${name} is ${form.words}, not ${shown(value)}`);
+  }
+}
+
+function assertOptions(body: Fields, allowed: readonly string[]): void {
+  assertForms(body, allowed);
+  const { trial = {}, net = {}, rules = [] } = body;
+  assertFields('option trial', trial as Fields, trialForms);
+  assertFields('option net', net as Fields, netForms);
+  for (const rule of rules as readonly unknown[]) {
+    if (!isFields(rule)) throw refused('Each of the rules is an object such as {"os":["ios"]}');
+    assertFields('option rules', rule, ruleForms);
   }
 }
 

@@ -13,7 +13,9 @@ export interface Share {
  */
 export function logShareDifference(a: Share, b: Share): number {
   const hits = a.hits + b.hits;
-  return mixture(a) + mixture(b) - hits * ln(hits, a.n + b.n) - missesOf(a, b) * ln(missesOf(a, b), a.n + b.n);
+  return (
+    mixture(a) + mixture(b) - hits * ln(hits, a.n + b.n) - missesOf(a, b) * ln(missesOf(a, b), a.n + b.n)
+  );
 }
 
 function mixture({ n, hits }: Share): number {

@@ -130,7 +130,6 @@ export async function openTelemetry(parts: TelemetryParts): Promise<TelemetryCli
     const { runtime, traits, cores } = platform;
     const isPage = runtime.startsWith('web');
     const rt = isPage ? 'browser' : runtime.toLowerCase().replace(/[^a-z0-9]+/g, '-');
-    const os = runtime.endsWith('iOS') ? 'ios' : traits?.os;
     const provider = parts
       .provider()
       ?.replace(/[^\w.-]+/g, '-')
@@ -141,7 +140,7 @@ export async function openTelemetry(parts: TelemetryParts): Promise<TelemetryCli
       sdk: `inlay/${SDK_VERSION}`,
       rt,
       ...(provider !== undefined && { be: provider }),
-      cls: classOf({ runtime: rt, os, cores, memoryMiB: traits?.memoryMiB, provider }),
+      cls: classOf({ ...traits, runtime, cores, provider }),
       consent: consent === 'full' ? 'full' : 'necessary',
       ...(sample < 1 && { samp: sample }),
       ...(epsilon !== undefined && { eps: epsilon }),

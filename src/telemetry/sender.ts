@@ -1,6 +1,6 @@
 /** Sends sealed reports as they are, and says what became of each. */
 
-import { toUtf8 } from '../core/bytes.ts';
+import { fromUtf8, toUtf8 } from '../core/bytes.ts';
 import type { Platform } from '../core/platform.ts';
 import { parseRetryAfter } from '../core/retry.ts';
 import { isFields, isSize } from '../trust/parse.ts';
@@ -92,7 +92,7 @@ export function createSender({ platform, url, key }: SenderParts): Sender {
     });
     const read = async (): Promise<Answer> => {
       const response = await request;
-      return { response, value: parseJson(await response.text()) };
+      return { response, value: parseJson(new Uint8Array(await response.arrayBuffer())) };
     };
     try {
       return await Promise.race([read(), late]);
@@ -184,9 +184,9 @@ function nameAll(reports: readonly Sealed[], code: string): Sent['refused'] {
   return reports.map(({ epoch, seq }) => ({ epoch, seq, code }));
 }
 
-function parseJson(text: string): unknown {
+function parseJson(bytes: Uint8Array): unknown {
   try {
-    return JSON.parse(text);
+    return JSON.parse(fromUtf8(bytes));
   } catch {
     return undefined;
   }

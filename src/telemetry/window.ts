@@ -72,7 +72,19 @@ const CELLS_KEPT = 256;
  * @param baseline - what the device did before the stage.
  */
 export function openWindow(key: WindowKey, baseline?: ReportWindow['bl']): CuttableWindow {
-  const tally: Tally = { ok: 0, cold: 0, fatal: 0, act: 0, com: 0, hit: 0, miss: 0, ex: 0, net: 0, cpu: 0, cost: 0 };
+  const tally: Tally = {
+    ok: 0,
+    cold: 0,
+    fatal: 0,
+    act: 0,
+    com: 0,
+    hit: 0,
+    miss: 0,
+    ex: 0,
+    net: 0,
+    cpu: 0,
+    cost: 0,
+  };
   const errors = new Map<string, number>();
   const rejections = new Map<string, number>();
   const times = new Map<TimeName, Histogram>();

@@ -237,6 +237,9 @@ describe('inlay rollout start', () => {
     expect(again.code).toBe(1);
     expect(again.err).toContain('ERR_INLAY_CONFLICT');
     expect((await inlay(server, 'rollout', 'rollback', 'digits', '--reason', 'enough')).code).toBe(0);
+    const shown = await inlay(server, 'rollout', 'show', 'digits');
+    expect(shown.out).toContain('enough (0 devices had it; 0 of 0 judged ones were worse off');
+    expect(shown.out).toContain('advance by ');
     const { out } = await inlay(server, 'rollout', 'watch', 'digits', '--once', '--json');
     expect(JSON.parse(out) as RolloutEvidence).toMatchObject({
       status: 'ended',
@@ -251,6 +254,16 @@ describe('inlay rollout start', () => {
     const args = ['rollout', 'start', 'digits', '1.1.0', '--programme', 'programme.json', '--json'];
     const { out } = await inlay(server, ...args);
     expect(JSON.parse(out)).toMatchObject({ plan: { bp: 500 }, programme: { onFail: 'hold' } });
+  });
+
+  it('begins at a time to come', async () => {
+    const server = await startFleet();
+    const args = ['--strategy', 'blue-green', '--start', '2100-01-01T08:00:00Z', '--json'];
+    const { out } = await inlay(server, 'rollout', 'start', 'digits', '1.1.0', ...args);
+    expect(JSON.parse(out)).toMatchObject({
+      stageAt: Date.UTC(2100, 0, 1, 8),
+      plan: { bp: 10_000, state: 'ramp', startAt: '2100-01-01T08:00:00Z' },
+    });
   });
 
   it.each([

@@ -4,7 +4,7 @@ import { toUtf8 } from '../../src/core/bytes.ts';
 import { addRelease, createTargets } from '../../src/publish/release.ts';
 import { listReleases } from '../../src/publish/release.ts';
 import type { CatalogState, Published } from '../../src/server/catalog-state.ts';
-import { devicesOf, partsOf, readCounts } from '../../src/server/drift/counts.ts';
+import { devicesOf, partsOf, readCounts } from '../../src/server/counts.ts';
 import { createDrift } from '../../src/server/drift/drift.ts';
 import type { Profile } from '../../src/telemetry/profile.ts';
 import { createHash } from 'node:crypto';
@@ -125,8 +125,10 @@ describe('readCounts', () => {
   });
 
   it('counts devices once where they report all the time', () => {
-    const row = { app: '', model: '', version: '', cls: 0, res: 300 };
-    const at = (t: number, dev: [number, number, number]) => ({ ...row, t, counts: { n: 0, ok: 0, dev } });
+    const at = (t: number, dev: [number, number, number]) => ({
+      ...{ t, res: 300 },
+      counts: { n: 0, ok: 0, dev },
+    });
     expect(devicesOf([at(0, [50, 50, 50]), at(300, [50, 0, 0]), at(600, [60, 10, 10])])).toBe(60);
     expect(devicesOf([at(0, [50, 50, 50]), at(3600, [50, 50, 0]), at(7200, [50, 50, 30])])).toBe(80);
     expect(devicesOf([])).toBe(0);

@@ -11,7 +11,6 @@ import {
   timesOf,
   windowOf,
 } from './server-ingest-fixture.ts';
-import { nodePlatform } from '../../src/platform-node.ts';
 import { lacksPostgres } from './postgres.ts';
 
 const hour = 3_600_000;
@@ -19,7 +18,8 @@ const query = { model: 'digits', from: noon - hour, to: noon };
 
 async function openFleet(target?: string) {
   const opened = await openIngest(target);
-  const fleet = createFleet({ db: opened.db, platform: { ...nodePlatform(), now: () => opened.clock.now } });
+  const clock = (): number => opened.clock.now;
+  const fleet = createFleet({ db: opened.db, platform: { now: clock, monotonicMs: clock } });
   const fold = createFoldJob({ db: opened.db, platform: { monotonicMs: () => performance.now() } });
   /** Takes reports of many devices, a call of `seconds` each, with some failures. */
   const report = async (devices: number, first: number, fields: object, seconds = 0.02): Promise<void> => {

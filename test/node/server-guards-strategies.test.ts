@@ -6,7 +6,12 @@ import { createGuardEndpoints } from '../../src/server/api/guard-endpoints.ts';
 import type { RolloutEvidence } from '../../src/server/api/answers.ts';
 import type { Catalog } from '../../src/server/catalog.ts';
 import { createGuards } from '../../src/server/guards/guards.ts';
-import { GUARD_RANGES, MOST_SECONDS_RANGE, SECONDS_RANGE, SHARE_RANGE } from '../../src/server/guards/ranges.ts';
+import {
+  GUARD_RANGES,
+  MOST_SECONDS_RANGE,
+  SECONDS_RANGE,
+  SHARE_RANGE,
+} from '../../src/server/guards/ranges.ts';
 import { readProgramme } from '../../src/server/guards/read-programme.ts';
 import { createIngest } from '../../src/server/ingest/ingest.ts';
 import { createKnown } from '../../src/server/ingest/known.ts';
@@ -88,18 +93,23 @@ describe('a rolling rollout', () => {
   it('adds one cohort after the other, each when the guards have passed the one before', async () => {
     const world = await openGuardWorld();
     const send = await openFleet(world);
-    const cohort = (locale: string) => ({ bp: 5000, ctl: 5000, soakS: hour, maxS: 24 * hour, rules: [{ locale: [locale] }] });
+    const cohort = (locale: string) => ({
+      bp: 5000,
+      ctl: 5000,
+      soakS: hour,
+      maxS: 24 * hour,
+      rules: [{ locale: [locale] }],
+    });
     const guard = { guards: ['errors', 'latency'], required: ['errors'] };
     await start(world, { strategy: 'rolling', guard, stages: [cohort('de'), cohort('fr')] });
-    await send('t', 150);
-    await send('c', 150);
+    await send('t', 30);
+    await send('c', 30);
     expect(await lookAfter(world, 61)).toMatchObject({ stage: 0, status: 'running' });
-    await send('t', 400);
-    await send('c', 400);
+    await world.report([...devicesOf('t', 600), ...devicesOf('c', 600)]);
     expect(await lookAfter(world, 1)).toMatchObject({ stage: 1, status: 'running' });
     expect(await world.plan()).toMatchObject({ stage: 1, rules: [{ locale: ['de'] }, { locale: ['fr'] }] });
-    await send('c', 300);
-    await send('t', 300, (i) => (i % 5 === 0 ? { ok: 40, err: { run: 20 } } : {}));
+    await send('c', 100);
+    await send('t', 100, (i) => (i % 4 === 0 ? { ok: 40, err: { run: 20 } } : {}));
     expect(await lookAfter(world, 1)).toMatchObject({ status: 'failed', plan: { state: 'rolledback' } });
     expect(world.errors).toEqual([]);
   });
@@ -114,9 +124,9 @@ describe('a shadow', () => {
     const world = await openGuardWorld();
     const send = await openFleet(world);
     await start(world, { strategy: 'shadow', stages: [{ bp: 500, soakS: 600, maxS: 7200 }] });
-    await send('', 30, () => ({ n: 0, ok: 0, sh }));
+    await send('', 30, () => ({ n: 0, ok: 0, h: {}, sh }));
     expect(await lookAfter(world, 10)).toMatchObject({ shadow: { n: 600 }, status: 'running' });
-    await send('', 30, () => ({ n: 0, ok: 0, sh }));
+    await send('', 30, () => ({ n: 0, ok: 0, h: {}, sh }));
     expect(await lookAfter(world, 1)).toMatchObject({ status, plan: { state }, shadow: { n: 1200 } });
   });
 });
@@ -140,7 +150,10 @@ describe('an A/B test', () => {
     const told = await lookAfter(world, 1);
     expect(told).toMatchObject({ status: 'ended', plan: { bp: 6000, state: 'ramp' } });
     expect(told.reason).toMatch(/^b is better than t: 22 of 660 devices are worse off, against 110 of 660/);
-    expect(told.arms).toMatchObject([{ arm: 't', comparison: null }, { arm: 'b', comparison: { verdict: 'better' } }]);
+    expect(told.arms).toMatchObject([
+      { arm: 't', comparison: null },
+      { arm: 'b', comparison: { verdict: 'better' } },
+    ]);
     expect(await world.guards.verify((await world.plan()).id, 0)).toMatchObject({ broken: [] });
   });
 
@@ -152,7 +165,9 @@ describe('an A/B test', () => {
       const world = await openGuardWorld();
       const guard = { biz: { name: 'sale', margin: 0.02 }, required: [] };
       await start(world, { strategy: 'ab', arms, stages, guard });
-      const biz = (mean: number) => (i: number) => ({ biz: JSON.stringify({ sale: [9, 60 * (mean + (i % 2 ? 0.1 : -0.1))] }) });
+      const biz = (mean: number) => (i: number) => ({
+        biz: JSON.stringify({ sale: [9, 60 * (mean + (i % 2 ? 0.1 : -0.1))] }),
+      });
       await world.report(devicesOf('t', 400, biz(0.5)));
       await world.report(devicesOf('b', 400, biz(worth)));
       await lookAfter(world, 61);
@@ -167,7 +182,7 @@ describe('a bandit', () => {
   it('gives the better arm more of the buckets that nobody has yet, and takes none from anybody', async () => {
     const world = await openGuardWorld();
     const send = await openFleet(world);
-    const stages = [500, 1000, 2000].map((bp) => ({ bp, ctl: 2000, soakS: 600, maxS: 7200 }));
+    const stages = [500, 1000, 2000].map((bp) => ({ bp, ctl: bp, soakS: 600, maxS: 7200 }));
     const arms = [{ name: 'b', version: '3.0.0', weightBp: 5000 }];
     await start(world, { strategy: 'bandit', stages, arms, guard: { required: [] } });
     const weights: number[] = [];
@@ -175,7 +190,7 @@ describe('a bandit', () => {
       const before = await world.plan();
       await send('t', 60, (i) => (i % 5 === 0 ? { ok: 50, err: { run: 10 } } : {}));
       await send('b', 60);
-      await send('c', 240, (i) => (i % 6 === 0 ? { ok: 50, err: { run: 10 } } : {}));
+      await send('c', 120, (i) => (i % 6 === 0 ? { ok: 50, err: { run: 10 } } : {}));
       const { arms: shares } = await lookAfter(world, 11);
       weights.push(shares.find(({ arm }) => arm === 'b')?.weightBp ?? 0);
       const after = await world.plan();
@@ -277,7 +292,9 @@ describe('unlike consent', () => {
     const guard = { guards: ['biz'], required: [], biz: { name: 'sale', margin: 0.02 } };
     await start(world, { strategy: 'canary', stages, guard });
     const sale = (i: number): { biz: string } => ({ biz: JSON.stringify({ sale: [1, 50 + (i % 7)] }) });
-    await world.report(devicesOf('t', 300, (i) => (i % 3 === 0 ? { consent: 1, ...sale(i) } : { consent: 0 })));
+    await world.report(
+      devicesOf('t', 300, (i) => (i % 3 === 0 ? { consent: 1, ...sale(i) } : { consent: 0 })),
+    );
     await world.report(devicesOf('c', 300, (i) => ({ consent: 1, ...sale(i) })));
     expect(await lookAfter(world, 1)).toMatchObject({ status: 'held', plan: { state: 'ramp' } });
   });
@@ -287,8 +304,11 @@ describe('a model that opens slowly', () => {
   it('is rolled back, by the opens that devices report', async () => {
     const world = await openGuardWorld();
     const send = await openFleet(world);
-    await start(world, { strategy: 'canary', stages: [{ bp: 1000, soakS: hour, maxS: 24 * hour }] });
-    await send('c', 900, (i) => (i % 40 === 0 ? { h: { lat: times(0.02, 60), load: times(0.9, 1) } } : {}), {
+    await start(world, {
+      strategy: 'canary',
+      stages: [{ bp: 1000, ctl: 4000, soakS: hour, maxS: 24 * hour }],
+    });
+    await send('c', 400, (i) => (i % 40 === 0 ? { h: { lat: times(0.02, 60), load: times(0.9, 1) } } : {}), {
       consent: 'necessary',
     });
     await send('t', 100, (i) => (i % 4 === 0 ? { h: { lat: times(0.02, 60), load: times(0.9, 1) } } : {}));
@@ -297,9 +317,12 @@ describe('a model that opens slowly', () => {
     expect(guards.find(({ guard }) => guard === 'load')).toMatchObject({
       verdict: 'fail',
       treated: { judged: 100, bad: 25 },
-      control: { judged: 900, bad: 23 },
+      control: { judged: 400, bad: 10 },
     });
-    const rows = await world.db.selectFrom('stage_device').select(['arm', 'consent', 'base_load', 'load']).execute();
+    const rows = await world.db
+      .selectFrom('stage_device')
+      .select(['arm', 'consent', 'base_load', 'load'])
+      .execute();
     expect(rows.find(({ arm }) => arm === 'c')).toMatchObject({ consent: 0, base_load: 0.5 });
     expect(rows.find(({ arm }) => arm === 't')).toMatchObject({ consent: 1 });
     expect(JSON.parse(rows[0]?.load ?? '')).toMatchObject({ min: expect.any(Number) });
@@ -328,7 +351,7 @@ describe('a person who acts while the guards decide', () => {
     const onError = (error: unknown): number => world.errors.push(error);
     return createGuards({ db: world.db, catalog, platform: { now: world.now }, onError });
   };
-  const stages = [1000, 5000].map((bp) => ({ bp, soakS: 600, maxS: 7200 }));
+  const stages = [1000, 5000].map((bp) => ({ bp, ctl: 0, soakS: 600, maxS: 7200 }));
 
   it.each([
     ['a pause', 'pause', 'ramp', { state: 'paused', stage: 0 }, 'held'],
@@ -341,7 +364,9 @@ describe('a person who acts while the guards decide', () => {
     await world.report(devicesOf('t', 20, () => (wish === 'fail' ? { errors: 30 } : {})));
     world.advanceMinutes(11);
     const before = await world.plan();
-    const guards = guardsAfter(world, () => world.guards.act({ ...digits, action, reason: 'I know why' }, 'bob'));
+    const guards = guardsAfter(world, () =>
+      world.guards.act({ ...digits, action, reason: 'I know why' }, 'bob'),
+    );
     await guards.job.run(world.now(), new AbortController().signal);
     await lookAfter(world, 1);
     const { stage = 0, ...after } = await world.plan();
@@ -378,8 +403,9 @@ describe('the numbers of a programme', () => {
   it('have the same bounds in the API and for whoever reads it elsewhere', async () => {
     const world = await openGuardWorld();
     const fleet = { fleet: () => Promise.reject(new Error('not asked')) };
-    const schema = createGuardEndpoints({ guards: world.guards, fleet }).find(({ path }) => path.endsWith('/power'))
-      ?.schemas.body as z.ZodType;
+    const schema = createGuardEndpoints({ guards: world.guards, fleet }).find(({ path }) =>
+      path.endsWith('/power'),
+    )?.schemas.body as z.ZodType;
     const isTaken = (programme: object): readonly [boolean, boolean] => {
       let isRead = true;
       try {
@@ -392,7 +418,8 @@ describe('the numbers of a programme', () => {
     const both = (isOk: boolean): readonly [boolean, boolean] => [isOk, isOk];
     for (const [name, [lowest, highest]] of Object.entries(GUARD_RANGES)) {
       const of = (value: number) => isTaken({ strategy: 'canary', guard: { [name]: value } });
-      for (const value of [lowest, highest]) expect([name, value, of(value)]).toEqual([name, value, both(true)]);
+      for (const value of [lowest, highest])
+        expect([name, value, of(value)]).toEqual([name, value, both(true)]);
       for (const value of [lowest - 1e-7, highest + 0.5, NaN]) {
         expect([name, value, of(value)]).toEqual([name, value, both(false)]);
       }

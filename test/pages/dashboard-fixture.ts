@@ -76,7 +76,10 @@ export async function openDashboardWorld({ hasFleet = true } = {}): Promise<Dash
     platform,
     onError,
   });
-  const make = async (role: 'admin' | 'publisher' | 'viewer', models?: readonly string[]): Promise<string> => {
+  const make = async (
+    role: 'admin' | 'publisher' | 'viewer',
+    models?: readonly string[],
+  ): Promise<string> => {
     const scope = models === undefined ? {} : { models };
     return (await services.tokens.create({ name: role, role, scope }, 'test')).token;
   };
@@ -211,7 +214,15 @@ const deciles = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 function linesOf(): readonly Line[] {
   const base = (model: string, version: string, devices: number, median: number): Line[] => [
     { model, version, arm: '', cls: 9, devices, median, errorRate: 0.003 },
-    { model, version, arm: '', cls: 6, devices: Math.round(devices / 3), median: median * 2, errorRate: 0.006 },
+    {
+      model,
+      version,
+      arm: '',
+      cls: 6,
+      devices: Math.round(devices / 3),
+      median: median * 2,
+      errorRate: 0.006,
+    },
   ];
   const arm = (line: Line | undefined, name: string, version: string, share: number, slower = 1): Line[] =>
     line === undefined
@@ -249,7 +260,7 @@ async function writeCounts(
     .values({ ...named, hash: profileHash, body: JSON.stringify(profile) })
     .execute();
   const rolls: { res: number; series: number; t_s: number; body: string }[] = [];
-  const devices: Parameters<ReturnType<typeof db.insertInto<'device'>>['values']>[0] & object[] = [];
+  const devices: Schema['device'][] = [];
   for (const line of linesOf()) {
     const { model, version, arm, cls } = line;
     const rollout = arm === '' ? '' : (rollouts[model] ?? '');
@@ -268,8 +279,14 @@ async function writeCounts(
       const age = (now / 1000 - t_s) / 86_400;
       const body: Aggregate = {
         ...{ n, ok: n - failed, dev: newIn(line.devices, res) },
-        ...(failed > 0 && { err: { run_failed: failed - Math.floor(failed / 4), deadline: Math.floor(failed / 4) } }),
-        ...{ cold: Math.round(line.devices * hours * 0.3), hit: Math.round(n * 0.4), miss: n - Math.round(n * 0.4) },
+        ...(failed > 0 && {
+          err: { run_failed: failed - Math.floor(failed / 4), deadline: Math.floor(failed / 4) },
+        }),
+        ...{
+          cold: Math.round(line.devices * hours * 0.3),
+          hit: Math.round(n * 0.4),
+          miss: n - Math.round(n * 0.4),
+        },
         h: { lat: scaled(hist, (n / 200) * wave), load: timesOf(line.median * 20, 40) },
         mem: [2.4e8, 1.6e8 * line.devices * (1 + line.median), line.devices],
         cost: n * 12,
@@ -336,7 +353,11 @@ function newIn(devices: number, res: number): [number, number, number] {
 
 /** A histogram with so many times the counts. */
 function scaled(hist: HistogramCounts, by: number): HistogramCounts {
-  return { ...hist, sum: hist.sum * by, b: hist.b.map((value, i) => (i % 2 === 0 ? value : Math.ceil(value * by))) };
+  return {
+    ...hist,
+    sum: hist.sum * by,
+    b: hist.b.map((value, i) => (i % 2 === 0 ? value : Math.ceil(value * by))),
+  };
 }
 
 /** Counts of deciles that lean to the upper ones, then null, then out of range. */
@@ -358,9 +379,6 @@ function profileOf() {
   };
 }
 
-/** Fingerprints of the alerts, as the server makes them: SHA-256 in hex. */
-const alarms = { errors: 'e'.repeat(64), drift: 'd'.repeat(64) };
-
 async function writeAlarms(db: Kysely<Schema>, now: number): Promise<void> {
   const state = (name: 'firing' | 'acked', rank: 1 | 2, at: number) => ({
     ...{ state: name, rank, clearSince: 0, firedAt: at, seenAt: now },
@@ -369,11 +387,14 @@ async function writeAlarms(db: Kysely<Schema>, now: number): Promise<void> {
   const errorsAt = now - 22 * 60_000;
   const driftAt = now - 5 * hourMs;
   const errors = {
-    ...{ fingerprint: alarms.errors, rule: 'error-rate', labels: { model: 'digits', version: '1.2.0' } },
-    ...{ value: 0.034, text: '3.4 % of the calls of digits 1.2.0 fail, 4.1 times as many as in the week before.' },
+    ...{ fingerprint: 'e'.repeat(64), rule: 'error-rate', labels: { model: 'digits', version: '1.2.0' } },
+    ...{
+      value: 0.034,
+      text: '3.4 % of the calls of digits 1.2.0 fail, 4.1 times as many as in the week before.',
+    },
   };
   const drift = {
-    ...{ fingerprint: alarms.drift, rule: 'drift', labels: { model: 'digits', feature: 'width' } },
+    ...{ fingerprint: 'd'.repeat(64), rule: 'drift', labels: { model: 'digits', feature: 'width' } },
     ...{ value: 2, text: 'The input “width” of digits 1.1.0 differs from its reference.' },
   };
   const rest = { updatedAt: now, newsAt: now, escalatedTo: [] };

@@ -3,6 +3,7 @@ import type { Browser, BrowserContext, Page } from 'playwright';
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import { openDatabase } from '../../src/server/db/open.ts';
 import type { Aggregate } from '../../src/server/ingest/aggregate.ts';
+import { titleOfClass } from '../../src/telemetry/device-class.ts';
 import type { TelemetryState } from '../../src/telemetry/options.ts';
 import { buildPage, call, describePages, removePage, startChromium, startSite } from './fixture.ts';
 import type { StartOptions } from './telemetry.page.ts';
@@ -17,7 +18,8 @@ const full = { consent: 'full', everyMs: 3_600_000 } as const;
 interface Counted {
   readonly calls: number;
   readonly devices: readonly string[];
-  readonly runtimes: readonly string[];
+  /** What they are. */
+  readonly kinds: readonly string[];
 }
 
 describePages('the telemetry of a page', () => {
@@ -55,11 +57,11 @@ describePages('the telemetry of a page', () => {
         .select('body')
         .unionAll(db.selectFrom('roll').select('body').where('res', '=', 0))
         .execute();
-      const devices = await db.selectFrom('device').select(['dev', 'runtime']).distinct().execute();
+      const devices = await db.selectFrom('device').select(['dev', 'runtime', 'cls']).distinct().execute();
       return {
         calls: rows.reduce((sum, { body }) => sum + (JSON.parse(body) as Aggregate).n, 0),
         devices: devices.map(({ dev }) => dev),
-        runtimes: devices.map(({ runtime }) => runtime),
+        kinds: devices.map(({ runtime, cls }) => `${runtime}: ${titleOfClass(cls)}`),
       };
     };
     return { sync, site, context, open, counted };
@@ -80,7 +82,11 @@ describePages('the telemetry of a page', () => {
       await flush(page);
       const { device, ...state } = (await stateOf(page)) ?? {};
       expect(state).toMatchObject({ consent: 'full', queued: 0, sent: 1, lastError: undefined });
-      expect(await counted()).toEqual({ calls: 3, devices: [device], runtimes: ['browser'] });
+      expect(await counted()).toEqual({
+        calls: 3,
+        devices: [device],
+        kinds: [expect.stringMatching(/^browser: Browser on a /)],
+      });
       const scripts = site.requests.filter((path) => path.endsWith('.js'));
       expect(scripts.findIndex(isTelemetry)).toBeGreaterThan(scripts.indexOf('/page.js'));
       await ask(page, 2);
@@ -104,7 +110,7 @@ describePages('the telemetry of a page', () => {
       await flush(other);
       await leave(other);
       expect(await stateOf(other)).toMatchObject({ device: undefined, open: 0, queued: 0 });
-      expect(await counted()).toEqual({ calls: 0, devices: [], runtimes: [] });
+      expect(await counted()).toEqual({ calls: 0, devices: [], kinds: [] });
     },
   );
 

@@ -194,6 +194,17 @@ describe.skipIf(reason !== undefined)('in Hermes, bundled by Metro', () => {
       runtime: 'react-native',
     });
   });
+
+  it('tells what it counted, also on the way to the background, and is forgotten when asked', () => {
+    expect(said).toMatchObject({
+      'calls reported': 3,
+      'calls reported in the background': 4,
+      'state of telemetry': { queued: 0, lastError: null },
+      // The class of apps on phones.
+      reporters: ['react-native 11 true'],
+      forgotten: true,
+    });
+  });
 });
 
 describe.skipIf(reason !== undefined)('an app without the native library, bundled by Metro', () => {

@@ -9,7 +9,7 @@ const HEIGHT = 220;
 const AXIS = 62;
 const FOOT = 22;
 
-/** Calls by time and by how long they took; darker is more. The arrow keys go from cell to cell. */
+/** Calls by time and by how long they took; the stronger the colour, the more. The arrow keys go from cell to cell. */
 export function HeatMap({ answer }: { readonly answer: HeatmapAnswer }): JSX.Element {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [cell, setCell] = useState<readonly [x: number, y: number]>();
@@ -59,7 +59,9 @@ export function HeatMap({ answer }: { readonly answer: HeatmapAnswer }): JSX.Ele
       />
       <figcaption>
         <p class="hint" aria-live="polite">
-          {cell === undefined ? 'Point at a cell, or use the arrow keys, to see its calls.' : said(answer, cell)}
+          {cell === undefined
+            ? 'Point at a cell, or use the arrow keys, to see its calls.'
+            : said(answer, cell)}
         </p>
         <DataTable
           title="calls by how long they took"
@@ -162,6 +164,7 @@ function draw(
   const everyTime = Math.ceil(times.length / Math.max(1, Math.floor(width / 120)));
   times.forEach((at, x) => {
     const middle = AXIS + (x + 0.5) * cellWidth;
-    if (x % everyTime === 0 && middle < width - 40 && x > 0) ctx.fillText(format.time(at), middle, HEIGHT - 6);
+    if (x % everyTime === 0 && middle < width - 40 && x > 0)
+      ctx.fillText(format.time(at), middle, HEIGHT - 6);
   });
 }

@@ -229,11 +229,13 @@ function tooltip(lines: () => readonly Line[], format: (value: number) => string
           const { idx, left = -1 } = chart.cursor;
           box.hidden = idx === null || idx === undefined || left < 0;
           if (idx === null || idx === undefined || box.hidden) return;
-          const rows = lines().slice(0, MOST_NAMES).map(({ title, values }) => {
-            const row = document.createElement('div');
-            row.textContent = `${title}  ${valueOf(values[idx], format)}`;
-            return row;
-          });
+          const rows = lines()
+            .slice(0, MOST_NAMES)
+            .map(({ title, values }) => {
+              const row = document.createElement('div');
+              row.textContent = `${title}  ${valueOf(values[idx], format)}`;
+              return row;
+            });
           const head = document.createElement('strong');
           head.textContent = written.time((chart.data[0]?.[idx] ?? 0) * 1000);
           box.replaceChildren(head, ...rows);

@@ -132,7 +132,9 @@ function AlertLine(props: {
       <span>
         {alert.text}
         <small class="under">
-          {[alert.rule, ...Object.entries(alert.labels).map(([name, label]) => `${name}=${label}`)].join('  ')}
+          {[alert.rule, ...Object.entries(alert.labels).map(([name, label]) => `${name}=${label}`)].join(
+            '  ',
+          )}
         </small>
       </span>
       {/* A rule may be written by somebody else than who reads it. */}

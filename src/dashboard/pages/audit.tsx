@@ -70,7 +70,10 @@ export function Audit(): JSX.Element {
 }
 
 /** Details by name, those within others as `before.version`; what is empty is left out. */
-function flat(details: Readonly<Record<string, unknown>>, within = ''): readonly (readonly [string, string])[] {
+function flat(
+  details: Readonly<Record<string, unknown>>,
+  within = '',
+): readonly (readonly [string, string])[] {
   return Object.entries(details).flatMap(([name, value]) => {
     if (typeof value !== 'object' || value === null) return [[within + name, String(value)] as const];
     if (Array.isArray(value)) return [[within + name, value.map(String).join(', ')] as const];

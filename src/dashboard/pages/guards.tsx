@@ -28,7 +28,12 @@ const meanings: Readonly<Record<GuardEvidence['guard'], string>> = {
 };
 
 /** Guards of a stage: all at a glance, and one with its evidence over time. */
-export function Guards({ guards }: { readonly guards: readonly GuardEvidence[] }): JSX.Element {
+export function Guards(props: {
+  readonly guards: readonly GuardEvidence[];
+  /** Whether verdicts are still waited for. */
+  readonly isOpen: boolean;
+}): JSX.Element {
+  const { guards, isOpen } = props;
   const [picked, setPicked] = useState<string>();
   const chosen = guards.find(({ guard }) => guard === picked) ?? deciding(guards);
   return (
@@ -41,7 +46,7 @@ export function Guards({ guards }: { readonly guards: readonly GuardEvidence[] }
                 <th>Guard</th>
                 <th>Verdict</th>
                 <th>Evidence</th>
-                <th class="number">Bad</th>
+                <th class="number wide">Bad</th>
                 <th class="number wide">In control</th>
                 <th class="number wide">Ratio</th>
                 <th class="number wide">Left</th>
@@ -69,17 +74,17 @@ export function Guards({ guards }: { readonly guards: readonly GuardEvidence[] }
                   <td>
                     <EvidenceLines guard={guard} />
                   </td>
-                  <td class="number">{shareOf(guard.treated)}</td>
+                  <td class="number wide">{shareOf(guard.treated)}</td>
                   <td class="number wide">{shareOf(guard.control)}</td>
                   <td class="number wide">{ratioOf(guard)}</td>
-                  <td class="number wide">{leftOf(guard)}</td>
+                  <td class="number wide">{isOpen ? leftOf(guard) : '–'}</td>
                 </tr>
               ))}
             </tbody>
           </table>
         </div>
       </Panel>
-      {chosen !== undefined && <Guard guard={chosen} />}
+      {chosen !== undefined && <Guard guard={chosen} isOpen={isOpen} />}
     </div>
   );
 }
@@ -94,7 +99,8 @@ function deciding(guards: readonly GuardEvidence[]): GuardEvidence | undefined {
   );
 }
 
-function Guard({ guard }: { readonly guard: GuardEvidence }): JSX.Element {
+function Guard(props: { readonly guard: GuardEvidence; readonly isOpen: boolean }): JSX.Element {
+  const { guard, isOpen } = props;
   const { history, treated, control, failAt, passAt, logEFail, logEPass } = guard;
   return (
     <Panel
@@ -136,7 +142,7 @@ function Guard({ guard }: { readonly guard: GuardEvidence }): JSX.Element {
               value={`${format.odds(logEPass)} of ${format.odds(passAt)}`}
             />
           )}
-          {passAt > 0 && <Fact name="Devices left to a verdict" value={leftOf(guard)} />}
+          {passAt > 0 && isOpen && <Fact name="Devices left to a verdict" value={leftOf(guard)} />}
         </tbody>
       </table>
     </Panel>

@@ -64,7 +64,10 @@ export function Health(): JSX.Element {
             <LineChart
               title="Reports and windows by hour"
               times={value.hours}
-              lines={['reports', 'windows'].map((name) => ({ title: name, values: value.counts[name] ?? [] }))}
+              lines={['reports', 'windows'].map((name) => ({
+                title: name,
+                values: value.counts[name] ?? [],
+              }))}
               format={format.compact}
               height={180}
             />

@@ -12,14 +12,16 @@ import { LineChart } from '../charts/line-chart.tsx';
 import * as format from '../format.ts';
 import { Choice, Empty, Panel, Trouble, Waiting } from '../ui/parts.tsx';
 import { Tabs } from '../ui/tabs.tsx';
-import { useAnswer, useSurroundings } from '../use-answer.ts';
+import { useAnswer } from '../use-answer.ts';
 import { ModelChoice, NoReports, useModel } from './model-choice.tsx';
 
+/** Spans of time with how they are called, and the seconds between points, of which a few hundred are enough. */
 const spans = {
-  '3h': ['Last 3 hours', 3 * 3_600_000],
-  '24h': ['Last day', 86_400_000],
-  '7d': ['Last week', 7 * 86_400_000],
-  '30d': ['Last 30 days', 30 * 86_400_000],
+  '3h': ['Last 3 hours', 3 * 3_600_000, 300],
+  '12h': ['Last 12 hours', 12 * 3_600_000, 300],
+  '24h': ['Last day', 86_400_000, 3600],
+  '7d': ['Last week', 7 * 86_400_000, 3600],
+  '30d': ['Last 30 days', 30 * 86_400_000, 86_400],
 } as const;
 
 type Span = keyof typeof spans;
@@ -48,12 +50,11 @@ type Percentile = keyof typeof percentiles;
 /** How one model runs: times, failures, cold starts, cache, memory. */
 export function Performance({ model: asked }: { readonly model: string | undefined }): JSX.Element {
   const { model, fleet } = useModel(asked);
-  const { limits } = useSurroundings();
   const [span, setSpan] = useState<Span>('24h');
   const [by, setBy] = useState<'version' | 'arm' | 'cls'>('version');
   const pathOf = (name: string): string | undefined => (model === undefined ? undefined : `/fleet/${name}`);
-  const spanMs = spans[span][1];
-  const query = { ...limits, model };
+  const [, spanMs, step] = spans[span];
+  const query = { model, step };
   const series = useAnswer<SeriesAnswer>(pathOf('series'), { ...query, by }, spanMs);
   const heat = useAnswer<HeatmapAnswer>(pathOf('heatmap'), query, spanMs);
   const errors = useAnswer<ErrorsAnswer>(pathOf('errors'), query, spanMs);
@@ -64,9 +65,7 @@ export function Performance({ model: asked }: { readonly model: string | undefin
     <>
       <h1>Performance</h1>
       <div class="row">
-        {model !== undefined && (
-          <ModelChoice page="performance" model={model} models={fleet.value?.models} />
-        )}
+        {model !== undefined && <ModelChoice page="performance" model={model} models={fleet.value?.models} />}
         <Choice
           label="Time"
           value={span}
@@ -102,7 +101,10 @@ export function Performance({ model: asked }: { readonly model: string | undefin
         <>
           <Times answer={value} titleOf={titleBy(by, fleet.value)} />
           {heat.value !== undefined && heat.value.edges.length > 0 && (
-            <Panel title="Where the times lie" hint="Calls of all versions; darker is more.">
+            <Panel
+              title="Where the times lie"
+              hint="Calls of all versions; the stronger the colour, the more."
+            >
               <HeatMap answer={heat.value} />
             </Panel>
           )}
@@ -156,7 +158,9 @@ function Times(props: {
         <Tabs
           label="Percentile"
           value={percentile}
-          options={Object.entries(percentiles).map(([name, { title }]) => [name as Percentile, title] as const)}
+          options={Object.entries(percentiles).map(
+            ([name, { title }]) => [name as Percentile, title] as const,
+          )}
           onChoose={setPercentile}
         />
       }

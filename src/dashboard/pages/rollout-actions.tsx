@@ -72,9 +72,7 @@ export function Actions(props: {
   const { api, mayChange } = useSurroundings();
   const [action, setAction] = useState<Action>();
   const hasNext =
-    programme !== null &&
-    (status === 'running' || status === 'held') &&
-    stage < programme.stages.length - 1;
+    programme !== null && (status === 'running' || status === 'held') && stage < programme.stages.length - 1;
   const possible = actions.filter(
     ({ name, from }) => from.includes(plan.state) && (name !== 'advance' || hasNext),
   );

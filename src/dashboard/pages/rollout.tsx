@@ -65,7 +65,7 @@ export function RolloutPage(props: { readonly channel: string; readonly model: s
           </Empty>
         </Panel>
       ) : (
-        <Guards guards={guards} />
+        <Guards guards={guards} isOpen={isUnderWay(value)} />
       )}
       {shadow !== null && (
         <Panel title="Shadow" hint="It runs beside the present version and answers nobody.">
@@ -150,7 +150,10 @@ function Stages({ rollout }: { readonly rollout: RolloutEvidence }): JSX.Element
 
 function Arms({ arms }: { readonly arms: RolloutEvidence['arms'] }): JSX.Element {
   return (
-    <Panel title="Arms" hint="The reward is the share of devices that are none the worse, or the business value.">
+    <Panel
+      title="Arms"
+      hint="The reward is the share of devices that are none the worse, or the business value."
+    >
       <div class="scroll">
         <table>
           <thead>
@@ -175,6 +178,7 @@ function Arms({ arms }: { readonly arms: RolloutEvidence['arms'] }): JSX.Element
           </tbody>
         </table>
       </div>
+      {arms.map(({ arm, comparison }) => comparison && <p key={arm}>{comparison.text}</p>)}
     </Panel>
   );
 }
@@ -185,7 +189,10 @@ function Done({ history }: { readonly history: History }): JSX.Element | null {
     <Panel title="What was done">
       <ol class="timeline">
         {history.records.slice(0, 50).map(({ seq, at, actor, action, details }) => (
-          <li key={seq} class={action === 'rollback' || action === 'halt' ? 'bad' : action === 'hold' ? 'warn' : ''}>
+          <li
+            key={seq}
+            class={action === 'rollback' || action === 'halt' ? 'bad' : action === 'hold' ? 'warn' : ''}
+          >
             <time>{format.time(Date.parse(at))}</time>
             <span>
               <b>{action}</b> by {actor}: {textOf(details, 'version')}
@@ -203,4 +210,3 @@ function textOf(details: Readonly<Record<string, unknown>>, name: string): strin
   const value = details[name];
   return typeof value === 'string' ? value : '';
 }
-

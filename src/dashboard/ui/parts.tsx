@@ -60,7 +60,9 @@ export function Empty(props: {
     <div class="empty">
       {props.title !== undefined && <strong>{props.title}</strong>}
       {props.children !== undefined && <p>{props.children}</p>}
-      {props.commands?.map((text) => <Command key={text} text={text} />)}
+      {props.commands?.map((text) => (
+        <Command key={text} text={text} />
+      ))}
     </div>
   );
 }

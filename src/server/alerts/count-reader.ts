@@ -2,7 +2,7 @@
 
 import type { Kysely } from 'kysely';
 import type { Schema } from '../db/schema.ts';
-import { partsOf, readPart, type CountRow, type Part } from '../drift/counts.ts';
+import { partsOf, readPart, type CountRow, type Part } from '../counts.ts';
 import type { Aggregate } from '../ingest/aggregate.ts';
 import type { AlertRule } from './rule.ts';
 

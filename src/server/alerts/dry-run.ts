@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
 import { ServerError } from '../../core/errors.ts';
 import type { Schema } from '../db/schema.ts';
-import { devicesOf, type CountRow } from '../drift/counts.ts';
+import { devicesOf, type CountRow } from '../counts.ts';
 import type { Drift } from '../drift/drift.ts';
 import { observe, SLOT_MS } from './conditions.ts';
 import { createCountReader } from './count-reader.ts';

@@ -3,7 +3,7 @@
 import type { Kysely } from 'kysely';
 import { quantileOf } from '../../telemetry/histogram.ts';
 import type { Schema } from '../db/schema.ts';
-import { devicesOf, type CountRow } from '../drift/counts.ts';
+import { devicesOf, type CountRow } from '../counts.ts';
 import type { Drift } from '../drift/drift.ts';
 import type { Aggregate } from '../ingest/aggregate.ts';
 import { emptyAggregate, mergeAggregates } from '../ingest/merge.ts';

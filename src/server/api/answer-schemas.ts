@@ -19,6 +19,7 @@ import type {
   SeriesAnswer,
   StagePower,
   TelemetryHealthAnswer,
+  VerificationAnswer,
 } from './answers.ts';
 
 const number = z.number();
@@ -180,6 +181,10 @@ export const powerSchema: z.ZodType<StagePower> = z.object({
   ),
   smallest: maybe,
   text: string,
+});
+
+export const verificationSchema: z.ZodType<VerificationAnswer> = z.object({
+  stages: z.array(z.object({ stage: number, looks: number, broken: z.array(number) })),
 });
 
 export const driftSchema: z.ZodType<DriftAnswer> = z.object({

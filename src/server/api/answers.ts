@@ -157,6 +157,16 @@ export interface RolloutEvidence {
   } | null;
 }
 
+/** What came out of computing the verdicts of a rollout again. */
+export interface VerificationAnswer {
+  /** By stage of the plan; `broken` are the numbers, from 1, of looks that do not follow from what was seen. */
+  readonly stages: readonly {
+    readonly stage: number;
+    readonly looks: number;
+    readonly broken: readonly number[];
+  }[];
+}
+
 /** What a stage can detect; printed before anyone starts it. */
 export interface StagePower {
   readonly bp: number;

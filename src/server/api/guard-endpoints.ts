@@ -18,7 +18,8 @@ import {
 } from '../guards/ranges.ts';
 import { EVENT_NAME } from '../../telemetry/report.ts';
 import { MOST_ARMS } from '../../update/arms.ts';
-import { evidenceSchema, powerSchema } from './answer-schemas.ts';
+import { readPlanOptions } from '../rollout-body.ts';
+import { evidenceSchema, powerSchema, verificationSchema } from './answer-schemas.ts';
 import type { RolloutEvidence } from './answers.ts';
 import { endpoint, jsonBody, type Endpoint } from './endpoint.ts';
 import type { FleetQueries } from './fleet-endpoints.ts';
@@ -74,7 +75,8 @@ const programme = z.strictObject({
   soakOnly: z.boolean().exactOptional(),
   onFail: z.enum(['rollback', 'halt', 'hold']).exactOptional(),
   arms: z
-    .array(z.strictObject({
+    .array(
+      z.strictObject({
         name: text(32),
         version: z.string().regex(VERSION_FORM),
         weightBp: whole(WEIGHT_RANGE),
@@ -89,6 +91,10 @@ const startBody = jsonBody(
   z.strictObject({
     version: text(128),
     programme: programme.default({ strategy: 'canary' }),
+    options: z.record(z.string(), z.unknown()).default({}).meta({
+      description:
+        'What the plans of all stages say besides: `rules`, `allow`, `deny`, `bucketBy`, `trial`, `net`, `pollS`, `reportS`, `leaseS`, as a rollout by hand takes them.',
+    }),
     reason: text(500, 0).exactOptional(),
   }),
 );
@@ -142,7 +148,8 @@ export function createGuardEndpoints({ guards, fleet }: GuardParts): readonly En
       params,
       body: startBody,
       answer: evidenceSchema,
-      handle: ({ params: place, body, actor }) => guards.start({ ...place, ...body }, actor),
+      handle: ({ params: place, body, actor }) =>
+        guards.start({ ...place, ...body, options: readPlanOptions(body.options) }, actor),
     }),
     ...(['advance', 'unpin'] as const).map((action) =>
       endpoint({
@@ -160,14 +167,18 @@ export function createGuardEndpoints({ guards, fleet }: GuardParts): readonly En
     endpoint({
       method: 'get',
       path: '/rollouts/{channel}/{model}/verify',
-      summary: 'Computes the verdicts of the present stage again from what was seen',
+      summary: 'Computes the verdicts of each stage again from what was seen',
       role: 'viewer',
       params,
-      answer: z.object({ looks: z.number(), broken: z.array(z.number()) }),
+      answer: verificationSchema,
       handle: async ({ params: { channel, model } }) => {
-        const { plan, stage } = await evidenceOf(guards, channel, model);
-        const { looks, broken } = await guards.verify(plan.id, stage);
-        return { looks, broken: [...broken] };
+        const { plan } = await evidenceOf(guards, channel, model);
+        const stages = [];
+        for (const stage of await guards.lookedAt(plan.id)) {
+          const { looks, broken } = await guards.verify(plan.id, stage);
+          stages.push({ stage, looks, broken: [...broken] });
+        }
+        return { stages };
       },
     }),
     endpoint({

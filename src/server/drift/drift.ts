@@ -16,7 +16,7 @@ import {
 import type { Feature } from '../../telemetry/profile.ts';
 import type { DriftAnswer, DriftRow } from '../api/answers.ts';
 import type { Schema } from '../db/schema.ts';
-import { devicesOf, readCounts, readPart, type CountRow } from './counts.ts';
+import { devicesOf, readCounts, readPart, type CountRow } from '../counts.ts';
 import { createProfiles, type ProfileParts, type ReleaseProfile } from './profiles.ts';
 import { sumFeature, type FeatureCounts, type FeatureName } from './vectors.ts';
 

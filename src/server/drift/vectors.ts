@@ -3,7 +3,7 @@
 import { estimateShares } from '../../telemetry/response.ts';
 import type { Feature } from '../../telemetry/profile.ts';
 import { total, type Counts } from '../../stats/distances.ts';
-import { devicesOf, type CountRow } from './counts.ts';
+import { devicesOf, type CountRow } from '../counts.ts';
 
 /** Counts of one feature. */
 export interface FeatureCounts {

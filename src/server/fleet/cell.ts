@@ -1,12 +1,12 @@
 /** One cell of a chart: counts of several series over one span, and how many devices are behind them. */
 
+import type { CountRow } from '../counts.ts';
 import type { Aggregate } from '../ingest/aggregate.ts';
 import { emptyAggregate, mergeAggregates } from '../ingest/merge.ts';
-import type { CountedSeries } from './read.ts';
 
 /** Sums counts. */
 export interface Cell {
-  add(series: CountedSeries, counts: Aggregate): void;
+  add(row: CountRow): void;
   readonly counts: Aggregate;
   /** Devices, a device that was in two places twice. */
   readonly devices: number;
@@ -24,7 +24,7 @@ export function createCell(res: number): Cell {
   /** Devices by place: within one, each is in one class, and so in one series. */
   const places = new Map<string, number>();
   return {
-    add: ({ app, version, rollout, stage, arm }, more) => {
+    add: ({ app, version, rollout, stage, arm, counts: more }) => {
       counts = mergeAggregates(counts, more);
       const place = JSON.stringify([app, version, rollout, stage, arm]);
       places.set(place, (places.get(place) ?? 0) + more.dev[which]);

@@ -11,6 +11,7 @@ import type {
   SeriesQuery,
   TelemetryHealthAnswer,
 } from '../api/answers.ts';
+import { takePart, type CountRow, type Part } from '../counts.ts';
 import { guarded } from '../db/failure.ts';
 import type { Schema } from '../db/schema.ts';
 import { createCell, type Cell } from './cell.ts';
@@ -18,12 +19,11 @@ import { readHealth } from './health.ts';
 import { heatmapOf } from './heatmap.ts';
 import { readInventory } from './inventory.ts';
 import { lineOf } from './lines.ts';
-import { readCounts, type CountedSeries } from './read.ts';
 
 /** What {@link createFleet} needs. */
 export interface FleetParts {
   readonly db: Kysely<Schema>;
-  readonly platform: Pick<Platform, 'now' | 'monotonicMs' | 'setTimer'>;
+  readonly platform: Pick<Platform, 'now' | 'monotonicMs'>;
   /** Devices below which a cell is hidden. Default 20. */
   readonly kAnonymity?: number;
 }
@@ -54,7 +54,7 @@ const standsFor = 50;
 const quickMs = 20;
 
 /** Which line a series belongs to. */
-const lineKeys: Readonly<Record<NonNullable<SeriesQuery['by']>, (series: CountedSeries) => string>> = {
+const lineKeys: Readonly<Record<NonNullable<SeriesQuery['by']>, (row: CountRow) => string>> = {
   version: ({ version }) => version,
   arm: ({ arm }) => arm,
   cls: ({ cls }) => String(cls),
@@ -89,21 +89,18 @@ export function createFleet({ db, platform, kAnonymity = 20 }: FleetParts): Flee
     return answer;
   };
 
-  const collect = async (
-    query: SeriesQuery,
-    lineOfSeries: (series: CountedSeries) => string,
-  ): Promise<Cells> => {
+  const collect = async (query: SeriesQuery, lineOfRow: (row: CountRow) => string): Promise<Cells> => {
     const { model, version, rollout } = query;
     const { step, firstS, points } = spanOf(query);
-    const span = { fromS: firstS, toS: firstS + points * step, res: step };
+    const part = { res: step, from: firstS, to: firstS + points * step };
     const lines = new Map<string, (Cell | undefined)[]>();
-    await readCounts(db, platform, { model, version, rollout, ...span }, ({ series, t_s, counts }) => {
-      const key = lineOfSeries(series);
+    const take = (row: CountRow): void => {
+      const key = lineOfRow(row);
       const line = lines.get(key) ?? Array.from({ length: points }, () => undefined);
       lines.set(key, line);
-      const cell = (line[(t_s - firstS) / step] ??= createCell(step));
-      cell.add(series, counts);
-    });
+      (line[(row.t - firstS) / step] ??= createCell(step)).add(row);
+    };
+    await guarded(() => takePart(db, { model, version, rollout }, part, take));
     const times = Array.from({ length: points }, (_, i) => (firstS + i * step) * 1000);
     return { step, times, lines };
   };
@@ -168,7 +165,7 @@ function errorsOf(
 
 /** Points of a query, at the resolutions that are kept: in each of them a device is counted once. */
 function spanOf({ from, to, step: asked = 0 }: SeriesQuery): {
-  readonly step: number;
+  readonly step: Part['res'];
   readonly firstS: number;
   readonly points: number;
 } {

@@ -1,6 +1,12 @@
 /** Which arm of an A/B test is better, as far as that can be told at any look. Pure. */
 
-import { addMoments, differenceOf, logEvidenceBelowZero, NO_MOMENTS, type Moments } from '../../stats/confidence-sequence.ts';
+import {
+  addMoments,
+  differenceOf,
+  logEvidenceBelowZero,
+  NO_MOMENTS,
+  type Moments,
+} from '../../stats/confidence-sequence.ts';
 import { logShareDifference } from '../../stats/share-difference.ts';
 import { CANDIDATE_ARM } from '../../update/arms.ts';
 import { ENOUGH_VALUES, PLANNED_DEVICES } from './defaults.ts';
@@ -78,7 +84,10 @@ export function compareArms(
 }
 
 function byShare(arm: ArmOutcome, candidate: ArmOutcome, alpha: number): Result {
-  const logE = logShareDifference({ n: arm.judged, hits: arm.bad }, { n: candidate.judged, hits: candidate.bad });
+  const logE = logShareDifference(
+    { n: arm.judged, hits: arm.bad },
+    { n: candidate.judged, hits: candidate.bad },
+  );
   return {
     logE,
     at: -Math.log(alpha),
@@ -87,7 +96,12 @@ function byShare(arm: ArmOutcome, candidate: ArmOutcome, alpha: number): Result 
   };
 }
 
-function byValue({ biz: arm }: ArmOutcome, { biz: candidate }: ArmOutcome, name: string, alpha: number): Result {
+function byValue(
+  { biz: arm }: ArmOutcome,
+  { biz: candidate }: ArmOutcome,
+  name: string,
+  alpha: number,
+): Result {
   // Either side may be the better one.
   const side = alpha / 2;
   const found = Math.min(arm.n, candidate.n) < ENOUGH_VALUES ? undefined : differenceOf(arm, candidate);

@@ -218,9 +218,14 @@ function passing(
   inputs: LookInputs,
 ): Decision | undefined {
   const { rules, hasCalls, devices, treatedShare } = inputs;
-  const { soakOnly, strategy, limits } = rules;
+  const { soakOnly, strategy, limits, stage } = rules;
   if (strategy === 'shadow') return shadowPass(inputs);
-  if (!hasCalls) return undefined;
+  if (!hasCalls) {
+    // What everybody has is not measured any more, but was in the stages before.
+    if (limits.bp < 10_000 || stage === 0) return undefined;
+    const text = 'All devices have been offered it for the time asked for, after stages that have passed.';
+    return { kind: 'pass', by: 'soak', text };
+  }
   const isLearning = strategy === 'ab' || strategy === 'bandit';
   if (isLastOfTest(inputs)) return testResult(state, inputs, false);
   // Nobody is left to compare with.

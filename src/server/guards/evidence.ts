@@ -107,6 +107,18 @@ export async function listLooks(
   return rows.map(({ body }) => JSON.parse(body) as Look);
 }
 
+/** Lists the stages of a rollout with looks, the first one first. */
+export async function listStages(db: Kysely<Schema>, rollout: string): Promise<readonly number[]> {
+  const rows = await db
+    .selectFrom('guard_look')
+    .select('stage')
+    .distinct()
+    .where('rollout', '=', rollout)
+    .orderBy('stage')
+    .execute();
+  return rows.map(({ stage }) => stage);
+}
+
 function evidenceOf(
   running: RunningProgramme,
   plan: ReturnType<typeof readSigned>,

@@ -10,9 +10,10 @@ import type { Catalog } from '../catalog.ts';
 import { plansOf } from '../channels.ts';
 import type { Schema } from '../db/schema.ts';
 import type { Job } from '../jobs/job.ts';
+import type { PlanOptions } from '../rollout-body.ts';
 import { advance, carryOut, move, planOf, type CarryOutParts } from './carry-out.ts';
 import type { GuardEvent } from './events.ts';
-import { listLooks, readEvidence } from './evidence.ts';
+import { listLooks, listStages, readEvidence } from './evidence.ts';
 import { withFigures } from './figures.ts';
 import { recompute } from './look.ts';
 import { addProgramme, listProgrammes, type RunningProgramme } from './programmes.ts';
@@ -29,6 +30,8 @@ export interface StartRequest {
   readonly version: string;
   /** A {@link ProgrammeInput}; it is checked. */
   readonly programme: unknown;
+  /** What the plans of all its stages say besides. */
+  readonly options?: PlanOptions;
   /** For the audit log. */
   readonly reason?: string;
 }
@@ -72,13 +75,15 @@ export interface Guards {
    */
   power(programme: unknown, fleet: number): Promise<readonly StagePower[]>;
   /**
-   * Computes the verdicts of a stage again from its log.
-   * @returns how many looks there are, and the numbers of those that do not follow from what was seen.
+   * Computes the verdicts of a stage of a plan again from its log.
+   * @returns how many looks there are, and the numbers, from 1, of those that do not follow from what was seen.
    */
   verify(
     rollout: string,
     stage: number,
   ): Promise<{ readonly looks: number; readonly broken: readonly number[] }>;
+  /** Lists the stages of the plans of a rollout of which looks are in the log, the first one first. */
+  lookedAt(rollout: string): Promise<readonly number[]>;
   /** Looks at every programme that is under way. */
   readonly job: Job;
 }
@@ -125,8 +130,9 @@ export function createGuards(given: GuardsParts): Guards {
   };
 
   const start = async (request: StartRequest, actor: string): Promise<RolloutEvidence> => {
-    const { channel, model, version, reason = 'A programme was started.' } = request;
+    const { channel, model, version, options = {}, reason = 'A programme was started.' } = request;
     const programme = readProgramme(request.programme);
+    if (options.rules && programme.stages.some(({ rules }) => rules)) throw twoRules(channel, model);
     const [before, present] = [await openProgramme(channel, model), await planFor(channel, model)];
     const isSame = present?.cand.version === version && present.state !== 'rolledback';
     if (before?.version === version && isSame) {
@@ -146,7 +152,7 @@ export function createGuards(given: GuardsParts): Guards {
       ...{ channel, model, version, programme, index: 0, stage: firstStage, reason },
       ...(isTimed && !isEverywhere && { startAt: stageAt }),
     };
-    const { id: rollout } = await catalog.setRollout(await requestOf(db, stage), actor);
+    const { id: rollout } = await catalog.setRollout({ ...options, ...(await requestOf(db, stage)) }, actor);
     if (before) await move(parts, before, 'ended', { by: actor, text: `${version} took its place.` }, now);
     const text = `It was started by ${actor}.`;
     const started = {
@@ -234,6 +240,7 @@ export function createGuards(given: GuardsParts): Guards {
       const looks = await listLooks(db, { rollout, stage });
       return { looks: looks.length, broken: recompute(looks) };
     },
+    lookedAt: (rollout) => listStages(db, rollout),
     job: {
       name: 'guards',
       everyMs: lookEveryMs,
@@ -255,6 +262,14 @@ function noProgramme(channel: string, model: string): ServerError {
   return new ServerError(
     'ERR_INLAY_CONFLICT',
     `The rollout of ${model} has no programme under way, and so no next stage; set its share instead.`,
+    { details: { channel, model } },
+  );
+}
+
+function twoRules(channel: string, model: string): ServerError {
+  return new ServerError(
+    'ERR_INLAY_REFUSED',
+    'The stages of the programme have rules of their own; leave the option rules out, or theirs.',
     { details: { channel, model } },
   );
 }

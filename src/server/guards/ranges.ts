@@ -10,7 +10,9 @@ const yearS = 31_536_000;
 const latestMs = Date.UTC(9999, 11, 31, 23, 59, 59);
 
 /** Of the options of the guards. */
-export const GUARD_RANGES: Readonly<Record<Exclude<keyof GuardOptions, 'guards' | 'required' | 'biz'>, Range>> = {
+export const GUARD_RANGES: Readonly<
+  Record<Exclude<keyof GuardOptions, 'guards' | 'required' | 'biz'>, Range>
+> = {
   alpha: [1e-6, 0.5],
   calls: [10, 100_000],
   marginRatio: [1.1, 10],

@@ -5,7 +5,7 @@ import { CONTROL_ARM } from '../../update/arms.ts';
 import type { Schema } from '../db/schema.ts';
 import { SLOW_DEVICE_MS } from './defaults.ts';
 import type { Sides } from './look.ts';
-import type { Device } from './verdicts.ts';
+import { SOUND_RATE, type Device } from './verdicts.ts';
 
 /** A stage of a rollout. */
 export interface StageKey {
@@ -152,6 +152,10 @@ export async function countHit(
     .where('rollout', '=', rollout)
     .where('stage', '=', stage)
     .where(what, '>', 0)
+    // Those that were bad before give any release up.
+    .where((eb) =>
+      eb.or([eb('base_n', '=', 0), eb(eb('base_errors', '*', 1 / SOUND_RATE), '<', eb.ref('base_n'))]),
+    )
     .limit(mostHit)
     .execute();
   return bySide(rows, () => 1);

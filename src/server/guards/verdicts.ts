@@ -49,8 +49,8 @@ export const NO_REFERENCES: References = { classes: {}, outputs: {}, distances: 
 /** Control devices that a comparison with their class needs, and after which further ones say no more. */
 const enoughPeers = 20;
 const plentyOfPeers = 1000;
-/** A device that failed more often before is none that the candidate made bad. */
-const soundRate = 0.02;
+/** Share of failed calls above which a device was bad before, and is none that the candidate made so. */
+export const SOUND_RATE = 0.02;
 /**
  * Failing calls that every device may have, and how improbable so many have to be at that rate to be too many: two are
  * until the 82nd call, and of more calls as many as say the same.
@@ -90,7 +90,7 @@ export function judge(device: Device, options: GuardOptions, references: Referen
   const ownRate = hasPast ? device.base_errors / device.base_n : 0;
   const tolerated = Math.max(toleratedRate, ownRate);
   const isFailing = failed >= 2 && chanceOfAtLeast(failed, n + fatals, tolerated) <= surprise;
-  const wasSound = ownRate < soundRate;
+  const wasSound = ownRate < SOUND_RATE;
   all.errors = verdict(wasSound && (isFailing || rejections > 0), hasPast);
 
   const hist = parsed<HistogramCounts>(device.hist);
@@ -182,7 +182,7 @@ function joined(
 }
 
 function hasSoundPast({ base_n: calls, base_errors: errors }: Device): boolean {
-  return calls > 0 && errors / calls < soundRate;
+  return calls > 0 && errors / calls < SOUND_RATE;
 }
 
 /** The largest total variation distance over the outputs that both have, as far as both have enough. */

@@ -1,7 +1,7 @@
 /** Deletes what has been kept for long enough, a little at a time. */
 
 import type { Kysely } from 'kysely';
-import type { Schema } from '../db/schema.ts';
+import type { GuardLookTable, Schema } from '../db/schema.ts';
 import type { Job } from '../jobs/job.ts';
 import { MAX_AGE_S } from './clock.ts';
 
@@ -17,6 +17,7 @@ const sums: readonly { readonly res: number; readonly keepS: number; readonly st
 const keepNumbersMs = (MAX_AGE_S + 3_600) * 1000;
 const keepDevicesMs = 90 * day * 1000;
 const keepHealthS = 13 * 31 * day;
+const keepLooksMs = 2 * 366 * day * 1000;
 /** Rows that one transaction deletes. */
 const mostRows = 1_000;
 
@@ -29,7 +30,8 @@ export interface RetentionParts {
 
 /**
  * Creates the job: 5 minutes for 14 days, hours for 13 months, days for 5 years; devices, and those of rollouts, for 90 days
- * after they were heard of last. Sums since ever stay, and so do changes that are not folded yet.
+ * after they were heard of last; looks of the guards for 2 years after their rollout ended. Sums since ever stay, and so do
+ * changes that are not folded yet, and the audit log.
  */
 export function createRetentionJob({ db, everyMs = 3_600_000 }: RetentionParts): Job {
   return {
@@ -45,6 +47,7 @@ export function createRetentionJob({ db, everyMs = 3_600_000 }: RetentionParts):
         () => deleteNumbers(db, now - keepNumbersMs),
         () => deleteDevices(db, now - keepDevicesMs),
         ...(await silentRollouts(db, now - keepDevicesMs)).map((rollout) => () => deleteStages(db, rollout)),
+        ...(await oldLooks(db, now - keepLooksMs)).map((stage) => () => deleteLooks(db, stage)),
       ];
       for (const step of steps) for (let more = true; more && !signal.aborted;) more = await step();
       await db
@@ -121,4 +124,24 @@ async function deleteStages(db: Kysely<Schema>, rollout: string): Promise<boolea
     .where('dev', 'in', devices)
     .execute();
   return true;
+}
+
+type LookedAt = Pick<GuardLookTable, 'rollout' | 'stage'>;
+
+/** Stages of programmes that ended long enough ago. */
+function oldLooks(db: Kysely<Schema>, before: number): Promise<readonly LookedAt[]> {
+  return db
+    .selectFrom('guard_look')
+    .innerJoin('programme', 'programme.rollout', 'guard_look.rollout')
+    .select(['guard_look.rollout', 'guard_look.stage'])
+    .distinct()
+    .where('programme.status', 'in', ['ended', 'failed'])
+    .where('programme.updated_at', '<', before)
+    .execute();
+}
+
+/** The looks of a stage go at once: each builds on those before, so a part of them would prove nothing. */
+async function deleteLooks(db: Kysely<Schema>, { rollout, stage }: LookedAt): Promise<boolean> {
+  await db.deleteFrom('guard_look').where('rollout', '=', rollout).where('stage', '=', stage).execute();
+  return false;
 }

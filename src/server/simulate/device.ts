@@ -229,6 +229,7 @@ export function createMeasuredDevice(
     settleEffect();
     if (effect.crashes) {
       isGone = true;
+      parts.moved(number, false);
       return;
     }
     const past = plan && history.baseline(MODEL, plan.id, BASE_VERSION);

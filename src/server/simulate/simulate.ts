@@ -3,6 +3,7 @@
  * that devices and servers run. The same options give the same result.
  */
 
+import { setImmediate } from 'node:timers/promises';
 import type { ResolvedPlan } from '../../update/resolve.ts';
 import { readReport } from '../../telemetry/report-reader.ts';
 import type { Report } from '../../telemetry/report.ts';
@@ -122,7 +123,6 @@ export async function simulateRollout(options: SimulationOptions): Promise<Simul
   /** Number of the plan that a device has heard of. */
   const heard = new Uint16Array(devices);
   let exposed = 0;
-  let present = 0;
   let polls = 0;
   let reports = 0;
   let outbox: { readonly device: MeasuredDevice; readonly sealed: Sealed }[] = [];
@@ -143,7 +143,6 @@ export async function simulateRollout(options: SimulationOptions): Promise<Simul
     moved: (device, isIn) => {
       if (hasCandidate[device] === (isIn ? 1 : 0)) return;
       hasCandidate[device] = isIn ? 1 : 0;
-      present += isIn ? 1 : -1;
       if (!isIn || wasExposed[device] === 1) return;
       wasExposed[device] = 1;
       exposed += 1;
@@ -198,6 +197,10 @@ export async function simulateRollout(options: SimulationOptions): Promise<Simul
         if (draws.uniform() >= lostAnswers) device.acknowledge([sealed]);
     }
   };
+
+  /** Whether no device that has a network runs the release. */
+  const hasLeft = (): boolean =>
+    !hasCandidate.some((has, number) => has === 1 && !fleet.isAway(number, platform.now()));
 
   const pollMs = pollS * 1000;
   let round = 0;
@@ -257,6 +260,8 @@ export async function simulateRollout(options: SimulationOptions): Promise<Simul
     for (let until = startMs + stepMs; until <= startMs + hours * hourMs; until += stepMs) {
       live(until);
       await deliver();
+      // The driver of SQLite gives memory back between turns of the event loop only.
+      await setImmediate();
       if ((restarts[0] ?? Infinity) * hourMs <= until - startMs) {
         restarts.shift();
         server = await server.restart();
@@ -274,7 +279,7 @@ export async function simulateRollout(options: SimulationOptions): Promise<Simul
       if ((until - startMs) % hourMs === 0)
         onProgress?.({ hours: (until - startMs) / hourMs, exposed, reports });
       if (end && end.outcome !== 'halted') break;
-      if (end && present === 0) {
+      if (end && hasLeft()) {
         leftAfterH = (until - startMs) / hourMs - end.hours;
         break;
       }

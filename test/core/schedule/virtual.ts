@@ -254,6 +254,7 @@ export function newJob(parts: Partial<Job> = {}): Job {
     urgency: 0,
     paddingRatio: undefined,
     span: undefined,
+    facts: undefined,
     resolve: () => {},
     reject: () => {},
     detach: undefined,

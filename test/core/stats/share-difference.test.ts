@@ -24,16 +24,16 @@ describe('evidence that two shares differ', () => {
     const random = createRandom(7);
     let alarms = 0;
     for (let run = 0; run < 300; run += 1) {
-      const arms = [
+      const [treated, control] = [
         { n: 0, hits: 0 },
         { n: 0, hits: 0 },
-      ] as const satisfies readonly { n: number; hits: number }[];
+      ];
       let isAlarm = false;
       for (let device = 0; device < 300 && !isAlarm; device += 1) {
-        const arm = arms[random() < 0.2 ? 0 : 1];
+        const arm = random() < 0.2 ? treated : control;
         arm.n += 1;
         arm.hits += random() < 0.3 ? 1 : 0;
-        isAlarm = logShareDifference(...arms) >= Math.log(20);
+        isAlarm = logShareDifference(treated, control) >= Math.log(20);
       }
       if (isAlarm) alarms += 1;
     }

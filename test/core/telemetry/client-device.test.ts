@@ -3,6 +3,7 @@ import { toUtf8 } from '../../../src/core/bytes.ts';
 import type { FetchInit } from '../../../src/core/platform.ts';
 import type { Tensor } from '../../../src/core/tensor.ts';
 import { createMemoryStore } from '../../../src/stores/memory.ts';
+import { titleOfClass } from '../../../src/telemetry/device-class.ts';
 import type { TelemetryOptions } from '../../../src/telemetry/options.ts';
 import type { ReportWindow } from '../../../src/telemetry/report.ts';
 import {
@@ -73,6 +74,44 @@ describe('a device that may tell', () => {
     await device.inlay.telemetry.flush();
     expect(sums(server)).toEqual({ '1.0.0': { n: 7, ok: 7, act: 1, cold: 1 } });
     expect(server.reports[0]).toMatchObject({ app: 'stable', rt: 'test', be: 'cpu', consent: 'necessary' });
+    await device.inlay.close();
+  });
+
+  it.each([
+    ['web', 'browser', 'Browser on a computer'],
+    ['web on iOS', 'browser', 'Browser on a phone'],
+    ['node', 'node', 'Server or desktop app, more cores'],
+    ['workerd', 'workerd', 'Edge worker'],
+    ['react-native', 'react-native', 'Mobile app'],
+  ])('is classed by what %s is', async (runtime, rt, title) => {
+    const { world, server, start } = await createFleet();
+    await world.ship('1.0.0', made(2));
+    const device = start(undefined, { platform: { ...testPlatform(), runtime, cores: 8 } });
+    await callOften(await device.load(), 2);
+    await device.inlay.telemetry.flush();
+    expect(server.reports.map((report) => [report.rt, titleOfClass(report.cls)])).toEqual([[rt, title]]);
+    await device.inlay.close();
+  });
+
+  it('counts runs, the time that calls wait for them, processor time, and the bytes of updates', async () => {
+    const { world, server, start } = await createFleet();
+    await world.ship('1.0.0', made(2));
+    let processorMs = 1000;
+    const device = start(
+      { consent: 'necessary' },
+      { platform: Object.assign(testPlatform(), { processorMs: () => processorMs }) },
+    );
+    const model = await device.load();
+    await callOften(model, 7);
+    processorMs += 250;
+    await device.inlay.telemetry.flush();
+    const [window] = server.windows();
+    expect(window).toMatchObject({ n: 7, ex: 7, g: { cpu: 250 } });
+    const waited = window?.h?.['queue']?.b ?? [];
+    const zero = window?.h?.['queue']?.z ?? 0;
+    expect(waited.slice(1).reduce((sum, count) => sum + Math.max(0, count), zero)).toBe(7);
+    // The model that came before anything ran counts as well.
+    expect(window?.g?.net).toBeGreaterThanOrEqual(made(2).length);
     await device.inlay.close();
   });
 

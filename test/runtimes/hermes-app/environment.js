@@ -105,7 +105,7 @@ globalThis.Response = class Response {
   }
 };
 
-/** Answers by address; a test changes them. */
+/** Answers by address, or what makes them of the text of a request; a test changes them. */
 export const server = { answers: {}, requests: [] };
 globalThis.XMLHttpRequest = class XMLHttpRequest {
   constructor() {
@@ -125,11 +125,12 @@ globalThis.XMLHttpRequest = class XMLHttpRequest {
   abort() {
     this.isOver = true;
   }
-  send() {
+  send(body) {
     setTimeout(() => {
       if (this.isOver) return;
       server.requests.push(this.url);
-      const answer = server.answers[this.url];
+      const known = server.answers[this.url];
+      const answer = typeof known === 'function' ? known(String.fromCharCode(...body)) : known;
       if (answer === undefined) {
         this.onerror();
         return;

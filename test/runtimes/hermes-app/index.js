@@ -112,6 +112,41 @@ async function main() {
   const offline = await again.load({ name: 'digits' });
   answers['version after a restart without network'] = offline.version;
   await again.close();
+
+  const reports = [];
+  const forgotten = [];
+  const answer = (value) => ({
+    headers: {},
+    body: Array.from(JSON.stringify(value), (character) => character.charCodeAt(0)),
+  });
+  server.answers = {
+    ...fixture.states.second,
+    'https://sync.test/v1/reports': (text) => {
+      const taken = JSON.parse(text).reports;
+      reports.push(...taken);
+      return answer({ done: taken.map(({ epoch, seq }) => ({ epoch, seq })), refused: [] });
+    },
+    'https://sync.test/v1/forget': (text) => {
+      forgotten.push(JSON.parse(text).dev);
+      return answer({});
+    },
+  };
+  const calls = () => reports.reduce((sum, { win }) => win.reduce((n, one) => n + one.n, sum), 0);
+  const telling = createInlay({ files, crypto, appState, sync, telemetry: { consent: 'full' } });
+  const told = await telling.load({ name: 'digits' });
+  for (let i = 0; i < 3; i += 1) await told.run({ image });
+  await telling.telemetry.flush();
+  answers['calls reported'] = calls();
+  await told.run({ image });
+  appState.become('background');
+  await turn(1000);
+  answers['calls reported in the background'] = calls();
+  const { queued, lastError, device } = await telling.telemetry.state();
+  answers['state of telemetry'] = { queued, lastError: lastError ?? null };
+  answers.reporters = [...new Set(reports.map(({ dev, rt, cls }) => `${rt} ${cls} ${dev === device}`))];
+  await telling.telemetry.setConsent('unset');
+  answers.forgotten = forgotten.length === 1 && forgotten[0] === device;
+  await telling.close();
 }
 
 main().then(

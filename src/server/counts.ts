@@ -2,8 +2,9 @@
 
 import { setImmediate } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
-import type { Schema } from '../db/schema.ts';
-import type { Aggregate } from '../ingest/aggregate.ts';
+import type { Schema, SeriesTable } from './db/schema.ts';
+import type { Aggregate } from './ingest/aggregate.ts';
+import { beginOf } from './ingest/fold.ts';
 
 /** What counts are asked for; what is absent is not looked at. */
 export interface CountFilter {
@@ -11,15 +12,12 @@ export interface CountFilter {
   readonly app?: string | undefined;
   readonly model?: string | undefined;
   readonly version?: string | undefined;
+  readonly rollout?: string | undefined;
   readonly cls?: number | undefined;
 }
 
-/** Counts of one series over one span. */
-export interface CountRow {
-  readonly app: string;
-  readonly model: string;
-  readonly version: string;
-  readonly cls: number;
+/** Counts of one series over one span; several may be of the same. */
+export interface CountRow extends Omit<SeriesTable, 'id'> {
   /** Begin, and length, seconds. */
   readonly t: number;
   readonly res: number;
@@ -38,9 +36,9 @@ export interface Part {
  * @param fromS - begin, seconds since 1970; it and the end are taken down to multiples of 300.
  */
 export function partsOf(fromS: number, toS: number): readonly Part[] {
-  const from = down(fromS, 300);
-  const to = down(toS, 300);
-  const ends = ([3600, 86_400] as const).map((res) => ({ res, from: up(from, res), to: down(to, res) }));
+  const from = beginOf(fromS, 300);
+  const to = beginOf(toS, 300);
+  const ends = ([3600, 86_400] as const).map((res) => ({ res, from: up(from, res), to: beginOf(to, res) }));
   const [hours, days] = ends.map((end) => (end.from < end.to ? end : undefined));
   if (!hours) return from < to ? [{ res: 300, from, to }] : [];
   const around = (
@@ -57,10 +55,6 @@ export function partsOf(fromS: number, toS: number): readonly Part[] {
   return [...around({ from, to }, hours, 300), ...around(hours, days, 3600), ...(days ? [days] : [])].filter(
     (part) => part.from < part.to,
   );
-}
-
-function down(t: number, res: number): number {
-  return Math.floor(t / res) * res;
 }
 
 function up(t: number, res: number): number {
@@ -81,16 +75,34 @@ export async function readCounts(
 /** Rows that are parsed before others get their turn. */
 const ROWS_AT_ONCE = 250;
 
-/** Reads one part in one statement: what is folded meanwhile is in one of the tables, never in both. */
+/** Reads one part. */
 export async function readPart(
   db: Kysely<Schema>,
-  { app, model, version, cls }: CountFilter,
-  { res, from, to }: Part,
+  filter: CountFilter,
+  part: Part,
 ): Promise<readonly CountRow[]> {
-  let series = db.selectFrom('series').select(['id', 'app', 'model', 'version', 'cls']);
+  const rows: CountRow[] = [];
+  await takePart(db, filter, part, (row) => rows.push(row));
+  return rows;
+}
+
+const columns = ['app', 'model', 'version', 'rollout', 'stage', 'arm', 'cls'] as const;
+
+/**
+ * Reads one part in one statement, since what is folded meanwhile is in one of the tables, never in both, and hands its rows
+ * on one by one, so that nobody waits long for a long span.
+ */
+export async function takePart(
+  db: Kysely<Schema>,
+  { app, model, version, rollout, cls }: CountFilter,
+  { res, from, to }: Part,
+  take: (row: CountRow) => void,
+): Promise<void> {
+  let series = db.selectFrom('series').select(['id', ...columns]);
   if (app !== undefined) series = series.where('app', '=', app);
   if (model !== undefined) series = series.where('model', '=', model);
   if (version !== undefined) series = series.where('version', '=', version);
+  if (rollout !== undefined) series = series.where('rollout', '=', rollout);
   if (cls !== undefined) series = series.where('cls', '=', cls);
   const rows = await db
     .with('wanted', () => series)
@@ -99,35 +111,33 @@ export async function readPart(
     .where('roll.res', '=', res)
     .where('roll.t_s', '>=', from)
     .where('roll.t_s', '<', to)
-    .select(['app', 'model', 'version', 'cls', 'roll.t_s as t', 'roll.body as body'])
+    .select([...columns, 'roll.t_s as t', 'roll.body as body'])
     .unionAll((both) =>
       both
         .selectFrom('delta')
         .innerJoin('wanted', 'wanted.id', 'delta.series')
         .where('delta.t_s', '>=', from)
         .where('delta.t_s', '<', to)
-        .select(['app', 'model', 'version', 'cls', 'delta.t_s as t', 'delta.body as body']),
+        .select([...columns, 'delta.t_s as t', 'delta.body as body']),
     )
     .execute();
-  const counted: CountRow[] = [];
-  for (const { body, t, ...row } of rows) {
-    counted.push({ ...row, t: down(t, res), res, counts: JSON.parse(body) as Aggregate });
-    if (counted.length % ROWS_AT_ONCE === 0) await setImmediate();
+  for (const [i, { body, t, ...row }] of rows.entries()) {
+    take({ ...row, t: beginOf(t, res), res, counts: JSON.parse(body) as Aggregate });
+    if (i % ROWS_AT_ONCE === ROWS_AT_ONCE - 1) await setImmediate();
   }
-  return counted;
 }
 
 /**
  * Counts devices that are surely different ones: the largest number of devices that were new within the same day, hour or 5
  * minutes. A device that reported all the time counts once, and so does one that changed its version for each of them.
  */
-export function devicesOf(rows: readonly CountRow[]): number {
+export function devicesOf(rows: readonly Pick<CountRow, 't' | 'res' | 'counts'>[]): number {
   const sums = [300, 3600, 86_400].map((span, i) => {
     const byTime = new Map<number, number>();
     for (const { t, res, counts } of rows) {
       // What is summed over more than the span says nothing about it.
       if (res > span) continue;
-      const begin = down(t, span);
+      const begin = beginOf(t, span);
       byTime.set(begin, (byTime.get(begin) ?? 0) + (counts.dev[i] ?? 0));
     }
     return Math.max(0, ...byTime.values());
