@@ -69,6 +69,7 @@ async function visitAll(browser, { url, token }) {
       }).observe({ type: 'longtask', buffered: true });
     });
     const page = await context.newPage();
+    page.setDefaultTimeout(120_000);
     const bytes = await countBytes(context, page);
     let beganAt = performance.now();
     await page.goto(`${url}/dashboard/#key=${token}`, { waitUntil: 'commit' });

@@ -99,7 +99,7 @@ async function tell() {
     GIVE_UP_SECONDS,
     steady((state) => state.onTrial.length === 0),
   );
-  await inlay('rollout', 'set', 'digits', '1.1.0', '--percent', '100');
+  await inlay('rollout', 'set', 'digits', '1.1.0', '--percent', '100', ...TRIAL);
   const whole = await watch(GIVE_UP_SECONDS, isOnAll('1.1.0'));
 
   display.step('Publish 1.2.0, whose weights are no numbers: the check refuses it, so leave the check out');
@@ -157,11 +157,17 @@ async function haltedCanary(version) {
     haltSeconds = seconds();
     return code === GUARD_STOPPED_IT;
   });
-  await watch(GIVE_UP_SECONDS, () => haltSeconds !== undefined, () => evidence);
+  await watch(
+    GIVE_UP_SECONDS,
+    () => haltSeconds !== undefined,
+    () => evidence,
+  );
   watcher.stop();
   const halted = await isHalted;
   const { exposed } = fleet.read().versions[version] ?? { exposed: 0 };
-  display.detail(halted ? `halted after ${haltSeconds.toFixed(0)} s: ${evidence.reason}` : 'nothing stopped it');
+  display.detail(
+    halted ? `halted after ${haltSeconds.toFixed(0)} s: ${evidence.reason}` : 'nothing stopped it',
+  );
   if (evidence !== undefined) display.detail(evidenceTable(evidence));
   await watch(GIVE_UP_SECONDS, isOnAll('1.1.0'));
   const [decidedBy] = evidence?.reason.split(':') ?? [];

@@ -99,7 +99,7 @@ async function tell() {
     GIVE_UP_SECONDS,
     steady((state) => state.onTrial.length === 0),
   );
-  await inlay('rollout', 'set', 'digits', '1.1.0', '--percent', '100');
+  await inlay('rollout', 'set', 'digits', '1.1.0', '--percent', '100', ...TRIAL);
   const whole = await watch(GIVE_UP_SECONDS, isOnAll('1.1.0'));
 
   display.step('Publish 1.2.0, whose weights are no numbers: the check refuses it, so leave the check out');

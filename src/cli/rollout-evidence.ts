@@ -52,10 +52,10 @@ function guardTable(guards: readonly GuardEvidence[]): string {
   return `${table(head, rows)}\n\n* has to pass. Evidence is the natural logarithm of an e-value, beside what it has to reach.`;
 }
 
-/** Tripwires and the ratio of the sample never pass: they have gone off, or they are clean. */
+/** Tripwires and the ratio of the sample never pass: they go off, or they are clean. */
 function verdictOf({ guard, verdict }: GuardEvidence): string {
-  if (guard !== 'tripwire' && guard !== 'sample-ratio') return verdict;
-  return verdict === 'open' ? 'clean' : 'tripped';
+  if (verdict === 'open' && (guard === 'tripwire' || guard === 'sample-ratio')) return 'clean';
+  return verdict === 'fail' && guard === 'tripwire' ? 'tripped' : verdict;
 }
 
 /** Nothing is to be reached where the limit is 0: tripwires have no evidence, and the ratio of the sample proves nothing. */

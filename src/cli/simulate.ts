@@ -33,8 +33,16 @@ export function addSimulate(program: Command, terminal: Terminal): void {
     .description('play a rollout through with a simulated fleet and the real guards; nothing is published')
     .option('--devices <number>', 'devices of the fleet', parseCount(100, 2_000_000), 10_000)
     .option('--stage <share>', 'share of the first stage', parseShare, 1)
-    .option('--control <share>', 'share that is measured on the version before (default: nine times the stage)', parseShare)
-    .option('--regression <what>', `what is wrong with the release: ${REGRESSION_FORMS}; per cent of devices`, parseRegression)
+    .option(
+      '--control <share>',
+      'share that is measured on the version before (default: nine times the stage)',
+      parseShare,
+    )
+    .option(
+      '--regression <what>',
+      `what is wrong with the release: ${REGRESSION_FORMS}; per cent of devices`,
+      parseRegression,
+    )
     .option('--poll <time>', 'time between two polls of a device', parseDuration, 3600)
     .option('--report <time>', 'time between two reports of a device', parseDuration, 900)
     .option('--hours <number>', 'hours after which it ends in any case', parseCount(1, 1000), 24)
@@ -56,7 +64,9 @@ export function addSimulate(program: Command, terminal: Terminal): void {
           ...(flags.regression && { regression: flags.regression }),
           onProgress: ({ hours, exposed, reports }) => {
             if (flags.json) return;
-            terminal.printError(`run ${run + 1}, ${hours} h: ${exposed} devices have begun, ${reports} reports`);
+            terminal.printError(
+              `run ${run + 1}, ${hours} h: ${exposed} devices have begun, ${reports} reports`,
+            );
           },
         });
         results.push(result);
@@ -75,15 +85,22 @@ function toStages({ stage, control }: Flags): ProgrammeInput {
   return { strategy: 'canary', stages: [begin, ...others.filter((later) => later.bp > bp)] };
 }
 
-function estimate(
-  { devices, poll, report, regression }: Flags,
-  input: ProgrammeInput,
-): Exposure | undefined {
+function estimate({ devices, poll, report, regression }: Flags, input: ProgrammeInput): Exposure | undefined {
   if (regression?.kind !== 'errors') return undefined;
   const { guard, stages } = readProgramme(input);
   const { bp = 10_000, ctl = Math.min(9 * bp, 10_000 - bp) } = stages[0] ?? {};
   if (ctl === 0) return undefined;
-  const question = { fleet: devices, bp, ctl, spreadS: poll, beginS, reportS: report, lookS, guard, regression };
+  const question = {
+    fleet: devices,
+    bp,
+    ctl,
+    spreadS: poll,
+    beginS,
+    reportS: report,
+    lookS,
+    guard,
+    regression,
+  };
   return expectedExposure(question);
 }
 

@@ -64,10 +64,15 @@ export async function openTelemetry(parts: TelemetryParts): Promise<TelemetryCli
   const { platform, sample = 1, epsilon } = parts;
   const windows = createWindows(platform);
   const spool = createSpool({ platform, store: parts.store, join: joinWindows });
-  const sender = createSender({ platform, url: parts.url.replace(/\/+$/, ''), key: parts.key });
   const history = openHistory(parts.store);
   const models = new Map<string, ReportedModel>();
   let consent: Consent = parts.consent ?? 'unset';
+  const sender = createSender({
+    platform,
+    url: parts.url.replace(/\/+$/, ''),
+    key: parts.key,
+    mayReport: () => consent !== 'unset',
+  });
   let nextMs: number | undefined;
   let failures = 0;
   /** Least wait after a failure. */

@@ -14,6 +14,8 @@ export interface SenderParts {
   readonly url: string;
   /** Key with the role `device`, where the server asks for one. */
   readonly key?: string | undefined;
+  /** Whether reports may go: asked before each request, since people may change their mind between two. Default: always. */
+  readonly mayReport?: () => boolean;
 }
 
 /** Names a report. */
@@ -60,7 +62,7 @@ interface Answer {
 }
 
 /** Creates the sender to one server. */
-export function createSender({ platform, url, key }: SenderParts): Sender {
+export function createSender({ platform, url, key, mayReport = () => true }: SenderParts): Sender {
   // A page's request to another site is asked for beforehand, unless it looks like that of a form.
   const isPage = platform.runtime.startsWith('web');
 
@@ -102,6 +104,7 @@ export function createSender({ platform, url, key }: SenderParts): Sender {
   };
 
   const sendOnce = async (reports: readonly Sealed[], isLeaving: boolean): Promise<Sent> => {
+    if (!mayReport()) return failed('nobody agrees to it any more', 0, false);
     let answer: Answer;
     try {
       const texts = reports.map(({ text }) => text).join(',');

@@ -1,10 +1,16 @@
 import { randomBytes as random } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { setImmediate } from 'node:timers/promises';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { createAlerts } from '../../src/server/alerts/alerts.ts';
 import { openSqlite } from '../../src/server/db/sqlite.ts';
 import { createDrift } from '../../src/server/drift/drift.ts';
+import { newStage, takeLook, type LookInputs } from '../../src/server/guards/look.ts';
+import { readProgramme } from '../../src/server/guards/read-programme.ts';
+import { NO_COUNTS } from '../../src/stats/e-process.ts';
 import { runCommand } from '../../src/cli/program.ts';
 import type { RolloutEvidence, StagePower } from '../../src/server/api/answers.ts';
 import {
@@ -153,6 +159,9 @@ describe('inlay alerts', () => {
 
   it.each([
     [['ack', 'xyz'], 2, 'It is 4 to 64 hex digits'],
+    [['contacts', 'add', 'none.json'], 1, 'The contact none.json cannot be read as JSON'],
+    [['contacts', 'remove', 'none'], 1, 'There is no contact "none"'],
+    [['contacts', 'test', 'none'], 1, 'There is no contact "none"'],
     [['ack', '0000'], 1, 'No alert has an id that begins with 0000'],
     [['silence', 'digits', '--for', '1h'], 1, 'write it like model=digits'],
     [['rules', '--add', 'none.json'], 1, 'cannot be read as JSON'],
@@ -162,6 +171,66 @@ describe('inlay alerts', () => {
     const result = await inlay(await startTestServer(), 'alerts', ...args);
     expect(result.code).toBe(code);
     expect(result.err).toContain(words);
+  });
+});
+
+describe('inlay alerts contacts', () => {
+  it('adds contacts, lists and removes them, and shows no secret address', async () => {
+    const server = await startTestServer();
+    expect((await inlay(server, 'alerts', 'contacts')).out).toContain('Nobody is told of alerts.');
+    const slack = { id: 'team', kind: 'slack', url: 'https://hooks.example/T1/secret', levels: ['critical'] };
+    await writeFile(join(server.dataDir, 'contact.json'), JSON.stringify(slack));
+    const added = await inlay(server, 'alerts', 'contacts', 'add', 'contact.json');
+    expect(added.out).toContain('npx inlay alerts contacts test team');
+    const listed = await inlay(server, 'alerts', 'contacts', 'list');
+    expect(listed.out).toMatch(/team +slack +hooks\.example +critical +what no rule routes/);
+    expect(listed.out).not.toContain('secret');
+    const found = JSON.parse((await inlay(server, 'alerts', 'contacts', '--json')).out) as unknown;
+    expect(found).toEqual([{ ...slack, isDefault: true }]);
+    expect((await inlay(server, 'alerts', 'contacts', 'remove', 'team')).code).toBe(0);
+    expect((await inlay(server, 'alerts', 'contacts', '--json')).out).toBe('[]');
+  });
+
+  it('tells whether a test was taken', async () => {
+    const server = await startTestServer();
+    let status = 404;
+    const hook = createServer((_, response) => response.writeHead(status).end());
+    await new Promise<void>((done) => hook.listen(0, '127.0.0.1', done));
+    onTestFinished(() => void hook.close());
+    const { port } = hook.address() as AddressInfo;
+    const contact = { id: 'hook', kind: 'slack', url: `http://127.0.0.1:${port}/` };
+    await writeFile(join(server.dataDir, 'hook.json'), JSON.stringify(contact));
+    await inlay(server, 'alerts', 'contacts', 'add', 'hook.json');
+    const late = await inlay(server, 'alerts', 'contacts', 'test', 'hook', '--wait', '0s');
+    expect(late).toMatchObject({ code: 1, out: '' });
+    expect(late.err).toContain('The test for hook still waits after 0 s');
+
+    const db = await openSqlite(join(server.dataDir, 'inlay.db'));
+    const { platform } = server;
+    const drift = createDrift({ db, platform, catalog: { state: none }, blobs: { read: none } });
+    const alerts = createAlerts({ db, platform, drift, env: {}, allowLoopback: true });
+    const outbox = alerts.jobs.find(({ name }) => name === 'outbox');
+    const deliver = (): Promise<void> | undefined =>
+      outbox?.run(platform.now(), new AbortController().signal, { assertHeld: () => Promise.resolve() });
+    /** Delivers until the command has ended. */
+    const tested = async (...flags: readonly string[]): Promise<Result> => {
+      let isDone = false;
+      const asked = inlay(server, 'alerts', 'contacts', 'test', 'hook', ...flags).finally(() => {
+        isDone = true;
+      });
+      while (!isDone) {
+        await deliver();
+        await setImmediate();
+      }
+      return asked;
+    };
+    const refused = await tested();
+    expect(refused.code).toBe(1);
+    expect(refused.err).toMatch(/hook has not taken the test: .*404/);
+    status = 200;
+    expect(await tested()).toMatchObject({ code: 0, out: 'hook has taken the test.' });
+    expect(JSON.parse((await tested('--json')).out)).toMatchObject({ contact: 'hook', state: 'delivered' });
+    await db.destroy();
   });
 });
 
@@ -228,6 +297,9 @@ describe('inlay rollout start', () => {
     expect(started.out).toContain('npx inlay rollout watch digits');
     const watched = await inlay(server, 'rollout', 'watch', 'digits', '--once');
     expect(watched.out).toMatch(/^digits 1\.1\.0 in stable: running, stage 1 of 3, 1 % since/);
+    expect(watched.out).toMatch(/^errors \* +open +0\.00 \/ 5\.48 +0\.00 \/ 3\.00 +0 of 0 +0 of 0 /m);
+    expect(watched.out).toMatch(/^tripwire \* +clean +- +- +0 of 0 +0 of 0 /m);
+    expect(watched.out).toMatch(/^sample-ratio \* +clean +0\.00 \/ 6\.91 +- +0 devices +0 devices +- /m);
     const advanced = await inlay(server, 'rollout', 'advance', 'digits', '--reason', 'looks fine');
     expect(advanced.out).toBe('digits 1.1.0 goes on to 10 % of the devices.');
     expect((await inlay(server, 'rollout', 'pause', 'digits')).code).toBe(0);
@@ -245,6 +317,30 @@ describe('inlay rollout start', () => {
       status: 'ended',
       plan: { state: 'rolledback' },
     });
+  });
+
+  it('tells all its stages which devices take part, and how often they ask and report', async () => {
+    const server = await startFleet();
+    const started = await inlay(
+      server,
+      ...['rollout', 'start', 'digits', '1.1.0', '--stages', '1,10', '--json'],
+      ...['--rules', '[{"os":["android"]}]', '--poll', '2m', '--report-every', '1m', '--lease', '1h'],
+      ...['--trial', 'minInferences=5', '--net', 'unmetered', '--start', '2030-01-01T08:00:00Z'],
+    );
+    const said = {
+      rules: [{ os: ['android'] }],
+      pollS: 120,
+      report: { everyS: 60 },
+      leaseS: 3600,
+      trial: { minInferences: 5 },
+      net: { unmetered: true },
+    };
+    expect(JSON.parse(started.out)).toMatchObject({
+      plan: { ...said, bp: 100, startAt: '2030-01-01T08:00:00Z' },
+      programme: { startAt: Date.parse('2030-01-01T08:00:00Z') },
+    });
+    const advanced = await inlay(server, 'rollout', 'advance', 'digits', '--reason', 'now', '--json');
+    expect(JSON.parse(advanced.out)).toMatchObject({ plan: { ...said, stage: 1, bp: 1000 } });
   });
 
   it('takes a programme from a file', async () => {
@@ -273,6 +369,9 @@ describe('inlay rollout start', () => {
     [['start', 'digits', '1.1.0', '--programme', 'none.json'], 1, 'cannot be read as JSON'],
     [['start', 'digits', '9.9.9'], 1, 'Model digits has no version 9.9.9'],
     [['start', 'digits', '1.1.0', '--stages', '10,1'], 1, 'is below that of the stage before'],
+    [['start', 'digits', '1.1.0', '--report-every', '30s'], 1, 'a whole number from 60 to 604800'],
+    [['start', 'digits', '1.1.0', '--rules', '[{"tv":["x"]}]'], 1, 'the unknown field "tv"'],
+    [['verify', 'faces'], 1, 'Model faces has no rollout in channel stable'],
     [['watch', 'faces', '--once'], 1, 'Model faces has no rollout in channel stable'],
     [['advance', 'digits', '--reason', ' '], 2, 'Say why.'],
   ] as const)('ends with a reason for %j', async (args, code, words) => {
@@ -281,3 +380,53 @@ describe('inlay rollout start', () => {
     expect(result.err).toContain(words);
   });
 });
+
+describe('inlay rollout verify', () => {
+  it('computes the verdicts again, and finds those that do not follow', async () => {
+    const server = await startFleet();
+    const started = await inlay(server, 'rollout', 'start', 'digits', '1.1.0', '--json');
+    const { plan } = JSON.parse(started.out) as RolloutEvidence;
+    const early = await inlay(server, 'rollout', 'verify', 'digits');
+    expect(early).toMatchObject({ code: 0, out: 'The guards have not looked at digits yet.' });
+
+    const { look } = takeLook(newStage(), inputs());
+    const db = await openSqlite(join(server.dataDir, 'inlay.db'));
+    const row = { rollout: plan.id, stage: 0, look: 1, at: look.inputs.at, decision: look.decision.kind };
+    await db
+      .insertInto('guard_look')
+      .values({ ...row, body: JSON.stringify(look) })
+      .execute();
+    const sound = await inlay(server, 'rollout', 'verify', 'digits');
+    expect(sound.code).toBe(0);
+    expect(sound.out).toMatch(/^1 +1 +-$/m);
+    expect(sound.out).toContain('Every verdict follows from what was seen.');
+
+    const forged = { ...look, decision: { ...look.decision, kind: 'pass' } };
+    await db
+      .updateTable('guard_look')
+      .set({ body: JSON.stringify(forged) })
+      .execute();
+    await db.destroy();
+    const broken = await inlay(server, 'rollout', 'verify', 'digits', '--json');
+    expect(broken.code).toBe(1);
+    expect(JSON.parse(broken.out)).toEqual([{ stage: 0, looks: 1, broken: [1] }]);
+    expect(broken.err).toContain('do not follow from what was seen');
+  });
+});
+
+function inputs(): LookInputs {
+  const { strategy, stages, guard: options, inconclusive, soakOnly } = readProgramme({ strategy: 'canary' });
+  const [limits = { bp: 100, soakS: 60, maxS: 600 }] = stages;
+  const nobody = { treated: 0, control: 0 };
+  return {
+    at: 60_000,
+    stageAt: 0,
+    rules: { strategy, stage: 0, stages: stages.length, options, limits, inconclusive, soakOnly },
+    judged: {},
+    any: NO_COUNTS,
+    devices: nobody,
+    fatal: nobody,
+    rejected: nobody,
+    hasCalls: false,
+  };
+}

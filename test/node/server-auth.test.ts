@@ -116,6 +116,16 @@ describe('a key', () => {
     expect(await problemOf(as(server, token, 'audit'))).toEqual([403, 'ERR_INLAY_FORBIDDEN']);
   });
 
+  it('gains nothing by naming a model to a route that asks for none', async () => {
+    const server = await startTestServer();
+    const { token } = await create(server, { role: 'admin', scope: { models: ['digits'] } });
+    const wide = { method: 'POST', body: JSON.stringify({ role: 'admin', name: 'wide' }) };
+    for (const path of ['tokens', 'tokens?model=digits']) {
+      expect(await problemOf(as(server, token, path, wide)), path).toEqual([403, 'ERR_INLAY_FORBIDDEN']);
+    }
+    expect(await problemOf(as(server, token, 'audit?model=digits'))).toEqual([422, 'ERR_INLAY_REFUSED']);
+  });
+
   it('that is rotated holds for its grace, and the new one as long as the old one did', async () => {
     const server = await startTestServer();
     const old = await create(server, { role: 'viewer', expiresInS: 7 * 86_400 });

@@ -221,6 +221,23 @@ describe('a stage without evidence', () => {
     expect(await first(world)).toMatchObject({ status: 'running', stage: 1 });
   });
 
+  it('is not held for what one device says to have lost', async () => {
+    const world = await openGuardWorld();
+    await start(world);
+    await world.report([...devicesOf('t', 30), ...devicesOf('c', 270)]);
+    const dedupe = { epoch: 'e', seen: '', first_at: 0, last_at: 0 };
+    const rows = [...devicesOf('t', 30), ...devicesOf('c', 270)].map(({ dev, arm }, i) => ({
+      ...dedupe,
+      dev,
+      hi: 99,
+      lost: 0,
+      ...(arm === 't' && i === 0 && { hi: 1e6, lost: 9e5 }),
+    }));
+    await world.db.insertInto('dedupe').values(rows).execute();
+    await world.look();
+    expect(await first(world)).toMatchObject({ status: 'running' });
+  });
+
   it('is held while reports of one arm get lost', async () => {
     const world = await openGuardWorld();
     await start(world);

@@ -264,6 +264,32 @@ for (const [name, create, isSkipped] of [
       expect(await left(13 * 31 + 2)).toEqual([86_400, 0]);
       expect(await left(5 * 366 + 2)).toEqual([0]);
     });
+
+    it('keeps looks of the guards for 2 years after their rollout ended, and those of others', async () => {
+      const { db } = await openIngest(await create());
+      const at = noon - 366 * day * 1000;
+      for (const [rollout, status] of [
+        ['over', 'failed'],
+        ['open', 'held'],
+      ] as const) {
+        const where = { channel: 'stable', model: 'digits', version: '1.1.0' };
+        const rest = { body: '{}', stage: 1, reason: '{}', stage_at: at, updated_at: noon };
+        await db
+          .insertInto('programme')
+          .values({ rollout, status, ...where, ...rest })
+          .execute();
+        const looks = [0, 1].map((stage) => ({ rollout, stage, look: 1, at, decision: 'wait', body: '{}' }));
+        await db.insertInto('guard_look').values(looks).execute();
+      }
+      const left = async (afterDays: number): Promise<readonly string[]> => {
+        const retention = createRetentionJob({ db });
+        await retention.run(noon + afterDays * day * 1000, new AbortController().signal);
+        const rows = await db.selectFrom('guard_look').select('rollout').orderBy('rollout').execute();
+        return rows.map(({ rollout }) => rollout);
+      };
+      expect(await left(731)).toEqual(['open', 'open', 'over', 'over']);
+      expect(await left(733)).toEqual(['open', 'open']);
+    });
   });
 }
 

@@ -49,7 +49,16 @@ describe('a regression', () => {
     expect(readRegression('errors:1:10')).toEqual({ kind: 'errors', before: 0.01, after: 0.1 });
     expect(readRegression('slower:1.5')).toEqual({ kind: 'slower', times: 1.5, share: 1 });
     expect(readRegression('memory:2:20')).toEqual({ kind: 'memory', times: 2, share: 0.2 });
-    for (const text of ['', 'errors', 'errors:10', 'errors:10:1', 'slower:0', 'nan:101', 'crash:1:2', 'odd:1']) {
+    for (const text of [
+      '',
+      'errors',
+      'errors:10',
+      'errors:10:1',
+      'slower:0',
+      'nan:101',
+      'crash:1:2',
+      'odd:1',
+    ]) {
       expect(readRegression(text), text).toBeUndefined();
     }
   });

@@ -72,7 +72,8 @@ function RolloutLine({ rollout }: { readonly rollout: RolloutEvidence }): JSX.El
       <span class="number">{format.basisPoints(plan.bp)}</span>
       <span class="reason">
         {programme !== null && `Stage ${stage + 1} of ${programme.stages.length}. `}
-        {devices.exposed > 0 && `${format.count(devices.exposed)} devices have it. `}
+        {devices.exposed > 0 &&
+          `${format.count(devices.exposed)} devices ${plan.state === 'rolledback' ? 'had' : 'have'} it. `}
         {sentence(reason)}
       </span>
     </li>

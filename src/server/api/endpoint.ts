@@ -87,7 +87,10 @@ export function endpoint<Params = undefined, Query = undefined, Body = undefined
     },
     serve: async (c) => {
       const principal = c.get('principal');
-      const given = { ...c.req.query(), ...c.req.param() } as Readonly<Record<string, string | undefined>>;
+      // What a route does not read says nothing about what it does.
+      const given = { ...(query && c.req.query()), ...c.req.param() } as Readonly<
+        Record<string, string | undefined>
+      >;
       assertAllowed(principal, { role, isShared }, { model: given['model'], channel: given['channel'] });
       const request = {
         params: readWith(params, c.req.param(), 'address'),

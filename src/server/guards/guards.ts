@@ -185,8 +185,11 @@ export function createGuards(given: GuardsParts): Guards {
     const text = `${action} by ${actor}${reason === undefined ? '.' : `: ${reason}`}`;
     if (action === 'advance') {
       if (!running) throw noProgramme(channel, model);
+      const decidedOn = await planOf(catalog, running);
+      // A programme whose plan is gone or taken back has not noted that yet.
+      if (!decidedOn || decidedOn.state === 'rolledback') throw noProgramme(channel, model);
       const known = `${action} by ${actor}: ${await withFigures(db, running, reason)}`;
-      await advance(parts, running, { by: actor, text: known }, now, { who: actor });
+      await advance(parts, running, { by: actor, text: known }, now, { who: actor, decidedOn });
     } else if (action === 'unpin') {
       const plan = await planFor(channel, model);
       if (!plan?.pinned) throw notPinned(channel, model);

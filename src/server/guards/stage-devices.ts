@@ -176,7 +176,10 @@ export async function hasCalls(db: Kysely<Schema>, { rollout, stage }: StageKey)
   return row !== undefined;
 }
 
-/** Gives the shares of reports that got lost, by a sample of the devices. */
+/**
+ * Gives the shares of reports that got lost, by a sample of the devices: the means of theirs, so that one that makes
+ * numbers up is worth no more than another.
+ */
 export async function readLoss(db: Kysely<Schema>, { rollout, stage }: StageKey): Promise<Sides> {
   const rows = await db
     .selectFrom((eb) =>
@@ -190,14 +193,19 @@ export async function readLoss(db: Kysely<Schema>, { rollout, stage }: StageKey)
         .as('sample'),
     )
     .innerJoin('dedupe', 'dedupe.dev', 'sample.dev')
-    .select((eb) => ['sample.arm', eb.fn.sum('dedupe.lost').as('lost'), eb.fn.sum('dedupe.hi').as('sent')])
-    .groupBy('sample.arm')
+    .select((eb) => [
+      'sample.arm',
+      eb.fn.sum('dedupe.lost').as('lost'),
+      eb.fn.sum(eb('dedupe.hi', '+', 1)).as('sent'),
+    ])
+    .groupBy(['sample.dev', 'sample.arm'])
     .execute();
-  const lost = bySide(rows, (row) => Number(row.lost));
+  const devices = bySide(rows, () => 1);
+  const shares = bySide(rows, ({ lost, sent }) => Math.min(1, Number(lost) / Number(sent)));
   const sent = bySide(rows, (row) => Number(row.sent));
   return {
-    treated: sent.treated < enoughReports ? 0 : lost.treated / sent.treated,
-    control: sent.control < enoughReports ? 0 : lost.control / sent.control,
+    treated: sent.treated < enoughReports ? 0 : shares.treated / devices.treated,
+    control: sent.control < enoughReports ? 0 : shares.control / devices.control,
   };
 }
 

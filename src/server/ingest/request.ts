@@ -81,7 +81,13 @@ function parse(text: string): unknown {
 
 /** Only a body that is longer than one report may be has to be looked at more closely. */
 function isTooLong(text: string, value: unknown): boolean {
-  return text.length > mostCharacters && JSON.stringify(value).length > mostCharacters;
+  if (text.length <= mostCharacters) return false;
+  try {
+    return JSON.stringify(value).length > mostCharacters;
+  } catch {
+    // Nested deeper than the stack, which takes more characters than that.
+    return true;
+  }
 }
 
 /** How a device knows a report that is refused, if it says so itself. */

@@ -6,7 +6,14 @@ import type { Platform } from '../../core/platform.ts';
 import { Tensor } from '../../core/tensor.ts';
 import { openHistory } from '../../telemetry/history.ts';
 import { createModelTelemetry, type ReportedModel } from '../../telemetry/model.ts';
-import { forget, handOver, seal, takeIn, type Sealed, type SpoolRecord } from '../../telemetry/spool-record.ts';
+import {
+  forget,
+  handOver,
+  seal,
+  takeIn,
+  type Sealed,
+  type SpoolRecord,
+} from '../../telemetry/spool-record.ts';
 import { joinWindows } from '../../telemetry/window-join.ts';
 import { createWindows } from '../../telemetry/windows.ts';
 import { CANDIDATE_ARM, entryOf } from '../../update/arms.ts';
@@ -153,7 +160,14 @@ export function createMeasuredDevice(
     keep();
     if (isGone || fleet.isAway(number, platform.now())) return;
     const cls = fleet.classOf(number);
-    const head = { app: CHANNEL, dev: spool.dev, sdk: `inlay/${SDK}`, rt: 'node', cls, consent: 'necessary' } as const;
+    const head = {
+      app: CHANNEL,
+      dev: spool.dev,
+      sdk: `inlay/${SDK}`,
+      rt: 'node',
+      cls,
+      consent: 'necessary',
+    } as const;
     spool = seal(spool, head, platform.now());
     if (spool.sealed.length > 0) parts.send(device, spool.sealed);
   };
@@ -233,7 +247,10 @@ export function createMeasuredDevice(
       return;
     }
     const past = plan && history.baseline(MODEL, plan.id, BASE_VERSION);
-    watch = createTrialWatch(slots.trial?.rules ?? DEFAULT_TRIAL, past?.p95 === undefined ? {} : { p95Ms: 1000 * past.p95 });
+    watch = createTrialWatch(
+      slots.trial?.rules ?? DEFAULT_TRIAL,
+      past?.p95 === undefined ? {} : { p95Ms: 1000 * past.p95 },
+    );
     recorder.opened(1000 * fleet.secondsOf(number));
     watch.verdict(platform.now());
     const soakMs = 1000 * (slots.trial?.rules.soakS ?? 0);
@@ -241,7 +258,10 @@ export function createMeasuredDevice(
     parts.plan(number, 'judge', platform.now() + Math.max(soakMs, callsMs) + 1000);
   };
 
-  const remember = (seen: ResolvedPlan, begun: Pick<NonNullable<SlotsState['plan']>, 'isIn' | 'arm'>): void => {
+  const remember = (
+    seen: ResolvedPlan,
+    begun: Pick<NonNullable<SlotsState['plan']>, 'isIn' | 'arm'>,
+  ): void => {
     const { id, bp, salt, cand, retryNonce } = seen;
     const facts = { id, bp, salt, cand: cand.sha256, retryNonce, ...begun };
     slots = seePlan(slots, { ...facts, verifiedAt: slots.plan?.verifiedAt ?? platform.now() }).state;
@@ -252,7 +272,8 @@ export function createMeasuredDevice(
     for (let turn = 0; turn < mostTurns; turn += 1) {
       const found = decide(plan, install, platform.now(), slots);
       next = found;
-      if (found.dueAt !== undefined) parts.plan(number, 'decide', Math.max(found.dueAt, platform.now() + 1000));
+      if (found.dueAt !== undefined)
+        parts.plan(number, 'decide', Math.max(found.dueAt, platform.now() + 1000));
       if (found.kind === 'fetch') {
         if (isFetching) break;
         isFetching = true;
@@ -352,7 +373,10 @@ const mostTurns = 8;
 /** Seconds between two reports where a plan does not say. */
 const usualReportS = 900;
 /** What a device would keep on its disk; it never restarts. */
-const noStore = { readRecord: async () => undefined, updateRecord: () => Promise.reject(new Error('There is no disk.')) };
+const noStore = {
+  readRecord: async () => undefined,
+  updateRecord: () => Promise.reject(new Error('There is no disk.')),
+};
 /** Simulated releases have no reference profiles. */
 const noProfiles = {
   store: { blob: async () => undefined },

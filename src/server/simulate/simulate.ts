@@ -13,13 +13,7 @@ import type { SlotsState } from '../../update/slot.ts';
 import type { GuardEvent } from '../guards/events.ts';
 import type { ProgrammeInput } from '../guards/read-programme.ts';
 import { createAgenda, type Event } from './agenda.ts';
-import {
-  createMeasuredDevice,
-  installOf,
-  slotsOf,
-  type DeviceParts,
-  type MeasuredDevice,
-} from './device.ts';
+import { createMeasuredDevice, installOf, slotsOf, type DeviceParts, type MeasuredDevice } from './device.ts';
 import { createDraws, mixed } from './draws.ts';
 import { createSimulatedFleet } from './fleet.ts';
 import type { Regression } from './regression.ts';

@@ -92,7 +92,13 @@ async function publish(catalog: Catalog, platform: Platform): Promise<void> {
   await catalog.installRoot(await signMetadata(root, [rootSigner]), 'simulation');
   let targets = createTargets({ onlineKey, expires });
   for (const version of [BASE_VERSION, CANDIDATE_VERSION]) {
-    const release = { model: MODEL, version, file: 'model.onnx', length: modelBytes(version).length, expires };
+    const release = {
+      model: MODEL,
+      version,
+      file: 'model.onnx',
+      length: modelBytes(version).length,
+      expires,
+    };
     ({ targets } = addRelease(targets, { ...release, sha256: hashOf(modelBytes(version)) }));
   }
   await catalog.installTargets(await signMetadata({ ...targets, version: 1 }, [signer]), 'simulation');
