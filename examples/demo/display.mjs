@@ -110,7 +110,7 @@ function judging(guards) {
 /** Draws what has become of every version. */
 export function outcome({ versions }) {
   const rows = new Table({
-    head: ['version', 'devices', 'had it', 'calls', 'accuracy', 'ms', 'rejected by'],
+    head: ['version', 'devices', 'had it', 'calls', 'accuracy', 'rejected by'],
     style: { head: [], border: [] },
   });
   for (const [version, row] of Object.entries(versions)) {
@@ -121,7 +121,6 @@ export function outcome({ versions }) {
       row.exposed,
       row.calls.toLocaleString('en'),
       accuracy(row),
-      row.calls === 0 ? '-' : (row.ms / row.calls).toFixed(1),
       reasons.join(', ') || '-',
     ]);
   }

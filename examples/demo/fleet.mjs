@@ -63,10 +63,9 @@ export function startFleet({ devices, processes, ...settings }) {
         for (const { version: bad, reason } of rejected) count(versions[bad].rejected, reason);
       }
       for (const { byVersion } of all) {
-        for (const [name, { calls, correct, ms }] of Object.entries(byVersion)) {
+        for (const [name, { calls, correct }] of Object.entries(byVersion)) {
           versions[name].calls += calls;
           versions[name].correct += correct;
-          versions[name].ms += ms;
         }
       }
       for (const [version, row] of Object.entries(versions)) row.exposed = exposed.get(version)?.size ?? 0;
@@ -119,7 +118,7 @@ export function startFleet({ devices, processes, ...settings }) {
 const { compare: byNumbers } = new Intl.Collator('en', { numeric: true });
 
 function blank() {
-  return { devices: 0, exposed: 0, onTrial: 0, rejected: {}, calls: 0, correct: 0, ms: 0 };
+  return { devices: 0, exposed: 0, onTrial: 0, rejected: {}, calls: 0, correct: 0 };
 }
 
 function count(counts, name) {

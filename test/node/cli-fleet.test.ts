@@ -341,6 +341,11 @@ describe('inlay rollout start', () => {
     });
     const advanced = await inlay(server, 'rollout', 'advance', 'digits', '--reason', 'now', '--json');
     expect(JSON.parse(advanced.out)).toMatchObject({ plan: { ...said, stage: 1, bp: 1000 } });
+    const changed = ['rollout', 'set', 'digits', '1.1.0', '--percent', '10', '--report-every', '5m'];
+    expect((await inlay(server, ...changed)).code).toBe(0);
+    const { out } = await inlay(server, 'rollout', 'watch', 'digits', '--once', '--json');
+    const plan = { ...said, stage: 1, bp: 1000, report: { everyS: 300 } };
+    expect(JSON.parse(out)).toMatchObject({ status: 'running', stage: 1, plan });
   });
 
   it('takes a programme from a file', async () => {
@@ -350,6 +355,12 @@ describe('inlay rollout start', () => {
     const args = ['rollout', 'start', 'digits', '1.1.0', '--programme', 'programme.json', '--json'];
     const { out } = await inlay(server, ...args);
     expect(JSON.parse(out)).toMatchObject({ plan: { bp: 500 }, programme: { onFail: 'hold' } });
+    const rules = [{ os: ['ios'] }];
+    const rolling = { strategy: 'rolling', stages: [{ bp: 500, soakS: 60, maxS: 600, rules }] };
+    await writeFile(join(server.dataDir, 'rolling.json'), JSON.stringify(rolling));
+    const flags = ['--programme', 'rolling.json', '--rules', '[{"os":["android"]}]'];
+    const { err } = await inlay(server, 'rollout', 'start', 'digits', '1.1.0', '--channel', 'beta', ...flags);
+    expect(err).toContain('The stages of the programme have rules of their own');
   });
 
   it('begins at a time to come', async () => {

@@ -446,6 +446,18 @@ describe('people', () => {
     expect(await first(world)).toMatchObject({ status: 'ended', reason: 'It was rolled back.' });
   });
 
+  it('advance nothing that was taken back or replaced, also before the programme has noted that', async () => {
+    const { guards, catalog, plan } = await openGuardWorld();
+    await start({ guards });
+    await catalog.changeRollout({ ...digits, action: 'rollback' }, 'bob');
+    const advance = { ...digits, action: 'advance', reason: 'looks fine' } as const;
+    const refusal = { code: 'ERR_INLAY_CONFLICT' };
+    await expect(guards.act(advance, 'carol')).rejects.toMatchObject(refusal);
+    await catalog.setRollout({ ...digits, version: '3.0.0', percent: 10 }, 'bob');
+    await expect(guards.act(advance, 'carol')).rejects.toMatchObject(refusal);
+    expect(await plan()).toMatchObject({ cand: { version: '3.0.0' }, bp: 1000 });
+  });
+
   it('begin a programme again for a rollout that had one, in stages of their own', async () => {
     const world = await openGuardWorld();
     await start(world);

@@ -353,6 +353,15 @@ describe('a request with reports', () => {
     }
   });
 
+  it('names a report that is nested deeper than any stack as one that is none', () => {
+    const deep = `${'['.repeat(400_000)}${']'.repeat(400_000)}`;
+    const good = reportOf(1, 0);
+    const request = readRequest(
+      new TextEncoder().encode(`{"reports":[${JSON.stringify(good)},{"x":${deep}}]}`),
+    );
+    expect(request).toMatchObject({ reports: [good], invalid: 1 });
+  });
+
   it('cannot be a bomb', () => {
     const bomb = gzipSync(new Uint8Array(30 * 2 ** 20));
     expect(bomb.length).toBeLessThan(49_152);

@@ -70,6 +70,19 @@ describe('a sender', () => {
     expect(page.requests[0]?.init?.keepalive).toBe(true);
   });
 
+  it('ends between two requests when people change their mind', async () => {
+    let sent = 0;
+    const platform = testPlatform({
+      fetch: async () => {
+        sent += 1;
+        return took([0]);
+      },
+    });
+    const sender = createSender({ platform, url: 'https://sync.test', mayReport: () => sent === 0 });
+    const { done, failure } = await sender.send([sealed(0), sealed(1)], 70);
+    expect([sent, done.length, failure !== undefined]).toEqual([1, 1, true]);
+  });
+
   it('halves what is too long for the server, and gives up a report that is too long alone', async () => {
     const { sender, requests } = connect((number) =>
       number === 1 || number === 2 ? new Response(null, { status: 413 }) : took([number - 2]),
