@@ -4,7 +4,7 @@ import { createRandom, devicesToVerdict, drawBinomial } from '../build/stats/pow
 import { normalCdf } from '../build/stats/special.js';
 import { DEFAULT_GUARD } from '../build/server/guards/defaults.js';
 import { newStage, takeLook } from '../build/server/guards/look.js';
-import { judge, NO_REFERENCES, withControl } from '../build/server/guards/verdicts.js';
+import { compareWith, NO_REFERENCES } from '../build/server/guards/verdicts.js';
 import { figure } from './report.mjs';
 
 const RUNS = 1000;
@@ -136,7 +136,7 @@ function playStage(random, { slower = () => 1, errors = 0, shifted = 0 }) {
     due[6].heard.push({ arm: isTreated ? 't' : 'c', bad: isSilent ? 1 : 0 });
     if (isSilent || look >= LOOKS) continue;
     due[look].ripe.push(
-      deviceOf(random, normal, isTreated, {
+      deviceOf(random, normal, i, {
         slower: isTreated ? slower() : 1,
         errors: isTreated ? errors : 0,
         isShifted: isTreated && random() < shifted,
@@ -151,17 +151,20 @@ function playStage(random, { slower = () => 1, errors = 0, shifted = 0 }) {
     if (ripe.length + heard.length === 0) continue;
     const judged = {};
     const any = count();
-    const before = references;
+    const comparison = compareWith(
+      references,
+      ripe.filter(({ arm }) => arm === 'c'),
+    );
+    references = comparison.next;
     for (const { arm, bad } of heard) tally(judged, 'silence', '', arm, bad);
     for (const device of ripe) {
       let isBad = 0;
-      for (const [guard, { bad, stratum }] of Object.entries(judge(device, options, before))) {
+      for (const [guard, { bad, stratum }] of Object.entries(comparison.judge(device, options))) {
         if (!GUARDS.includes(guard)) continue;
         tally(judged, guard, stratum, device.arm, bad);
-        isBad |= bad;
+        if (comparison.isEven(guard)) isBad |= bad;
       }
       raise(any, device.arm, isBad);
-      if (device.arm === 'c') references = withControl(references, device);
     }
     const none = { treated: 0, control: 0 };
     const inputs = {
@@ -188,7 +191,7 @@ function playStage(random, { slower = () => 1, errors = 0, shifted = 0 }) {
 }
 
 /** A device with 50 calls on what it runs now and 100 before. */
-function deviceOf(random, normal, isTreated, { slower, errors, isShifted }) {
+function deviceOf(random, normal, index, { slower, errors, isShifted }) {
   const isBad = random() < BAD.share;
   const rate = isBad ? BAD.errors : BAD.others;
   const speed = 0.03 * Math.exp(HARDWARE * normal());
@@ -210,8 +213,8 @@ function deviceOf(random, normal, isTreated, { slower, errors, isShifted }) {
   }
   const memory = 1e8 * Math.exp(0.3 * normal());
   return {
-    dev: '',
-    arm: isTreated ? 't' : 'c',
+    dev: String(index).padStart(6, '0'),
+    arm: index % 2 === 0 ? 't' : 'c',
     cls: 3,
     n: 50,
     errors: drawBinomial(50, Math.min(1, rate + errors), random),

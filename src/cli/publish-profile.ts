@@ -26,6 +26,8 @@ export interface ReferenceRequest {
   /** The right classes: a column of the data, or the absolute path of a file with one column and as many rows. */
   readonly labels: string | undefined;
   readonly timeoutMs: number;
+  /** Outputs whose bins are taken over. */
+  readonly outputBins?: Profile['outputs'] | undefined;
 }
 
 /** A profile, and what it was made of. */
@@ -48,6 +50,7 @@ export async function makeProfile({
   data,
   labels,
   timeoutMs,
+  outputBins,
 }: ReferenceRequest): Promise<ReferenceProfile> {
   const rows = await openLabelled(data, labels);
   try {
@@ -62,7 +65,7 @@ export async function makeProfile({
         for await (const { place, cells, label } of rows.read(binding.columns)) {
           const feeds = atPlace(place, () => bind(binding.toFeeds(cells).feeds));
           const outputs = await session.run(feeds).catch((error: unknown) => fails(place, error));
-          builder ??= createProfileBuilder(chooseFeatures(feeds, outputs));
+          builder ??= createProfileBuilder(chooseFeatures(feeds, outputs), outputBins);
           builder.add(feeds, outputs, label);
           count += 1;
           if (label !== undefined) labelled += 1;

@@ -7,8 +7,10 @@ import { assertReplaces } from '../engine/replaces.ts';
 import { checkModel } from '../publish/check-model.ts';
 import { currentTargets } from '../publish/current.ts';
 import type { PublisherKeys, ReleaseServer } from '../publish/publisher.ts';
-import { fetchTarget } from '../publish/released-files.ts';
+import { fetchManifest, fetchTarget } from '../publish/released-files.ts';
 import { findRelease, isWithdrawn, listReleases, type ListedRelease } from '../publish/release.ts';
+import type { Profile } from '../telemetry/profile.ts';
+import { readProfile } from '../telemetry/profile-reader.ts';
 import type { Targets } from '../trust/metadata.ts';
 import { openCheckBackend } from './publish-backend.ts';
 
@@ -55,6 +57,21 @@ export async function compareWithPresent(options: ComparisonOptions): Promise<Co
     const notice = `Devices that run ${present.version} will refuse it, since its inputs or outputs differ; another name or channel is better.`;
     return { isOther: true, notices: [notice] };
   }
+}
+
+/**
+ * Reads the outputs of the profile of the newest release that is not withdrawn, for their bins.
+ * @returns `undefined` where there is no such release, or it has no profile.
+ */
+export async function readPresentOutputs(
+  parts: Pick<ComparisonOptions, 'server' | 'keys' | 'platform' | 'model'>,
+): Promise<{ readonly version: string; readonly outputs: Profile['outputs'] } | undefined> {
+  const targets = await currentTargets(parts);
+  const present = newestOf(targets, parts.model);
+  const manifest = present && (await fetchManifest(parts, targets, present));
+  if (manifest?.profile === undefined) return undefined;
+  const { outputs } = readProfile(await fetchTarget(parts, manifest.profile));
+  return { version: manifest.version, outputs };
 }
 
 function newestOf(targets: Targets, model: string): ListedRelease | undefined {

@@ -8,6 +8,7 @@ import {
   type ReleaseVariant,
 } from '../publish/publisher.ts';
 import { assertNames } from '../publish/release.ts';
+import type { Profile } from '../telemetry/profile.ts';
 import type { GoldenTolerance } from '../update/manifest.ts';
 import {
   connect,
@@ -21,7 +22,7 @@ import { isDataPath } from './data/open-file.ts';
 import { checkRelease, type CheckedRelease } from './publish-check.ts';
 import { gzipBest, readProfile, readReleaseFile, writeProfile } from './publish-files.ts';
 import { describeProfile, makeProfile, type ReferenceProfile } from './publish-profile.ts';
-import { compareWithPresent } from './publish-signature.ts';
+import { compareWithPresent, readPresentOutputs } from './publish-signature.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
 
 interface VariantFlag {
@@ -43,6 +44,7 @@ interface Flags extends ServerFlags, KeyFlags {
   readonly reference?: string;
   readonly labels?: string;
   readonly profileOut?: string;
+  readonly ownBins?: true;
   readonly minSdk?: string;
   readonly licence?: string;
   readonly notes?: string;
@@ -93,6 +95,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
     )
     .option('--labels <column|file>', 'their right classes, for accuracy and calibration')
     .option('--profile-out <file>', 'where to write the profile that is made')
+    .option('--own-bins', 'count answers in new bins, which cannot be compared with those of other versions')
     .option('--min-sdk <version>', 'lowest version of Inlay that runs it', parseSdk)
     .option('--licence <spdx>', 'SPDX expression, such as Apache-2.0', parseLicence)
     .option('--notes <text>', 'what is new; signed with the release', parseNotes)
@@ -120,17 +123,21 @@ export function addPublish(program: Command, terminal: Terminal): void {
             timeoutMs: 1000 * flags.timeout,
           })
         : { golden: undefined, differences: {}, notices: ['Nobody has tried it out.'] };
-      const made = await makeReference(reference, flags, path);
-      if (made !== undefined && !json) terminal.print(`${describeProfile(made)}\n`);
-      const notices = [...checked.notices];
-      if (patchFrom !== undefined)
-        notices.push('No format of patches is installed; devices download whole or compressed files.');
       const parts = {
         server: connect(flags, terminal),
         keys: openKeys(flags, terminal),
         platform: nodePlatform(),
         gzip: gzipBest,
       };
+      const takesBins = flags.reference !== undefined && flags.ownBins !== true;
+      const present = takesBins ? await readPresentOutputs({ ...parts, model: name }) : undefined;
+      const made = await makeReference(reference, flags, path, present?.outputs);
+      if (made !== undefined && !json) terminal.print(`${describeProfile(made)}\n`);
+      const notices = [...checked.notices];
+      if (present !== undefined && present.version !== version)
+        notices.push(`Its answers are counted in the bins of ${present.version}; --own-bins makes new ones.`);
+      if (patchFrom !== undefined)
+        notices.push('No format of patches is installed; devices download whole or compressed files.');
       const { signature } = checked;
       const { isOther, notices: compared } =
         signature === undefined
@@ -168,8 +175,8 @@ export function addPublish(program: Command, terminal: Terminal): void {
 }
 
 /** @throws `RangeError` for what says something about examples that are not given. */
-function assertReference({ reference, labels, profileOut }: Flags): void {
-  const given = Object.entries({ '--labels': labels, '--profile-out': profileOut });
+function assertReference({ reference, labels, profileOut, ownBins }: Flags): void {
+  const given = Object.entries({ '--labels': labels, '--profile-out': profileOut, '--own-bins': ownBins });
   const alone = given.find(([, value]) => reference === undefined && value !== undefined);
   if (alone) throw new RangeError(`${alone[0]} belongs to examples; give them with --reference FILE.`);
 }
@@ -179,6 +186,7 @@ async function makeReference(
   file: ReleaseVariant,
   { reference, labels, profileOut, timeout }: Flags,
   path: (given: string) => string,
+  outputBins: Profile['outputs'] | undefined,
 ): Promise<ReferenceProfile | undefined> {
   if (reference === undefined) return undefined;
   const made = await makeProfile({
@@ -186,6 +194,7 @@ async function makeReference(
     data: path(reference),
     labels: labels !== undefined && isDataPath(labels) ? path(labels) : labels,
     timeoutMs: 1000 * timeout,
+    outputBins,
   });
   if (profileOut !== undefined) await writeProfile(path(profileOut), made.bytes);
   return made;
@@ -302,7 +311,8 @@ Golden inputs are made up unless they are given:
 A reference profile says how inputs and answers are distributed when all is well: devices count
 theirs into the same bins, and the server compares. With --reference it is made of at least
 some hundred examples, one per row as for \`inlay run\`; it is shown before anything is signed, and
-holds counts and class names, no example.
+holds counts and class names, no example. Answers are counted in the bins of the newest release,
+so that guards can compare the two; --own-bins makes new ones.
 
 Examples:
   $ npx inlay publish digits.onnx --name digits --version 1.1.0

@@ -31,6 +31,7 @@ export async function readEmbedded(
     release: facts?.release ?? { ...file, path: '', seq: 0, version: '' },
     file,
     ...(facts?.variant !== undefined && { variant: facts.variant }),
+    ...(facts?.manifest?.profile && { profile: facts.manifest.profile }),
   };
   return {
     slot,

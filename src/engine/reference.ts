@@ -3,6 +3,7 @@ import type { ModelSource } from '../core/backend.ts';
 import { ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { nameOf } from '../core/tensor.ts';
+import type { FileRef } from '../update/manifest.ts';
 import type { PlanEntry } from '../update/plan.ts';
 import type * as Remote from '../update/remote.ts';
 import type { ProgressListener } from './progress.ts';
@@ -32,6 +33,8 @@ export interface EmbeddedFacts {
   /** The file that was embedded: the release's own, or one of its variants. */
   readonly file: { readonly sha256: string; readonly length: number };
   readonly variant?: string;
+  /** What was published with it. */
+  readonly manifest?: { readonly profile?: FileRef };
 }
 
 /** A model that the sync server knows. */

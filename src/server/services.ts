@@ -108,7 +108,7 @@ export function createServices(parts: ServicesParts): Services {
   };
 }
 
-/** Takes a version back in every channel that still rolls it out; elsewhere it was done before. */
+/** Takes a version back in every channel that still rolls it out: what everybody has, people take back. */
 async function takeBack(
   catalog: Catalog,
   guards: Pick<Guards, 'act'>,
@@ -117,7 +117,8 @@ async function takeBack(
   const { published } = await catalog.state();
   for (const [channel, plans] of Object.entries(published?.channels ?? {})) {
     const isOut = plans.some(
-      (plan) => plan.model === model && plan.cand.version === version && plan.state !== 'rolledback',
+      ({ model: of, cand, state }) =>
+        of === model && cand.version === version && state !== 'rolledback' && state !== 'complete',
     );
     if (!isOut) continue;
     await guards.act({ channel, model, action: 'rollback', reason: `Alert ${alert.rule}.` }, 'alerts');

@@ -103,10 +103,19 @@ function isScores({ dtype, shape }: Tensor): boolean {
   return DTYPES[dtype].kind === 'float' && shape.length > 0 && width > 1 && width <= 1000;
 }
 
-/** Creates a builder for what was chosen. */
-export function createProfileBuilder(choice: ProfileChoice): ProfileBuilder {
+/**
+ * Creates a builder for what was chosen.
+ * @param outputBins - outputs of another version: those of the same name, type and reading are counted in the bins of theirs, so
+ * that the two can be compared.
+ */
+export function createProfileBuilder(
+  choice: ProfileChoice,
+  outputBins: Profile['outputs'] = {},
+): ProfileBuilder {
   const inputs = Object.entries(choice.inputs).map(([name, chosen]) => samplerOf(name, chosen));
-  const outputs = Object.entries(choice.outputs).map(([name, chosen]) => samplerOf(name, chosen));
+  const outputs = Object.entries(choice.outputs).map(([name, chosen]) =>
+    samplerOf(name, chosen, Object.hasOwn(outputBins, name) ? outputBins[name] : undefined),
+  );
   const prediction = outputs.find(({ name }) => name === choice.prediction);
   const confidence = outputs.find(({ name }) => name === choice.confidence);
   const calibration = openCalibration();
@@ -151,7 +160,7 @@ interface Sampler {
 /** Values that are kept of one feature; beyond, every second, fourth … one is. */
 const MOST_KEPT = 2 ** 17;
 
-function samplerOf(name: string, choice: FeatureChoice): Sampler {
+function samplerOf(name: string, choice: FeatureChoice, given?: Feature): Sampler {
   const { tensor, reading, type, title } = choice;
   let kept: FeatureValue[] = [];
   let every = 1;
@@ -170,7 +179,8 @@ function samplerOf(name: string, choice: FeatureChoice): Sampler {
     },
     firstOf: (tensors) => readFirst(reading, tensors[tensor]),
     build: () => {
-      const bins = type === 'number' ? numericOf(kept) : categoryOf(kept);
+      const own = type === 'number' ? numericOf(kept) : categoryOf(kept);
+      const bins = given?.reading === reading ? inBinsOf(given, own) : own;
       const slots = slotsOf({ ...bins, counts: [] });
       const counts = Array.from({ length: slots.length }, () => 0);
       for (const value of kept) {
@@ -180,6 +190,14 @@ function samplerOf(name: string, choice: FeatureChoice): Sampler {
       return { ...bins, counts, tensor, reading, ...(title !== undefined && { title }) };
     },
   };
+}
+
+type Bins = Omit<NumericFeature, 'counts'> | Omit<CategoryFeature, 'counts'>;
+
+/** Takes over bins, if they are of the same type; mean and spread are still those of the values. */
+function inBinsOf(given: Bins, own: Bins): Bins {
+  if (given.type === 'number' && own.type === 'number') return { ...own, edges: given.edges };
+  return given.type === 'category' && own.type === 'category' ? { ...own, values: given.values } : own;
 }
 
 /**

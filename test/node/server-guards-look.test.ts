@@ -13,7 +13,7 @@ import {
 } from '../../src/server/guards/look.ts';
 import { readProgramme } from '../../src/server/guards/read-programme.ts';
 import { stagePowers } from '../../src/server/guards/stage-power.ts';
-import { judge, NO_REFERENCES, withControl, type Device } from '../../src/server/guards/verdicts.ts';
+import { judge, NO_REFERENCES, withControls, type Device } from '../../src/server/guards/verdicts.ts';
 import { createHistogram } from '../../src/telemetry/histogram.ts';
 import { devicesOf, openGuardWorld, timesOf } from './guards-fixture.ts';
 
@@ -152,7 +152,7 @@ describe('a verdict', () => {
     const noPast = { base_n: 0, base_p95: 0, base_load: 0, base_mem: 0 };
     expect(Object.keys(badOf({ ...noPast, hist: timesOf(0.5) }))).toEqual(['errors']);
     let references = NO_REFERENCES;
-    for (let i = 0; i < 20; i += 1) references = withControl(references, deviceOf({ arm: 'c' }));
+    for (let i = 0; i < 20; i += 1) references = withControls(references, [deviceOf({ arm: 'c' })]);
     const slow = { ...noPast, hist: timesOf(0.5), load: timesOf(1.6, 1), mem: 9e8 };
     expect(badOf(slow, references)).toMatchObject({ latency: 1, load: 1, memory: 1 });
     expect(badOf({ ...slow, load: timesOf(1.4, 1) }, references)).toMatchObject({ load: 0 });
@@ -181,7 +181,7 @@ describe('a verdict', () => {
     };
     let references = NO_REFERENCES;
     for (let i = 0; i < 80; i += 1)
-      references = withControl(references, deviceOf({ arm: 'c', outputs: answers(0, i) }));
+      references = withControls(references, [deviceOf({ arm: 'c', outputs: answers(0, i) })]);
     expect(badOf({ outputs: answers(0, 1) }, references)).toMatchObject({ quality: 0 });
     expect(badOf({ outputs: answers(200, 1) }, references)).toMatchObject({ quality: 1 });
     expect(badOf({ outputs: '{"y":[1,2]}' }, references)).not.toHaveProperty('quality');

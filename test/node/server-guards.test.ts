@@ -167,6 +167,47 @@ describe('a programme', () => {
   });
 });
 
+describe('a server that was out of reach', () => {
+  /** Devices that began 10 to 25 minutes after the stage, and a control 10 minutes before them, at each its minute. */
+  const begin = async (world: GuardWorld): Promise<void> => {
+    const from = world.now();
+    const at = (minute: number): number => from + minute * 60_000;
+    await world.report(
+      devicesOf('c', 450, (i) => ({ n: 10, first_at: at(i % 15), last_at: at((i % 15) + 15) })),
+    );
+    const late = (i: number): number => at(10 + (i % 15));
+    await world.report(devicesOf('t', 50, (i) => ({ n: 10, first_at: late(i), activated_at: late(i) })));
+  };
+  const hear = async (world: GuardWorld): Promise<void> => {
+    const row = { dev: 'any', model: 'digits', version: '1.0.0', rollout: '', stage: 0, arm: '', cls: 3 };
+    const about = { ...row, sdk: '', runtime: '', app: '', first_at: 0, last_t_s: 0, counted: '{}' };
+    await world.db
+      .insertInto('device')
+      .values({ ...about, last_at: world.now() })
+      .onConflict((conflict) => conflict.columns(['dev', 'model']).doUpdateSet({ last_at: world.now() }))
+      .execute();
+  };
+
+  it('waits until devices have had the time to come back, and counts those that do not', async () => {
+    const world = await openGuardWorld();
+    await start(world);
+    await begin(world);
+    const live = async (minutes: number): Promise<void> => {
+      for (let minute = 0; minute < minutes; minute += 5) {
+        world.advanceMinutes(5);
+        await hear(world);
+        await world.look();
+      }
+    };
+    await live(25);
+    world.advanceMinutes(45);
+    await live(85);
+    expect(await world.plan()).toMatchObject({ state: 'ramp' });
+    await live(15);
+    expect(await first(world)).toMatchObject({ status: 'failed', devices: { silent: 50 } });
+  });
+});
+
 describe('a stage without evidence', () => {
   it('is held when nobody reports, whatever the policy', async () => {
     const world = await openGuardWorld();

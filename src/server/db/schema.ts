@@ -140,7 +140,7 @@ export interface StageDeviceTable {
   readonly hist: string;
   /** The same of opening the model. */
   readonly load: string;
-  /** JSON: counts of the profile's outputs by name. */
+  /** JSON: counts of outputs by hash of the profile, then name. */
   readonly outputs: string;
   /** JSON: business events by name. */
   readonly biz: string;

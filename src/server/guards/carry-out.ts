@@ -37,7 +37,7 @@ const actor = 'guard';
 export async function carryOut(
   parts: CarryOutParts,
   running: RunningProgramme,
-  now: number,
+  { now, quietUntil }: { readonly now: number; readonly quietUntil: number },
   signal: AbortSignal,
   fence?: Fence,
 ): Promise<void> {
@@ -45,7 +45,7 @@ export async function carryOut(
   const present = await reconcile(parts, running, signed && readSigned(signed), now);
   if (!present || !signed) return;
   const plan = readSigned(signed);
-  const inspection = inspectionOf(present, plan, now);
+  const inspection = { ...inspectionOf(present, plan, now), quietUntil };
   for (let look = 0; look < mostLooks && !signal.aborted; look += 1) {
     const taken = await inspect(parts.db, inspection, now, fence);
     if (!taken) return;

@@ -7,11 +7,11 @@ import { compareArms } from './compare-arms.ts';
 import {
   alphaOf,
   FULL_CONSENT_GUARDS,
-  HARMLESS_RATE,
+  harmlessRate,
+  isProven,
   MAX_LOSS,
   MAX_SHADOW_FAILED,
   MAX_UNLIKE,
-  PASS_AT,
   SHADOW_RUNS,
   SMALL_FLEET,
 } from './defaults.ts';
@@ -42,6 +42,10 @@ export interface Decision {
   readonly text: string;
 }
 
+/** Why there is no verdict on answers in different bins. */
+export const APART =
+  'quality: the profiles of the two versions count answers in different bins, which cannot be compared; publish with the bins of the version before.';
+
 /** Devices that a tripwire needs: of a kind, as a share of all, and judged ones for the one on bad devices. */
 const tripDevices = 3;
 const tripShare = 0.1;
@@ -68,6 +72,8 @@ export function decide(
   if (evident) return evident;
 
   if (hasSoaked) {
+    const apart = apartBins(inputs);
+    if (apart) return apart;
     const passed = passing(state, logs, inputs);
     if (passed) return passed;
   }
@@ -182,6 +188,12 @@ function unlikeConsent(
   return { kind: 'hold', by: 'consent', text };
 }
 
+/** Answers that are counted in different bins never come to a verdict: whoever asks for one is to know. */
+function apartBins({ isApart, rules: { options } }: LookInputs): Decision | undefined {
+  if (isApart !== true || !options.required.includes('quality')) return undefined;
+  return { kind: 'hold', by: 'quality', text: APART };
+}
+
 function failure(
   state: StageState,
   logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
@@ -240,18 +252,19 @@ function passing(
   const text =
     required.length === 0
       ? 'The tripwires are clean, and no guard is required.'
-      : `${required.join(', ')}: proven to be below ${rules.options.marginRatio} times the control, or ${percent(HARMLESS_RATE)} of devices.`;
+      : `${required.join(', ')}: proven to be below ${rules.options.marginRatio} times the control, or ${percent(harmlessRate(rules.options))} of devices.`;
   return { kind: 'pass', by: 'evidence', text };
 }
 
 /** Required guards without proof. */
 function missing(
   logs: Readonly<Partial<Record<GuardName, LookEvidence>>>,
-  { rules: { options } }: LookInputs,
+  { rules: { options, stage } }: LookInputs,
 ): readonly GuardName[] {
+  const failAt = -Math.log(alphaOf(options, stage));
   // Tripwires are proven by not going off.
   return options.required.filter(
-    (guard) => guard !== 'rejections' && (logs[guard]?.pass ?? 0) < Math.log(PASS_AT),
+    (guard) => guard !== 'rejections' && !isProven(logs[guard] ?? { fail: 0, pass: 0 }, failAt),
   );
 }
 

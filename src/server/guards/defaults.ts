@@ -44,8 +44,8 @@ export const COUNTED_GUARDS: readonly GuardName[] = [
 
 /** E-value at which a required guard passes. */
 export const PASS_AT = 20;
-/** Share of bad devices that is no harm, whatever the control has: what hardly happens has no ratio to speak of. */
-export const HARMLESS_RATE = 0.01;
+/** Least share of bad devices, where nothing is wrong, at which a ratio to the control can be told with a thousand devices. */
+const TELLING_RATE = 0.02;
 /** Judged devices of an arm below which nothing counts as proven. */
 export const SMALL_FLEET = 200;
 /** Guards whose counts leave devices under full consent only. */
@@ -66,6 +66,27 @@ export const MAX_UNLIKE = 0.02;
 export const MAX_SHADOW_FAILED = 0.01;
 /** Share of lost reports in one arm above which its devices are no sample of it. */
 export const MAX_LOSS = 0.2;
+
+/**
+ * Gives the share of bad devices below which a guard is proven, whatever the control has. What happens to fewer than
+ * {@link TELLING_RATE} is taken to happen to so many: the margin of 2 on a base of 1 % takes thousands of devices to prove,
+ * and a good release would never leave its first stage. It only says what passes; a stage fails at any base rate.
+ */
+export function harmlessRate({ marginRatio }: GuardOptions): number {
+  return Math.min(0.5, marginRatio * TELLING_RATE);
+}
+
+/**
+ * Tells whether the evidence on a required guard lets its stage pass: enough that it is harmless, and not half of what would
+ * end it. A multiple of next to nothing is below every rate, and still no good sign.
+ * @param fail - logarithm of the evidence that it is worse. @param failAt - where that ends the stage.
+ */
+export function isProven(
+  { fail, pass }: { readonly fail: number; readonly pass: number },
+  failAt: number,
+): boolean {
+  return pass >= Math.log(PASS_AT) && fail < failAt / 2;
+}
 
 /**
  * Gives the chance of a false alarm that each counted guard of a stage may spend: stages get a half, a quarter, an eighth

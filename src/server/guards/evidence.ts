@@ -9,8 +9,8 @@ import type { SignedPlan } from '../../update/plan.ts';
 import type { GuardEvidence, RolloutEvidence } from '../api/answers.ts';
 import type { Schema } from '../db/schema.ts';
 import { compareArms, type ArmComparison } from './compare-arms.ts';
-import { isConsentSkewed } from './decide.ts';
-import { alphaOf, COUNTED_GUARDS, FULL_CONSENT_GUARDS, PASS_AT } from './defaults.ts';
+import { APART, isConsentSkewed } from './decide.ts';
+import { alphaOf, COUNTED_GUARDS, FULL_CONSENT_GUARDS, isProven, PASS_AT } from './defaults.ts';
 import { inspectionOf, type RunningProgramme } from './programmes.ts';
 import { readStage } from './inspect.ts';
 import type { Look, StageState } from './look.ts';
@@ -145,7 +145,8 @@ function evidenceOf(
     const treated = total ? { judged: total.treated, bad: total.treatedBad } : bizCounts(state.biz.treated.n);
     const control = total ? { judged: total.control, bad: total.controlBad } : bizCounts(state.biz.control.n);
     const isHeld = isSkewed && FULL_CONSENT_GUARDS.includes(guard);
-    const verdict = isHeld ? 'hold' : verdictOf(guard, log, { failAt, passAt }, isToBlame[i] === true, last);
+    const isApart = last?.inputs.isApart === true && guard === 'quality';
+    const verdict = isHeld ? 'hold' : verdictOf(guard, log, failAt, isToBlame[i] === true, last);
     return {
       guard,
       required: options.required.includes(guard),
@@ -160,7 +161,9 @@ function evidenceOf(
       devicesLeft: verdict === 'open' ? leftOf(treated.judged, log, failAt, passAt) : 0,
       text: isHeld
         ? 'People of the two sides agreed to full reports in different shares: this guard cannot compare them.'
-        : textOf(guard, treated, control),
+        : isApart
+          ? APART
+          : textOf(guard, treated, control),
       history: looks.map(({ inputs, evidence }) => ({
         at: inputs.at,
         fail: evidence[guard]?.fail ?? 0,
@@ -227,13 +230,12 @@ function bizCounts(n: number): GuardEvidence['treated'] {
 function verdictOf(
   guard: GuardName,
   log: { readonly fail: number; readonly pass: number },
-  { failAt, passAt }: { readonly failAt: number; readonly passAt: number },
+  failAt: number,
   isToBlame: boolean,
   last: Look | undefined,
 ): GuardEvidence['verdict'] {
   if (last?.decision.kind === 'fail' && (isToBlame || last.decision.by === guard)) return 'fail';
-  if (log.fail < failAt && log.pass >= passAt) return 'pass';
-  return 'open';
+  return isProven(log, failAt) ? 'pass' : 'open';
 }
 
 /** Goes on along the straight line from no devices to now: evidence grows by so much per device. */

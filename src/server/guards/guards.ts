@@ -15,6 +15,7 @@ import { advance, carryOut, move, planOf, type CarryOutParts } from './carry-out
 import type { GuardEvent } from './events.ts';
 import { listLooks, listStages, readEvidence } from './evidence.ts';
 import { withFigures } from './figures.ts';
+import { readQuiet } from './hearing.ts';
 import { recompute } from './look.ts';
 import { addProgramme, listProgrammes, type RunningProgramme } from './programmes.ts';
 import { readProgramme } from './read-programme.ts';
@@ -248,10 +249,11 @@ export function createGuards(given: GuardsParts): Guards {
       name: 'guards',
       everyMs: lookEveryMs,
       run: async (now, signal, fence) => {
+        const quietUntil = await readQuiet(db, now);
         for (const running of await listProgrammes(db, { status: open })) {
           if (signal.aborted) return;
           try {
-            await carryOut(parts, running, now, signal, fence);
+            await carryOut(parts, running, { now, quietUntil }, signal, fence);
           } catch (error) {
             onError(error);
           }

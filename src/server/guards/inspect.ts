@@ -10,7 +10,9 @@ import type { Fence } from '../jobs/job.ts';
 import { addOutcomes, type ArmOutcome } from './compare-arms.ts';
 import type { Decision } from './decide.ts';
 import { FULL_CONSENT_GUARDS } from './defaults.ts';
+import { waitsFrom } from './hearing.ts';
 import { newStage, takeLook, type Look, type LookInputs, type StageRules, type StageState } from './look.ts';
+import { areApart, inBins, profilesOf, readBins, withSeen } from './output-bins.ts';
 import type { GuardName } from './programme.ts';
 import { readShadow } from './shadow-counts.ts';
 import {
@@ -23,16 +25,16 @@ import {
   readLoss,
   RIPE,
   writeVerdicts,
+  type Due,
   type JudgedDevice,
   type PendingDevice,
   type StageKey,
 } from './stage-devices.ts';
 import {
   bizOf,
+  compareWith,
   isRipe,
-  judge,
   NO_REFERENCES,
-  withControl,
   type References,
   type Verdict,
 } from './verdicts.ts';
@@ -56,6 +58,8 @@ export interface Inspection extends StageKey {
   /** Between two reports of a device, milliseconds. */
   readonly periodMs: number;
   readonly treatedShare?: number;
+  /** Until when no device could be heard of, milliseconds since 1970. Default 0: always. */
+  readonly quietUntil?: number;
 }
 
 /** Reads where a stage stands. */
@@ -89,11 +93,15 @@ export async function inspect(
   fence?: Fence,
 ): Promise<{ readonly decision: Decision; readonly isMore: boolean } | undefined> {
   const record = await readStage(db, inspection);
-  const found = await judgeDue(db, inspection, record.references, now);
+  const { devices, full } = await countDevices(db, inspection);
+  const { any } = record.state;
+  // Until half of all are judged, those that came to it by their calls are the fastest ones, and no match for who gave up.
+  const areMostJudged = 2 * (any.treated + any.control) >= devices.treated + devices.control;
+  const earlyUntil = areMostJudged ? now - 2 * inspection.periodMs : -Infinity;
+  const found = await judgeDue(db, inspection, record.references, now, earlyUntil);
   const { rules, stageAt, treatedShare } = inspection;
   const needsFull = FULL_CONSENT_GUARDS.some((guard) => rules.options.guards.includes(guard));
-  const [{ devices, full }, fatal, rejected, isCalled, loss] = await Promise.all([
-    countDevices(db, inspection),
+  const [fatal, rejected, isCalled, loss] = await Promise.all([
     countHit(db, inspection, 'fatals'),
     countHit(db, inspection, 'rejections'),
     record.state.any.treated > 0 || hasCalls(db, inspection),
@@ -112,6 +120,7 @@ export async function inspect(
     hasCalls: isCalled,
     ...(treatedShare !== undefined && { treatedShare }),
     loss,
+    ...(areApart(found.references.bins) && { isApart: true as const }),
     ...(shadow && { shadow }),
   };
   const { state, look } = takeLook(record.state, inputs);
@@ -137,15 +146,32 @@ async function judgeDue(
   inspection: Inspection,
   before: References,
   now: number,
+  earlyUntil: number,
 ): Promise<Found> {
   const { options } = inspection.rules;
   const { calls } = options;
+  const { periodMs, quietUntil = 0 } = inspection;
+  const due = { now, calls, periodMs, quietUntil };
   const judged: Partial<Record<GuardName, Record<string, Counts>>> = {};
   const done: JudgedDevice[] = [];
   let any: Counts = NO_COUNTS;
   let biz = { treated: NO_MOMENTS, control: NO_MOMENTS };
   let arms: Readonly<Record<string, ArmOutcome>> = {};
-  let references = before;
+  const isToHear = (device: PendingDevice): boolean => device.judged_at !== HEARD && isSilenceDue(device, due);
+  const isToJudge = (device: PendingDevice): boolean =>
+    device.judged_at !== RIPE && isRipe(device, calls, now, earlyUntil);
+  const { pending, isMore } = await listAll(
+    (phase, after) => listDue(db, inspection, due, phase, after, pageSize),
+    (device) => isToHear(device) || isToJudge(device),
+  );
+  const bins = await readBins(db, new Set(pending.flatMap(({ outputs }) => profilesOf(outputs))));
+  const devices = pending.map((device) => ({ ...device, outputs: inBins(device.outputs, bins) }));
+  const ripe = devices.filter(isToJudge);
+  const comparison = compareWith(
+    before,
+    ripe.filter(({ arm }) => arm === CONTROL_ARM),
+  );
+  const references: References = { ...comparison.next, bins: withSeen(before.bins, ripe) };
   const count = (guard: GuardName, { bad, stratum }: Verdict, arm: string): void => {
     if (!options.guards.includes(guard)) return;
     const strata = (judged[guard] ??= {});
@@ -155,19 +181,20 @@ async function judgeDue(
     const verdicts: Record<string, 0 | 1> =
       device.verdicts === '' ? {} : (JSON.parse(device.verdicts) as Record<string, 0 | 1>);
     let { judged_at: phase } = device;
-    if (phase !== HEARD && isSilenceDue(device, inspection.periodMs, now)) {
+    if (isToHear(device)) {
       const bad = device.last_at <= startOf(device) ? 1 : 0;
       verdicts['silence'] = bad;
       count('silence', { bad, stratum: '' }, device.arm);
       phase = phase === RIPE ? now : HEARD;
     }
-    if (phase !== RIPE && phase !== now && isRipe(device, calls, now)) {
-      const found = judge(device, options, before);
+    if (isToJudge(device)) {
+      const found = comparison.judge(device, options);
       let isBad: 0 | 1 = 0;
       for (const [name, verdict] of Object.entries(found)) {
         verdicts[name] = verdict.bad;
         count(name as GuardName, verdict, device.arm);
-        if (verdict.bad === 1 && options.guards.includes(name as GuardName)) isBad = 1;
+        const isAlarm = options.guards.includes(name as GuardName) && comparison.isEven(name as GuardName);
+        if (verdict.bad === 1 && isAlarm) isBad = 1;
       }
       any = addCounts(any, countOf(device.arm, isBad));
       const value = options.biz && bizOf(device, options.biz.name);
@@ -179,7 +206,6 @@ async function judgeDue(
         const worth = value === undefined ? NO_MOMENTS : addValue(NO_MOMENTS, value);
         arms = addOutcomes(arms, { [device.arm]: { judged: 1, bad: isBad, biz: worth } });
       }
-      if (device.arm === CONTROL_ARM) references = withControl(references, device);
       phase = phase === HEARD ? now : RIPE;
     }
     if (phase !== device.judged_at) {
@@ -187,32 +213,27 @@ async function judgeDue(
     }
   };
 
-  const due = { now, calls, periodMs: inspection.periodMs };
-  const isMore = await judgeAll(
-    done,
-    (phase, after) => listDue(db, inspection, due, phase, after, pageSize),
-    judgeDevice,
-  );
+  for (const device of devices) judgeDevice(device);
   const values = biz.treated.n + biz.control.n > 0 && { biz };
   const outcomes = Object.keys(arms).length > 0 && { arms };
   return { counts: { judged, any, ...values, ...outcomes }, judged: done, references, isMore };
 }
 
-/** Goes through the devices that are due, page by page, until enough are judged. @returns whether it ended before them. */
-async function judgeAll(
-  done: readonly JudgedDevice[],
+/** Lists devices, page by page, until there are enough of those that are due. @returns whether it ended before all were. */
+async function listAll(
   list: (phase: number, after: string) => Promise<readonly PendingDevice[]>,
-  judgeDevice: (device: PendingDevice) => void,
-): Promise<boolean> {
+  isDue: (device: PendingDevice) => boolean,
+): Promise<{ readonly pending: readonly PendingDevice[]; readonly isMore: boolean }> {
+  const pending: PendingDevice[] = [];
   for (const phase of PHASES) {
     let page: readonly PendingDevice[] = [];
     do {
-      if (done.length >= mostPerLook) return true;
+      if (pending.length >= mostPerLook) return { pending, isMore: true };
       page = await list(phase, page.at(-1)?.dev ?? '');
-      for (const device of page) judgeDevice(device);
+      pending.push(...page.filter(isDue));
     } while (page.length === pageSize);
   }
-  return false;
+  return { pending, isMore: false };
 }
 
 /** Keeps a look, all or nothing. @returns whether it was the next one. */
@@ -276,8 +297,8 @@ async function isLogged(
  * When a device was to be heard of again does not depend on whether it was: otherwise silent ones would be counted before
  * the others, and more of them in the arm that began later.
  */
-function isSilenceDue(device: PendingDevice, periodMs: number, now: number): boolean {
-  return now - startOf(device) >= Math.max(2 * periodMs, 2 * device.gap);
+function isSilenceDue(device: PendingDevice, { now, periodMs, quietUntil }: Due): boolean {
+  return now - waitsFrom(startOf(device), quietUntil) >= Math.max(2 * periodMs, 2 * device.gap);
 }
 
 function startOf(device: PendingDevice): number {

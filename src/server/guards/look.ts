@@ -22,7 +22,7 @@ import {
 } from '../../stats/e-process.ts';
 import { decide, type Decision } from './decide.ts';
 import { addOutcomes, type ArmOutcome } from './compare-arms.ts';
-import { COUNTED_GUARDS, ENOUGH_VALUES, HARMLESS_RATE, PLANNED_DEVICES, alphaOf } from './defaults.ts';
+import { COUNTED_GUARDS, ENOUGH_VALUES, PLANNED_DEVICES, alphaOf, harmlessRate } from './defaults.ts';
 import type { GuardName, GuardOptions, Inconclusive, Stage, Strategy } from './programme.ts';
 
 /** A number of each side. */
@@ -68,6 +68,8 @@ export interface LookInputs {
   readonly treatedShare?: number;
   /** Shares of reports that were lost. */
   readonly loss?: Sides;
+  /** Both sides count their answers, but not in the same bins. */
+  readonly isApart?: true;
   /** Runs in the shadow: all, outputs alike, outputs not alike, failures. */
   readonly shadow?: readonly [n: number, alike: number, unlike: number, failed: number];
 }
@@ -105,7 +107,7 @@ export function newStage(): StageState {
 /** Takes a look. */
 export function takeLook(before: StageState, inputs: LookInputs): { state: StageState; look: Look } {
   const { options } = inputs.rules;
-  const margins = { ratio: options.marginRatio, rate: HARMLESS_RATE };
+  const margins = { ratio: options.marginRatio, rate: harmlessRate(options) };
   const evidence: Partial<Record<GuardName, Evidence>> = {};
   for (const guard of COUNTED_GUARDS.filter((name) => options.guards.includes(name))) {
     evidence[guard] = addLook(before.evidence[guard] ?? noEvidence(), inputs.judged[guard] ?? {}, margins);

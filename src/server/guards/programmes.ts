@@ -55,12 +55,14 @@ export function inspectionOf(running: RunningProgramme, plan: Plan, now: number)
   const { rollout, stage, stageAt, programme, firstStage } = running;
   const limits = stageOf(running);
   const control = Math.min(plan.ctl, 10_000 - plan.bp);
-  const isFilling = now < stageAt + (limits.durationS ?? 0) * 1000;
+  const periodMs = (plan.report?.everyS ?? REPORT_PERIOD_S) * 1000;
+  // Who begins with the candidate says so at once, and the control with its next report.
+  const isFilling = now < stageAt + (limits.durationS ?? 0) * 1000 + 2 * periodMs;
   return {
     rollout,
     stage,
     stageAt,
-    periodMs: (plan.report?.everyS ?? REPORT_PERIOD_S) * 1000,
+    periodMs,
     ...(control > 0 && plan.bp > 0 && !isFilling && { treatedShare: plan.bp / (plan.bp + control) }),
     rules: {
       strategy: programme.strategy,

@@ -4,6 +4,7 @@ import type { Kysely, Transaction } from 'kysely';
 import { CONTROL_ARM } from '../../update/arms.ts';
 import type { Schema } from '../db/schema.ts';
 import { SLOW_DEVICE_MS } from './defaults.ts';
+import { waitsFrom } from './hearing.ts';
 import type { Sides } from './look.ts';
 import { SOUND_RATE, type Device } from './verdicts.ts';
 
@@ -49,6 +50,8 @@ export interface Due {
   readonly calls: number;
   /** Between two reports, milliseconds. */
   readonly periodMs: number;
+  /** Until when no device could be heard of, milliseconds since 1970. */
+  readonly quietUntil: number;
 }
 
 /** How far devices are judged that more may be judged of. */
@@ -63,7 +66,7 @@ export const PHASES: readonly number[] = [UNJUDGED, HEARD, RIPE];
 export function listDue(
   db: Kysely<Schema>,
   { rollout, stage }: StageKey,
-  { now, calls, periodMs }: Due,
+  { now, calls, periodMs, quietUntil }: Due,
   phase: number,
   after: string,
   limit: number,
@@ -82,7 +85,12 @@ export function listDue(
         eb('rejections', '>', 0),
         eb('first_at', '<=', now - SLOW_DEVICE_MS),
       ];
-      const isQuiet = eb.and([eb('first_at', '<=', since), eb('activated_at', '<=', since)]);
+      const isQuiet = eb.and([
+        ...[eb('first_at', '<=', since), eb('activated_at', '<=', since)],
+        ...(waitsFrom(0, quietUntil) <= since
+          ? []
+          : [eb.or([eb('first_at', '>=', quietUntil), eb('activated_at', '>=', quietUntil)])]),
+      ]);
       return eb.or([...(phase === RIPE ? [] : isRipe), ...(phase === HEARD ? [] : [isQuiet])]);
     })
     .orderBy('dev')

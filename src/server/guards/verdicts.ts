@@ -5,6 +5,7 @@ import { mergeHistograms, quantileOf } from '../../telemetry/histogram.ts';
 import type { HistogramCounts } from '../../telemetry/report.ts';
 import type { StageDeviceTable } from '../db/schema.ts';
 import { SLOW_DEVICE_CALLS, SLOW_DEVICE_MS } from './defaults.ts';
+import type { SeenBins } from './output-bins.ts';
 import type { GuardName, GuardOptions } from './programme.ts';
 
 /** What is read of a device. */
@@ -20,8 +21,8 @@ export interface Verdict {
 export type Verdicts = Readonly<Partial<Record<GuardName, Verdict>>>;
 
 /**
- * What control devices did, for devices without a baseline and for shares of answers. Made of looks before the present one,
- * so that it treats both arms alike.
+ * What control devices did, for devices without a baseline and for shares of answers. None of those that are judged by it
+ * is among them, so that it treats both arms alike; see {@link compareWith}.
  */
 export interface References {
   readonly classes: Readonly<
@@ -41,6 +42,20 @@ export interface References {
   readonly outputs: Readonly<Record<string, readonly number[]>>;
   /** How far control devices were from those: how many, by hundredths. */
   readonly distances: readonly number[];
+  /** How many of them opened the model, of how many. */
+  readonly opens?: readonly [opened: number, of: number];
+  /** Which outputs either arm has counted, in which bins. */
+  readonly bins?: SeenBins;
+}
+
+/** What the devices of one look are compared with. */
+export interface Comparison {
+  /** Judges one of them. */
+  judge(device: Device, options: GuardOptions): Verdicts;
+  /** Whether about as many control devices have a verdict of this kind as others. */
+  isEven(guard: GuardName): boolean;
+  /** For the next look. */
+  readonly next: References;
 }
 
 /** No control devices. */
@@ -62,12 +77,16 @@ const unusualShare = 0.05;
 /** Counts of an output that a comparison needs. */
 const enoughOutputs = 30;
 
-/** Tells whether a device has made the calls that it is judged by, or never will on the candidate. */
-export function isRipe(device: Device, calls: number, now: number): boolean {
+/**
+ * Tells whether a device has made the calls that it is judged by, or never will on the candidate.
+ * @param earlyUntil - those that gave it up are judged if they began until then: when most of those that began with them are
+ *   judged, too. They would be the first ones otherwise, and nothing but bad.
+ */
+export function isRipe(device: Device, calls: number, now: number, earlyUntil: number): boolean {
   const { n, first_at: firstAt, rejections } = device;
   if (n >= calls) return true;
   // Only with a sound past: among devices without one, the candidate's bad ones would come first and the control's later.
-  if (rejections > 0 && hasSoundPast(device)) return true;
+  if (rejections > 0 && firstAt <= earlyUntil && hasSoundPast(device)) return true;
   return now - firstAt >= SLOW_DEVICE_MS && (n >= SLOW_DEVICE_CALLS || rejections > 0);
 }
 
@@ -134,43 +153,86 @@ export function bizOf({ biz, n }: Device, name: string): number | undefined {
   return (Object.hasOwn(events, name) ? (events[name]?.[1] ?? 0) : 0) / n;
 }
 
-/** Takes a judged control device into what later ones are compared with, until that is known well enough. */
-export function withControl(references: References, device: Device): References {
-  const { cls } = device;
-  const before = references.classes[cls];
-  const isKnown = (before?.n ?? 0) >= plentyOfPeers;
-  const areKnown = references.distances.reduce((a, b) => a + b, 0) >= plentyOfPeers;
-  if (isKnown && areKnown) return references;
-  const hist = isKnown ? undefined : parsed<HistogramCounts>(device.hist);
-  const load = isKnown ? undefined : parsed<HistogramCounts>(device.load);
-  const outputs = areKnown ? {} : outputsOf(device);
-  const classes = hist
-    ? {
-        ...references.classes,
-        [cls]: {
-          n: (before?.n ?? 0) + 1,
-          hist: before ? mergeHistograms(before.hist, hist) : hist,
-          mem: (before?.mem ?? 0) + device.mem,
-          opened: (before?.opened ?? 0) + (load ? 1 : 0),
-          ...joined(before?.load, load),
-        },
-      }
-    : references.classes;
-  if (Object.keys(outputs).length === 0) return { ...references, classes };
-  const distance = distanceOf(outputs, references.outputs);
-  const distances = [...references.distances];
-  if (distance !== undefined) {
+/**
+ * Says what the devices of one look are compared with: what earlier looks have seen of the control. Where that is not enough
+ * yet, it is every second of these control devices, by name, and they get no verdict themselves; otherwise a control that
+ * is ripe all at once would never be judged. Nobody is compared with itself, and both arms with the same.
+ */
+export function compareWith(before: References, controls: readonly Device[]): Comparison {
+  const ordered = [...controls].sort((a, b) => (a.dev < b.dev ? -1 : 1));
+  const firsts = ordered.filter((_, i) => i % 2 === 0);
+  const learned = withControls(before, firsts);
+  const known = Object.entries(before.classes).filter(([, { n }]) => n >= enoughPeers);
+  const { outputs, distances } = usualDistance(before.distances) === undefined ? learned : before;
+  const others = { classes: { ...learned.classes, ...Object.fromEntries(known) }, outputs, distances };
+  const names = new Set(firsts.map(({ dev }) => dev));
+  const next = withControls(before, ordered);
+  const [opened, of] = next.opens ?? [0, 0];
+  return {
+    judge: (device, options) => {
+      const { load, ...verdicts } = judge(device, options, names.has(device.dev) ? before : others);
+      // A control whose apps stay open says nothing about opening; nothing is to be said about the others then.
+      return { ...verdicts, ...(load && opened >= enoughPeers && { load }) };
+    },
+    isEven: (guard) => guard !== 'load' || 2 * opened >= of,
+    next,
+  };
+}
+
+/**
+ * Takes control devices into what others are compared with, until that is known well enough. How far each is from the
+ * others does not depend on their order.
+ */
+export function withControls(references: References, devices: readonly Device[]): References {
+  const { classes, outputs, distances, opens = [0, 0] } = references;
+  const all: References = {
+    ...references,
+    classes: devices.reduce(withClass, classes),
+    opens: [opens[0] + devices.filter(({ load }) => load !== '').length, opens[1] + devices.length],
+  };
+  if (distances.reduce((a, b) => a + b, 0) >= plentyOfPeers) return all;
+  const answers = devices.map(outputsOf);
+  const pooled = answers.reduce((sum, one) => combined(sum, one, 1), outputs);
+  const counted = [...distances];
+  for (const one of answers) {
+    const distance = distanceOf(one, combined(pooled, one, -1));
+    if (distance === undefined) continue;
     const at = Math.min(100, Math.floor(distance * 100));
-    for (let i = distances.length; i <= at; i += 1) distances.push(0);
-    distances[at] = (distances[at] ?? 0) + 1;
+    for (let i = counted.length; i <= at; i += 1) counted.push(0);
+    counted[at] = (counted[at] ?? 0) + 1;
   }
-  const pooled: Record<string, readonly number[]> = { ...references.outputs };
+  return { ...all, outputs: pooled, distances: counted };
+}
+
+function withClass(classes: References['classes'], device: Device): References['classes'] {
+  const { cls } = device;
+  const before = classes[cls];
+  const hist = (before?.n ?? 0) >= plentyOfPeers ? undefined : parsed<HistogramCounts>(device.hist);
+  if (hist === undefined) return classes;
+  const load = parsed<HistogramCounts>(device.load);
+  const all = {
+    n: (before?.n ?? 0) + 1,
+    hist: before ? mergeHistograms(before.hist, hist) : hist,
+    mem: (before?.mem ?? 0) + device.mem,
+    opened: (before?.opened ?? 0) + (load ? 1 : 0),
+    ...joined(before?.load, load),
+  };
+  return { ...classes, [cls]: all };
+}
+
+/** Adds counts, or takes them away again. */
+function combined(
+  pooled: References['outputs'],
+  outputs: References['outputs'],
+  sign: 1 | -1,
+): References['outputs'] {
+  const all: Record<string, readonly number[]> = { ...pooled };
   for (const [name, counts] of Object.entries(outputs)) {
-    const present = pooled[name];
+    const present = all[name];
     if (present && present.length !== counts.length) continue;
-    pooled[name] = counts.map((count, i) => count + (present?.[i] ?? 0));
+    all[name] = counts.map((count, i) => (present?.[i] ?? 0) + sign * count);
   }
-  return { classes, outputs: pooled, distances };
+  return all;
 }
 
 function joined(

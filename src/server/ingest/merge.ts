@@ -141,7 +141,8 @@ export function mergeVectors(a: Vectors, b: Vectors): Vectors {
   );
 }
 
-function mergeProfiles(
+/** Adds vectors by profile and feature. Of more profiles than a device may have, only the first ones count. */
+export function mergeProfiles(
   a: Readonly<Record<string, Vectors>>,
   b: Readonly<Record<string, Vectors>>,
 ): Readonly<Record<string, Vectors>> {

@@ -3,7 +3,7 @@
 import { mergeHistograms } from '../../telemetry/histogram.ts';
 import type { HistogramCounts, Report, ReportWindow } from '../../telemetry/report.ts';
 import type { StageDeviceTable } from '../db/schema.ts';
-import { boundTimes, mergeEvents, mergeVectors } from './merge.ts';
+import { boundTimes, mergeEvents, mergeProfiles } from './merge.ts';
 
 /** Where and when a window was counted. */
 export interface Sighting {
@@ -29,7 +29,7 @@ export function addWindow(
   window: ReportWindow,
 ): StageDeviceTable {
   const before = row ?? { ...blank, rollout, stage, arm, dev, cls, first_at: at, last_at: at };
-  const { n, ok, fatal = 0, act = 0, rej = {}, bl, g, h, p, biz } = window;
+  const { n, ok, fatal = 0, act = 0, rej = {}, bl, g, h, p, prof = '', biz } = window;
   return {
     ...before,
     consent: consent === 'full' ? 1 : 0,
@@ -49,7 +49,7 @@ export function addWindow(
     mem: Math.max(before.mem, g?.mem?.[0] ?? 0),
     hist: h?.lat ? addTimes(before.hist, boundTimes(h.lat)) : before.hist,
     load: h?.load ? addTimes(before.load, boundTimes(h.load)) : before.load,
-    outputs: p ? JSON.stringify(mergeVectors(read(before.outputs, {}), p)) : before.outputs,
+    outputs: p ? JSON.stringify(mergeProfiles(read(before.outputs, {}), { [prof]: p })) : before.outputs,
     biz: biz ? JSON.stringify(mergeEvents(read(before.biz, {}), biz)) : before.biz,
     activated_at: before.activated_at === 0 && act > 0 ? at : before.activated_at,
     last_at: Math.max(before.last_at, at),
