@@ -56,7 +56,7 @@ export function createAdminClient(options: AdminClientOptions): AdminClient {
       if (token === undefined) {
         throw new ServerError(
           'ERR_INLAY_UNAUTHORIZED',
-          'This command needs the admin token; pass --token, or set INLAY_TOKEN.',
+          'This command needs an API key; pass --token, or set INLAY_TOKEN.',
         );
       }
       headers['Authorization'] = `Bearer ${token}`;

@@ -1,5 +1,6 @@
 /** People who sign in elsewhere: bearer tokens of an OpenID Connect provider. */
 
+import { createHash } from 'node:crypto';
 import { createRemoteJWKSet, customFetch, errors, jwtVerify, type JWTPayload } from 'jose';
 import { ServerError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
@@ -115,7 +116,7 @@ export function createOidc(options: OidcOptions, platform: Pick<Platform, 'fetch
           `The bearer token has no role of this server in its claim ${roleClaim}; ask an administrator for one.`,
         );
       }
-      return { actor: `oidc:${payload.sub ?? ''}`.slice(0, actorLength), role, scope: {} };
+      return { actor: actorOf(payload.sub ?? ''), role, scope: {} };
     },
   };
 }
@@ -172,4 +173,12 @@ function unreachable(issuer: string, cause: unknown): ServerError {
     `The keys of ${issuer} cannot be read; check INLAY_OIDC_ISSUER and the way there.`,
     { cause },
   );
+}
+
+/** The name of a person in the audit log. A long one is told from others by the hash of all of it. */
+function actorOf(subject: string): string {
+  const name = `oidc:${subject}`;
+  if (name.length <= actorLength) return name;
+  const digest = createHash('sha256').update(subject).digest('hex').slice(0, 12);
+  return `${name.slice(0, actorLength - digest.length - 1)}~${digest}`;
 }

@@ -122,7 +122,9 @@ const windowForm: Form = /* @__PURE__ */ formOf(
         },
       ),
     ),
-    bl: object(formOf({ n: count, e: count }, { p95: amount(0, 2 ** 20), load: amount(0, 2 ** 20), mem: bytes })),
+    bl: object(
+      formOf({ n: count, e: count }, { p95: amount(0, 2 ** 20), load: amount(0, 2 ** 20), mem: bytes }),
+    ),
     sh: tuple(count, count, count, count),
   },
 );

@@ -1,6 +1,7 @@
 /** Reference profiles that `inlay publish` makes of examples. */
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it, vi } from 'vitest';
+import type { Profile } from '../../src/telemetry/profile.ts';
 import { readProfile } from '../../src/telemetry/profile-reader.ts';
 import { startUser, type User } from './cli-user.ts';
 import { failsAtRun, scale } from './publish-fixture.ts';
@@ -55,6 +56,33 @@ describe('inlay publish --reference', () => {
     };
     const first = await make('1.json', '--reference', 'train.csv', '--labels', 'label');
     expect(await make('2.json', '--reference', 'x.jsonl', '--labels', 'y.jsonl')).toBe(first);
+  });
+
+  it('counts answers in the bins of the newest release, unless it is to have its own', async () => {
+    const user = await publisher();
+    await user.write('w.onnx', scale(3));
+    const outputsOf = async (version: string, ...args: string[]): Promise<Profile['outputs']> => {
+      const release = ['publish', version === '1' ? 'm.onnx' : 'w.onnx', '--name', 'm', '--version', version];
+      await user.ok(
+        ...release,
+        '--golden',
+        'none',
+        '--reference',
+        'x.jsonl',
+        '--profile-out',
+        'seen.json',
+        ...args,
+      );
+      return readProfile(new Uint8Array(await readFile(user.path('seen.json')))).outputs;
+    };
+    const edgesOf = (outputs: Profile['outputs']): unknown => {
+      const confidence = outputs['y.confidence'];
+      return confidence?.type === 'number' ? confidence.edges : undefined;
+    };
+    const first = edgesOf(await outputsOf('1'));
+    expect(first).toBeInstanceOf(Array);
+    expect(edgesOf(await outputsOf('2'))).toEqual(first);
+    expect(edgesOf(await outputsOf('3', '--own-bins'))).not.toEqual(first);
   });
 
   it('says what is wrong with examples and labels, and publishes nothing', async () => {

@@ -7,10 +7,10 @@ import { simulateRollout, type SimulationOptions } from '../../src/server/simula
 import { temporaryDirectory } from './server-fixture.ts';
 
 /** A large part of the fleet: one of this size has no devices to spare. */
-const stage = { bp: 1500, ctl: 1500, soakS: 900, maxS: 14_400 } as const;
+const stage = { bp: 4000, ctl: 4000, soakS: 900, maxS: 14_400 } as const;
 const everybody = { bp: 10_000, soakS: 600, maxS: 3600 } as const;
 const good: SimulationOptions = {
-  devices: 2000,
+  devices: 600,
   hours: 3,
   seed: 7,
   pollS: 900,

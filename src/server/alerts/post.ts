@@ -34,6 +34,8 @@ function createForbidden(): BlockList {
   list.addAddress('::', 'ipv6');
   list.addSubnet('fe80::', 10, 'ipv6');
   list.addSubnet('ff00::', 8, 'ipv6');
+  // IPv4 behind a translator (RFC 6052 §2.1) would be let through as IPv6.
+  list.addSubnet('64:ff9b::', 96, 'ipv6');
   return list;
 }
 

@@ -1,6 +1,6 @@
 /** What a look comes to: tripwires first, then evidence, then time. */
 
-import { NO_COUNTS, ratioOf, type Counts } from '../../stats/e-process.ts';
+import { FAIL_RATIOS, logMeanExp, NO_COUNTS, ratioOf, type Counts } from '../../stats/e-process.ts';
 import { logShareDifference } from '../../stats/share-difference.ts';
 import { logSampleRatio, SAMPLE_RATIO_LIMIT } from '../../stats/sample-ratio.ts';
 import { compareArms } from './compare-arms.ts';
@@ -51,6 +51,9 @@ const tripDevices = 3;
 const tripShare = 0.1;
 const badShare = 0.5;
 const firstJudged = 10;
+/** Share of devices that may give up what is good, and the evidence that ends a stage because more do. */
+const toleratedRejections = 0.02;
+const givenUpLimit = Math.log(1000);
 
 /** Decides. Pure. */
 export function decide(
@@ -105,7 +108,9 @@ function tripwire({ any, evidence }: StageState, inputs: LookInputs): Decision |
     const text = `Calls ended the app on ${fatal.treated} of ${devices.treated} devices that have the candidate.`;
     return { kind: 'fail', by: 'fatal', text };
   }
-  if (rules.options.guards.includes('rejections') && isTripped(rejected, devices)) {
+  const isGivenUp =
+    isTripped(rejected, devices) || logGivenUp(rejected.treated, devices.treated) >= givenUpLimit;
+  if (rules.options.guards.includes('rejections') && isGivenUp) {
     const text = `${rejected.treated} of ${devices.treated} devices gave the candidate up by themselves.`;
     return { kind: 'fail', by: 'rejections', text };
   }
@@ -128,6 +133,20 @@ function isMostlyBad({ treated, treatedBad }: Counts): boolean {
 
 function isUnlikeControl({ treated, treatedBad, control, controlBad }: Counts): boolean {
   return treatedBad / treated >= 2 * (controlBad / control);
+}
+
+/**
+ * Logarithm of the e-value that more sound devices give the candidate up than ever should. It counts those that began, of
+ * which some will still do so: that can only lower it, and so it need not wait for anybody's calls.
+ */
+function logGivenUp(hits: number, began: number): number {
+  return logMeanExp(
+    FAIL_RATIOS.map((ratio) => {
+      const rate = ratio * toleratedRejections;
+      const fewer = Math.log1p(-rate) - Math.log1p(-toleratedRejections);
+      return hits * Math.log(ratio) + Math.max(0, began - hits) * fewer;
+    }),
+  );
 }
 
 /** Three devices and a tenth of all, unless the control has half as many: then it is not the candidate. */

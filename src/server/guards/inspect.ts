@@ -30,14 +30,7 @@ import {
   type PendingDevice,
   type StageKey,
 } from './stage-devices.ts';
-import {
-  bizOf,
-  compareWith,
-  isRipe,
-  NO_REFERENCES,
-  type References,
-  type Verdict,
-} from './verdicts.ts';
+import { bizOf, compareWith, isRipe, NO_REFERENCES, type References, type Verdict } from './verdicts.ts';
 
 /** Most devices that one look judges: more make several looks. */
 const mostPerLook = 1000;
@@ -157,7 +150,8 @@ async function judgeDue(
   let any: Counts = NO_COUNTS;
   let biz = { treated: NO_MOMENTS, control: NO_MOMENTS };
   let arms: Readonly<Record<string, ArmOutcome>> = {};
-  const isToHear = (device: PendingDevice): boolean => device.judged_at !== HEARD && isSilenceDue(device, due);
+  const isToHear = (device: PendingDevice): boolean =>
+    device.judged_at !== HEARD && isSilenceDue(device, due);
   const isToJudge = (device: PendingDevice): boolean =>
     device.judged_at !== RIPE && isRipe(device, calls, now, earlyUntil);
   const { pending, isMore } = await listAll(
