@@ -17,12 +17,12 @@ import { writeProfile } from './profile.mjs';
 import { createServer } from './server.mjs';
 import { smoothInputs, spoilModel } from './spoil.mjs';
 
-const DEVICES = 100;
+const DEVICES = 60;
 const PROCESSES = 4;
 const POLL_MS = 3000;
 /** Each device makes a call, and waits; a report of it all follows this often. */
 const PAUSE_MS = 300;
-const REPORT_MS = 3000;
+const REPORT_MS = 4000;
 const WATCH_SECONDS = 4;
 const RAMP_SECONDS = 12;
 const GIVE_UP_SECONDS = 120;
@@ -32,7 +32,7 @@ const GUARD_STOPPED_IT = 3;
 const TRIAL = ['--trial', 'minInferences=20,soakS=2'];
 /** For the same reason the guards look every other second instead of every minute, and judge a device by fewer calls. */
 const LOOKS = ['--look-every', '2s'];
-const CANARY = ['--stages', '20,100', '--over', '40s', '--soak', '10m', '--calls', '30'];
+const CANARY = ['--stages', '20,100', '--over', '30s', '--soak', '10m', '--calls', '30'];
 
 const flags = readFlags();
 const display = createDisplay({ quiet: flags.json === true });

@@ -4,6 +4,8 @@
  * device counts. Under the hypothesis that is tested, the chance of ever reaching `1/α` is at most `α` (Ville).
  */
 
+import { createRandom, drawMarked } from './random.ts';
+
 /** Newly judged devices of both arms, and the bad ones among them. */
 export interface Counts {
   readonly treatedBad: number;
@@ -25,7 +27,7 @@ export interface Evidence {
   readonly fail: readonly number[];
   readonly pass: readonly number[];
   readonly harmless: readonly number[];
-  /** By stratum: counts that wait for the other arm to have some as well. */
+  /** By stratum: devices that wait for some of the other arm. */
   readonly waiting: Readonly<Record<string, Counts>>;
   /** Everything that was counted, the waiting ones included. */
   readonly total: Counts;
@@ -55,12 +57,18 @@ export function noEvidence(): Evidence {
 
 /**
  * Takes the devices of one look in. Strata are compared within themselves; a stratum with devices in one arm only waits.
+ *
+ * A control is judged sooner than a candidate that has to be downloaded first, and would be used up before most of that is
+ * there. So no more control devices are taken than belong to the treated ones; the others wait. Which ones is left to chance,
+ * and nothing that waits is looked at: the order in which devices are taken in does not depend on what they are.
  * @param strata - counts by stratum, such as the class of device.
+ * @param controlPerTreated - control devices for each treated one, as they were assigned. Default: all there are.
  */
 export function addLook(
   evidence: Evidence,
   strata: Readonly<Record<string, Counts>>,
   margins: Margins,
+  controlPerTreated: number = Infinity,
 ): Evidence {
   let { fail, pass, harmless, total } = evidence;
   const waiting: Record<string, Counts> = { ...evidence.waiting };
@@ -74,11 +82,28 @@ export function addLook(
       waiting[stratum] = counts;
       continue;
     }
+    const taken = takeControl(counts, controlPerTreated, total);
+    fail = stepLogs(fail, FAIL_RATIOS, 1, taken);
+    pass = stepLogs(pass, PASS_RATIOS, margins.ratio, taken);
     delete waiting[stratum];
-    fail = stepLogs(fail, FAIL_RATIOS, 1, counts);
-    pass = stepLogs(pass, PASS_RATIOS, margins.ratio, counts);
+    if (taken.control < counts.control) {
+      const [control, controlBad] = [counts.control - taken.control, counts.controlBad - taken.controlBad];
+      waiting[stratum] = { ...NO_COUNTS, control, controlBad };
+    }
   }
   return { fail, pass, harmless, waiting, total };
+}
+
+/** Takes as many control devices as belong to the treated ones. What is drawn depends on numbers of devices alone. */
+function takeControl(counts: Counts, controlPerTreated: number, { treated, control }: Counts): Counts {
+  const share = Math.max(1, Math.ceil(controlPerTreated * counts.treated));
+  if (share >= counts.control) return counts;
+  const random = createRandom(treated * 1_000_003 + control);
+  return {
+    ...counts,
+    control: share,
+    controlBad: drawMarked(counts.control, counts.controlBad, share, random),
+  };
 }
 
 /** Adds the logarithms of the likelihood ratios of one look. @param delta - the ratio of rates that is tested. */

@@ -1,5 +1,6 @@
 /** How many devices a verdict takes: told before anyone starts. */
 
+import { createRandom, drawBinomial } from './random.ts';
 import { FAIL_RATIOS, logMeanExp, PASS_RATIOS, stepLogs } from './e-process.ts';
 
 /** One question. */
@@ -77,27 +78,6 @@ export function devicesToVerdict(question: PowerQuestion): Power {
   needed.sort((a, b) => a - b);
   const at = (share: number): number => needed[Math.ceil(share * runs) - 1] ?? Infinity;
   return { median: at(0.5), p90: at(0.9), found: needed.length / runs };
-}
-
-/** Creates uniform numbers in [0, 1) from a seed (mulberry32): for plays that are to come out the same again. */
-export function createRandom(seed: number): () => number {
-  let state = Math.trunc(seed);
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-/** Draws the number of hits among `n` trials, in steps of one hit: cheap where hits are rare. */
-export function drawBinomial(n: number, rate: number, random: () => number): number {
-  if (rate <= 0) return 0;
-  if (rate > 0.5) return n - drawBinomial(n, 1 - rate, random);
-  const log = Math.log1p(-rate);
-  let hits = -1;
-  for (let at = 0; at <= n; hits += 1) at += Math.floor(Math.log(1 - random()) / log) + 1;
-  return hits;
 }
 
 function looksUntil(most: number): number[] {

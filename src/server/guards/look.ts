@@ -108,9 +108,12 @@ export function newStage(): StageState {
 export function takeLook(before: StageState, inputs: LookInputs): { state: StageState; look: Look } {
   const { options } = inputs.rules;
   const margins = { ratio: options.marginRatio, rate: harmlessRate(options) };
+  const { bp, ctl = Math.min(9 * bp, 10_000 - bp) } = inputs.rules.limits;
+  const controlPerTreated = bp > 0 && ctl > 0 ? ctl / bp : Infinity;
   const evidence: Partial<Record<GuardName, Evidence>> = {};
   for (const guard of COUNTED_GUARDS.filter((name) => options.guards.includes(name))) {
-    evidence[guard] = addLook(before.evidence[guard] ?? noEvidence(), inputs.judged[guard] ?? {}, margins);
+    const judged = inputs.judged[guard] ?? {};
+    evidence[guard] = addLook(before.evidence[guard] ?? noEvidence(), judged, margins, controlPerTreated);
   }
   const state: StageState = {
     look: before.look + 1,

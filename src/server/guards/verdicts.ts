@@ -268,7 +268,7 @@ function distanceOf(
 /** The distance that all but so many control devices kept, once there are enough of them to say. */
 function usualDistance(distances: readonly number[]): number | undefined {
   const total = distances.reduce((a, b) => a + b, 0);
-  if (total < 2 * enoughPeers) return undefined;
+  if (total < enoughPeers) return undefined;
   let above = 0;
   for (let at = distances.length - 1; at >= 0; at -= 1) {
     above += distances[at] ?? 0;

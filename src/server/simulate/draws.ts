@@ -1,6 +1,6 @@
 /** Random numbers of a simulation: the same seed, the same fleet. */
 
-import { createRandom } from '../../stats/power.ts';
+import { createRandom } from '../../stats/random.ts';
 
 /** Draws from one seed. */
 export interface Draws {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createRandom } from '../../../src/stats/power.ts';
+import { createRandom } from '../../../src/stats/random.ts';
 import { logShareDifference } from '../../../src/stats/share-difference.ts';
 
 describe('evidence that two shares differ', () => {

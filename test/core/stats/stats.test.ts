@@ -22,7 +22,8 @@ import {
   stepLogs,
   type Counts,
 } from '../../../src/stats/e-process.ts';
-import { createRandom, devicesToVerdict, drawBinomial } from '../../../src/stats/power.ts';
+import { devicesToVerdict } from '../../../src/stats/power.ts';
+import { createRandom, drawBinomial } from '../../../src/stats/random.ts';
 import { quantileBand } from '../../../src/stats/quantile-band.ts';
 import { logSampleRatio } from '../../../src/stats/sample-ratio.ts';
 import {
@@ -98,6 +99,23 @@ describe('an e-process', () => {
       '0.198748',
       '0.818587',
     ]);
+  });
+
+  it('lets control devices wait for as many treated ones as belong to them, so that those that come late count, too', () => {
+    const margins = { ratio: 2, rate: 0.04 };
+    const control = { ...NO_COUNTS, control: 90, controlBad: 9 };
+    const one = { ...NO_COUNTS, treated: 1, treatedBad: 1 };
+    let paced = addLook(noEvidence(), { '': control }, margins, 9);
+    let greedy = addLook(noEvidence(), { '': control }, margins);
+    for (let look = 0; look < 10; look += 1) {
+      paced = addLook(paced, { '': one }, margins, 9);
+      greedy = addLook(greedy, { '': one }, margins);
+    }
+    expect(paced.waiting).toEqual({});
+    expect(paced.total).toEqual({ treated: 10, treatedBad: 10, control: 90, controlBad: 9 });
+    expect(logEFail(paced)).toBeGreaterThan(Math.log(100));
+    // All of the control went with the first one, and nothing was left for the others.
+    expect(logEFail(greedy)).toBeLessThan(Math.log(20));
   });
 
   it('starts at 1, says nothing of no devices, and waits for the other arm', () => {
