@@ -64,7 +64,10 @@ export function addAudit(program: Command, terminal: Terminal): void {
 }
 
 function describe(details: Readonly<Record<string, unknown>>): string {
-  const shown = Object.entries(details).map(([name, value]) => {
+  // What was meant says more than what was before.
+  const rank = (name: string): number => (name === 'reason' ? 0 : name === 'before' ? 2 : 1);
+  const ordered = Object.entries(details).sort(([a], [b]) => rank(a) - rank(b));
+  const shown = ordered.map(([name, value]) => {
     const text =
       typeof value === 'string' || typeof value === 'number' ? String(value) : JSON.stringify(value);
     return `${name}=${text.slice(0, 60)}`;

@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
+import { ServerError } from '../core/errors.ts';
 import type { StagePower } from '../server/api/answers.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
 import { formatShare } from './format.ts';
@@ -28,6 +29,16 @@ export function addRolloutPlan(rollout: Command, terminal: Terminal): void {
         ...(devices !== undefined && { devices }),
         ...(name !== undefined && { model: name }),
       });
+      if (
+        name !== undefined &&
+        devices === undefined &&
+        answer.stages.every(({ treated }) => treated === 0)
+      ) {
+        throw new ServerError(
+          'ERR_INLAY_NOT_FOUND',
+          `No device reports on ${name}, or there is no such model; give the size of the fleet with --devices.`,
+        );
+      }
       if (flags.json) {
         terminal.print(JSON.stringify(answer.stages));
         return;

@@ -21,7 +21,7 @@ export interface ProgrammeFlags {
   readonly strategy: Strategy;
   readonly stages?: readonly number[];
   readonly soak: number;
-  readonly max: number;
+  readonly max?: number;
   readonly over?: number;
   readonly control?: number;
   readonly alpha?: number;
@@ -102,7 +102,11 @@ export function withStageOptions(command: Command): Command {
   return command
     .option('--stages <shares>', 'shares of the stages in per cent, such as 1,10,50,100', parseStages)
     .option('--soak <time>', 'shortest time of a stage', parseDuration, 3600)
-    .option('--max <time>', 'longest time of a stage without a verdict', parseDuration, 86_400)
+    .option(
+      '--max <time>',
+      'longest time of a stage without a verdict (default: a day, or longer for a longer soak)',
+      parseDuration,
+    )
     .option('--over <time>', 'time over which the share of each stage fills up', parseDuration)
     .option('--control <share>', 'share that is measured on the version before', parseShare)
     .option('--alpha <chance>', 'chance of ever halting a good version (default: 0.05)', parseNumber)
@@ -136,7 +140,7 @@ export function toProgramme(flags: ProgrammeFlags, cwd: string): ProgrammeInput 
     bp,
     soakS: soak,
     // A stage may not end before it has filled up and soaked.
-    maxS: Math.max(max, soak + (over ?? 0)),
+    maxS: max ?? Math.max(86_400, soak + (over ?? 0)),
     ...(over !== undefined && { durationS: over }),
     ...(control !== undefined && { ctl: Math.min(Math.round(control * 100), 10_000 - bp) }),
   });

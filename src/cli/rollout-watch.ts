@@ -14,8 +14,9 @@ interface Flags extends ServerFlags {
   readonly json?: true;
 }
 
-/** Exit code where a guard stopped the rollout. */
+/** Exit codes where a guard stopped the rollout, and where it waits for a person. */
 const failedCode = 3;
+const heldCode = 4;
 
 /** Adds `inlay rollout watch`. */
 export function addRolloutWatch(
@@ -25,7 +26,9 @@ export function addRolloutWatch(
 ): void {
   const command = rollout
     .command('watch')
-    .description('show the evidence of a rollout until it has ended; ends with 3 if a guard stopped it')
+    .description(
+      'show the evidence of a rollout until it has ended; ends with 3 if a guard stopped it, with 4 if it is held and waits for a person',
+    )
     .argument('<name>', 'name of the model')
     .option('--channel <name>', 'channel that the devices follow', 'stable')
     .option('--every <time>', 'time between two looks', parseDuration, 10);
@@ -48,6 +51,7 @@ export function addRolloutWatch(
         if (text !== before) terminal.print(before === '' || flags.json ? text : `\n${text}`);
         before = text;
         if (evidence.status === 'failed') exitWith(failedCode);
+        if (evidence.status === 'held') exitWith(heldCode);
         if (flags.once || evidence.status !== 'running' || isInterrupted) return;
         await new Promise<void>((done) => {
           wake = done;

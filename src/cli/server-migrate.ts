@@ -1,5 +1,7 @@
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
+import { ServerError } from '../core/errors.ts';
 import { nodePlatform } from '../platform-node.ts';
 import { table, type Terminal } from './terminal.ts';
 
@@ -18,7 +20,7 @@ export function addServerMigrate(server: Command, terminal: Terminal): void {
     .command('migrate')
     .description('copy the database into another, empty one, such as from a file to PostgreSQL')
     .option('--data <dir>', 'folder of the server, which must not run', './inlay-data')
-    .option('--from <url>', 'PostgreSQL to copy from instead of the file in that folder')
+    .option('--from <url>', 'postgres://… or a SQLite file to copy from instead of the one in that folder')
     .requiredOption('--to <url>', 'postgres://… or the path of a SQLite file')
     .option('--json', 'print JSON')
     .addHelpText(
@@ -34,16 +36,21 @@ export function addServerMigrate(server: Command, terminal: Terminal): void {
       ]);
       const platform = nodePlatform();
       const directory = resolve(terminal.cwd, flags.data);
+      const from = flags.from ?? join(directory, 'inlay.db');
+      const source = isPostgresUrl(from) ? from : resolve(terminal.cwd, from);
+      if (!isPostgresUrl(from) && !existsSync(source)) {
+        throw new ServerError('ERR_INLAY_NOT_FOUND', `There is no database ${source}; say where it is.`);
+      }
       const to = isPostgresUrl(flags.to) ? flags.to : resolve(terminal.cwd, flags.to);
       const undo: (() => unknown)[] = [];
       try {
         if (flags.from === undefined) undo.push(await lockDirectory(directory));
-        const source = await openDatabase(flags.from ?? join(directory, 'inlay.db'));
-        undo.push(() => source.db.destroy());
+        const present = await openDatabase(source);
+        undo.push(() => present.db.destroy());
         const target = await openDatabase(to, { forMove: true });
         undo.push(() => target.db.destroy());
         let printedMs = platform.monotonicMs();
-        const counts = await moveDatabase(source, target, {
+        const counts = await moveDatabase(present, target, {
           now: () => platform.now(),
           onProgress: (name, rows, of) => {
             if (platform.monotonicMs() - printedMs < lineMs) return;

@@ -121,6 +121,12 @@ export async function startServer(options: StartServerOptions = {}): Promise<Run
       const signer = spawned ?? (await openInlineSigner(directory, platform, env));
       undo.push(() => signer.close());
       catalog = createCatalog({ repository, blobs, signer, platform });
+      const known = await readOnlineKey(db).catch(() => undefined);
+      if (known !== undefined && known.keyid !== catalog.onlineKey.keyid) {
+        onWarning(
+          `The server that used this database before had the online key ${known.keyid.slice(0, 8)}, and this one has ${catalog.onlineKey.keyid.slice(0, 8)}: start it with the data folder of that one, or sign metadata that names the new key.`,
+        );
+      }
       await leaveOnlineKey(db, catalog.onlineKey);
     } else {
       catalog = createReplicaCatalog(repository, await readOnlineKey(db));

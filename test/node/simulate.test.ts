@@ -27,7 +27,7 @@ describe('a simulated rollout', { timeout: 90_000 }, () => {
     const result = await simulateRollout(bad);
     expect(result).toMatchObject({ outcome: 'halted', stage: 0, brokenLooks: 0 });
     expect(result.exposed).toBeGreaterThan(0);
-    expect(result.exposed).toBeLessThan(300);
+    expect(result.exposed).toBeLessThan(200);
     expect(result.leftAfterH).toBeGreaterThan(0);
     const database = join(await temporaryDirectory(), 'inlay.db');
     expect(await simulateRollout({ ...bad, database, restartsAtH: [0.1, 0.25] })).toEqual(result);

@@ -44,7 +44,9 @@ export function LineChart(props: LineChartProps): JSX.Element {
   const host = useRef<HTMLDivElement>(null);
   const { times, lines, levels = [], format, height = 200, sync } = props;
   const shape = JSON.stringify([
-    lines.map(({ title, low, colour: place, dashed }) => [title, low !== undefined, place, dashed]),
+    lines.map(({ title, values, low, colour: place, dashed }) => {
+      return [title, isLone(values), low !== undefined, place, dashed];
+    }),
     levels,
     height,
   ]);
@@ -61,7 +63,7 @@ export function LineChart(props: LineChartProps): JSX.Element {
     if (element === null) return undefined;
     const series: uPlot.Series[] = [{}];
     const bands: uPlot.Band[] = [];
-    lines.forEach(({ title, low, colour: place, dashed }, index) => {
+    lines.forEach(({ title, values, low, colour: place, dashed }, index) => {
       // Asked for at each drawing: the theme may have changed.
       const stroke = (): string => lineColour(place ?? index);
       series.push({
@@ -69,7 +71,7 @@ export function LineChart(props: LineChartProps): JSX.Element {
         stroke,
         width: 1.75,
         spanGaps: false,
-        points: { show: false },
+        points: { show: isLone(values) },
         ...(dashed === true && { dash: [4, 4] }),
       });
       if (low === undefined) return;
@@ -246,4 +248,9 @@ function tooltip(lines: () => readonly Line[], format: (value: number) => string
       ],
     },
   };
+}
+
+/** Whether there are so few values that they are no line. */
+function isLone(values: readonly (number | null)[]): boolean {
+  return values.filter((value) => value !== null).length < 3;
 }

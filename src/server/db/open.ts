@@ -1,4 +1,5 @@
 import type { Kysely } from 'kysely';
+import { ServerError } from '../../core/errors.ts';
 import { assertWhole } from './move.ts';
 import type { Schema } from './schema.ts';
 import { openSqlite } from './sqlite.ts';
@@ -39,6 +40,13 @@ export async function openDatabase(target: string, { forMove = false }: OpenOpti
 }
 
 async function open(target: string): Promise<Database> {
+  const scheme = /^([a-z][a-z0-9+.-]+):\/\//i.exec(target)?.[1];
+  if (scheme !== undefined && !isPostgresUrl(target)) {
+    throw new ServerError(
+      'ERR_INLAY_REFUSED',
+      `A database is the path of a SQLite file or postgres://…, not ${scheme}://….`,
+    );
+  }
   if (!isPostgresUrl(target)) return { db: await openSqlite(target), dialect: 'sqlite' };
   // Most servers keep a file, and need no client of PostgreSQL in memory.
   const { openPostgres } = await import('./postgres.ts');

@@ -9,6 +9,7 @@ import {
 } from '../../stats/confidence-sequence.ts';
 import { logShareDifference } from '../../stats/share-difference.ts';
 import { CANDIDATE_ARM } from '../../update/arms.ts';
+import { odds } from './decide.ts';
 import { ENOUGH_VALUES, PLANNED_DEVICES } from './defaults.ts';
 import type { GuardOptions } from './programme.ts';
 
@@ -78,7 +79,7 @@ export function compareArms(
           : `${arm} is ${verdict} than ${CANDIDATE_ARM}`;
       return {
         ...{ arm, verdict, logE, at },
-        text: `${says}: ${figures}; evidence e^${logE.toFixed(1)} against e^${at.toFixed(1)}.`,
+        text: `${says}: ${figures}; evidence ${odds(logE)}, where ${odds(at)} suffices.`,
       };
     });
 }

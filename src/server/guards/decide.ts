@@ -229,7 +229,7 @@ function failure(
       const { treated, control } = state.biz;
       const ratio = treated.sum / treated.n / (control.sum / control.n);
       if (ratio > 1 - (options.biz?.margin ?? 0)) continue;
-      const text = `The value of ${options.biz?.name} is ${percent(ratio)} of the control's: evidence e^${log.toFixed(1)} against e^${limit.toFixed(1)}.`;
+      const text = `The value of ${options.biz?.name} is ${percent(ratio)} of the control's: evidence ${odds(log)}, where ${odds(limit)} suffices.`;
       return { kind: 'fail', by: guard, text };
     }
     const counts = state.evidence[guard]?.total;
@@ -237,7 +237,7 @@ function failure(
     if (!counts || (ratio ?? 0) < options.minRatio) continue;
     const text =
       `${guard}: ${counts.treatedBad} of ${counts.treated} devices are worse off, and ${counts.controlBad} of ` +
-      `${counts.control} in the control: evidence e^${log.toFixed(1)} against e^${limit.toFixed(1)}.`;
+      `${counts.control} in the control: evidence ${odds(log)}, where ${odds(limit)} suffices.`;
     return { kind: 'fail', by: guard, text };
   }
   return undefined;
@@ -345,6 +345,12 @@ function shadowPass({ shadow }: LookInputs): Decision | undefined {
 
 function shadowText([n, , unlike, failed]: NonNullable<LookInputs['shadow']>): string {
   return `Of ${n} runs in the shadow ${percent(unlike / n)} gave something else and ${percent(failed / n)} failed.`;
+}
+
+/** An e-value as odds: how many times the stake somebody has won who bet on the candidate being worse. */
+export function odds(log: number): string {
+  const tens = Math.floor(log / Math.LN10);
+  return tens < 5 ? `${Math.round(Math.exp(log)).toLocaleString('en')} to 1` : `10^${tens} to 1`;
 }
 
 function percent(share: number): string {

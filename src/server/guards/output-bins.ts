@@ -24,7 +24,7 @@ export interface SeenBins {
 const mostSeen = 256;
 
 /** Names the bins of a feature by its edges or categories, in their order, and how it is read; not by its counts. */
-export function nameBins(feature: Feature): string {
+function nameBins(feature: Feature): string {
   const bins = feature.type === 'number' ? feature.edges : feature.values;
   const text = JSON.stringify([feature.type, feature.reading, bins]);
   return createHash('sha256').update(text).digest('hex').slice(0, 16);

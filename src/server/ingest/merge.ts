@@ -132,7 +132,7 @@ export function mergeEvents(a: Events, b: Events): Events {
 }
 
 /** Adds vectors by feature. A vector of another length than the one that is there belongs to something else. */
-export function mergeVectors(a: Vectors, b: Vectors): Vectors {
+function mergeVectors(a: Vectors, b: Vectors): Vectors {
   return mergeNamed(
     a,
     b,

@@ -102,7 +102,6 @@ describe('an e-process', () => {
   });
 
   it('lets control devices wait for as many treated ones as belong to them, so that those that come late count, too', () => {
-    const margins = { ratio: 2, rate: 0.04 };
     const control = { ...NO_COUNTS, control: 90, controlBad: 9 };
     const one = { ...NO_COUNTS, treated: 1, treatedBad: 1 };
     let paced = addLook(noEvidence(), { '': control }, margins, 9);
