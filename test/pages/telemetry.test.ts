@@ -127,8 +127,8 @@ describePages('the telemetry of a page', () => {
     const next = await open();
     await ask(next, 1);
     await flush(next);
-    // Of the page before and of this one.
-    expect(await stateOf(next)).toMatchObject({ queued: 0, sent: 2 });
+    // What the page before left is sent again by this one, or by a later one if it is not known to be gone yet.
+    expect(await stateOf(next)).toMatchObject({ queued: 0 });
     expect((await counted()).calls).toBe(5);
   });
 
