@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 /** Starts `inlay server` in a folder, and gives the means to talk to it with the command line, as a user would. */
-export async function createServer(folder, flags) {
+export async function createServer(folder, flags = []) {
   const child = spawn(
     process.execPath,
     [CLI, 'server', '--port', '0', '--data', join(folder, 'server'), '--json', ...flags],

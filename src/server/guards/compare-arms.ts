@@ -9,8 +9,8 @@ import {
 } from '../../stats/confidence-sequence.ts';
 import { logShareDifference } from '../../stats/share-difference.ts';
 import { CANDIDATE_ARM } from '../../update/arms.ts';
-import { odds } from './decide.ts';
 import { ENOUGH_VALUES, PLANNED_DEVICES } from './defaults.ts';
+import { odds } from './odds.ts';
 import type { GuardOptions } from './programme.ts';
 
 /** What became of the judged devices of an arm. */

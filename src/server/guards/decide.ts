@@ -16,6 +16,7 @@ import {
   SMALL_FLEET,
 } from './defaults.ts';
 import type { LookEvidence, LookInputs, Sides, StageState } from './look.ts';
+import { odds } from './odds.ts';
 import type { GuardName } from './programme.ts';
 
 /** What is to be done, and why. */
@@ -345,12 +346,6 @@ function shadowPass({ shadow }: LookInputs): Decision | undefined {
 
 function shadowText([n, , unlike, failed]: NonNullable<LookInputs['shadow']>): string {
   return `Of ${n} runs in the shadow ${percent(unlike / n)} gave something else and ${percent(failed / n)} failed.`;
-}
-
-/** An e-value as odds: how many times the stake somebody has won who bet on the candidate being worse. */
-export function odds(log: number): string {
-  const tens = Math.floor(log / Math.LN10);
-  return tens < 5 ? `${Math.round(Math.exp(log)).toLocaleString('en')} to 1` : `10^${tens} to 1`;
 }
 
 function percent(share: number): string {
