@@ -1,6 +1,7 @@
 import { createHistogram, quantileOf } from '../build/telemetry/histogram.js';
 import { FAIL_RATIOS, logMeanExp, stepLogs } from '../build/stats/e-process.js';
-import { createRandom, devicesToVerdict, drawBinomial } from '../build/stats/power.js';
+import { devicesToVerdict } from '../build/stats/power.js';
+import { createRandom, drawBinomial } from '../build/stats/random.js';
 import { normalCdf } from '../build/stats/special.js';
 import { DEFAULT_GUARD } from '../build/server/guards/defaults.js';
 import { newStage, takeLook } from '../build/server/guards/look.js';
