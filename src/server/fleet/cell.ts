@@ -10,8 +10,8 @@ export interface Cell {
   readonly counts: Aggregate;
   /** Devices, a device that was in two places twice. */
   readonly devices: number;
-  /** Tells whether so many different devices, at least, are behind it. */
-  hasDevices(count: number): boolean;
+  /** Devices that are surely different ones: those of the fullest place. */
+  readonly surely: number;
 }
 
 /**
@@ -35,6 +35,8 @@ export function createCell(res: number): Cell {
     get devices() {
       return counts.dev[which];
     },
-    hasDevices: (count) => [...places.values()].some((devices) => devices >= count),
+    get surely() {
+      return Math.max(0, ...places.values());
+    },
   };
 }

@@ -126,7 +126,7 @@ export function createFleet({ db, platform, kAnonymity = 20 }: FleetParts): Flee
       const cells = lines.get('') ?? [];
       const shown = times.map((_, i) => {
         const cell = cells[i];
-        return cell?.hasDevices(kAnonymity) ? (cell.counts.h?.lat ?? null) : null;
+        return cell && cell.surely >= kAnonymity ? (cell.counts.h?.lat ?? null) : null;
       });
       return { step, times, ...heatmapOf(shown) };
     },
@@ -151,7 +151,7 @@ function errorsOf(
   least: number,
 ): ErrorsAnswer['rows'][number][] {
   const calls = callsOf(cells);
-  const isEnough = cells.some((cell) => cell?.hasDevices(least));
+  const isEnough = cells.some((cell) => cell && cell.surely >= least);
   const codes = new Map<string, number>();
   for (const cell of cells)
     for (const [code, n] of Object.entries(cell?.counts.err ?? {}))

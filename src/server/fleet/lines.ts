@@ -15,7 +15,7 @@ type Point = { readonly [Name in Exclude<keyof SeriesLine, 'key'>]: number | nul
  * @param least - devices below which a cell is hidden.
  */
 export function lineOf(key: string, cells: readonly (Cell | undefined)[], least: number): SeriesLine {
-  const points = cells.map((cell) => (cell?.hasDevices(least) ? pointOf(cell) : hidden));
+  const points = cells.map((cell) => (cell && cell.surely >= least ? pointOf(cell) : hidden));
   const list = (name: keyof Point): (number | null)[] => points.map((point) => point[name]);
   return {
     key,
@@ -55,11 +55,11 @@ const hidden: Point = {
   cost: null,
 };
 
-function pointOf({ counts, devices }: Cell): Point {
+function pointOf({ counts, devices, surely }: Cell): Point {
   const { n, ok, h = {}, hit = 0, miss = 0, cold = 0, mem, cost } = counts;
   const { lat, load } = h;
   // Calls of one device are alike, so the band counts devices (Howard & Ramdas, arXiv 1906.09712).
-  const width = quantileBand(devices);
+  const width = quantileBand(surely);
   return {
     calls: n,
     devices,
