@@ -358,7 +358,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (shadow.follower() === follower) void inTurn(() => shadow.end()).catch(() => {});
     if (!isLast) return;
     rest();
-    if (token && !isOver) void inTurn(() => slots.closed(token)).catch(() => {});
+    if (token) void inTurn(() => slots.closed(token)).catch(() => {});
   };
 
   const rest = (): void => {
@@ -438,10 +438,13 @@ export function createUpdater(parts: UpdaterParts): Updater {
       runner.close();
       rest();
       await fetcher.underway();
+      await inTurn(async () => {
+        await shadow.end();
+        const { token } = running() ?? {};
+        if (token) await slots.closed(token);
+      }).catch(() => {});
+      // The marks of those who left meanwhile are still to be taken away.
       await turn;
-      await shadow.end();
-      const { token } = running() ?? {};
-      if (token) await slots.closed(token).catch(() => {});
       await slots.close();
     },
   };

@@ -183,6 +183,7 @@ describePages('the dashboard', () => {
     expect(plan.state).toBe('paused');
     await page.getByRole('listitem').filter({ hasText: 'pause by' }).waitFor();
     await page.getByRole('button', { name: 'Resume' }).click();
+    await dialog.waitFor();
     await page.keyboard.press('Escape');
     await dialog.waitFor({ state: 'hidden' });
     await page.getByRole('button', { name: 'Resume' }).click();

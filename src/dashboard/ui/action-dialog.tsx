@@ -53,8 +53,8 @@ export function ActionDialog(props: {
     <dialog
       ref={dialog}
       aria-labelledby="deed"
-      onCancel={() => {
-        onClose(false);
+      onClose={() => {
+        if (isOpen) onClose(false);
       }}
     >
       {deed !== undefined && (

@@ -168,7 +168,8 @@ const boot = (at: number): Step => ({
     const run = world.runs.get(at) ?? world.start(at);
     const before = await world.state();
     const tries = await run.slots.boot();
-    if (!world.alive.has(run.id)) return;
+    // What a run rejects and dies of at once, the next one must not be charged with.
+    if (!world.alive.has(run.id)) return world.check();
     const state = await world.state();
     const context = { now: world.platform.now(), sdk };
     const slots = slotNames.filter((name) => name !== 'trial' && state[name] !== undefined);
