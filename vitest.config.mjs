@@ -6,7 +6,7 @@ const shared = {
   // Properties of fast-check run hundreds of cases, on machines of two cores.
   testTimeout: 60_000,
   hookTimeout: 60_000,
-  retry: 0,
+  setupFiles: ['test/properties.setup.ts'],
 };
 
 const node = {
@@ -15,8 +15,19 @@ const node = {
     name: 'node',
     environment: 'node',
     include: ['test/**/*.test.ts'],
-    exclude: ['test/browser/**'],
+    exclude: ['test/browser/**', 'test/pages/**'],
     globalSetup: ['test/build.setup.ts'],
+  },
+};
+
+// Real pages, in Chromium, on machines of two cores: one that starves gets a second try, of which the summary tells.
+const pages = {
+  test: {
+    ...node.test,
+    name: 'pages',
+    include: ['test/pages/**/*.test.ts'],
+    exclude: [],
+    retry: process.env.CI ? 1 : 0,
   },
 };
 
@@ -70,7 +81,7 @@ if (skipsBrowser()) console.log('INLAY_SKIP_BROWSER is set: the browser project 
 
 export default defineConfig({
   test: {
-    projects: skipsBrowser() ? [node] : [node, browser()],
+    projects: skipsBrowser() ? [node, pages] : [node, pages, browser()],
     ...(process.env.CI ? { maxWorkers: 2 } : {}),
   },
 });

@@ -10,6 +10,7 @@ export default class SummaryReporter {
       for (const test of module.children.allTests()) {
         const { state } = test.result();
         count[state === 'passed' || state === 'failed' ? state : 'skipped'] += 1;
+        if (test.diagnostic()?.flaky) console.log(`Passed at the second try only: ${test.fullName}`);
       }
     }
     writeFileSync(process.env.INLAY_TEST_SUMMARY, JSON.stringify(count));

@@ -8,6 +8,7 @@ import { build, type BuildOptions, type Plugin } from 'esbuild';
 export const root: string = join(dirname(fileURLToPath(import.meta.url)), '../../..');
 
 const shim = fileURLToPath(new URL('vitest.ts', import.meta.url));
+const properties = fileURLToPath(new URL('../../properties.setup.ts', import.meta.url));
 
 /** Bundled modules keep the address of their source, from which they find files. */
 const ownAddresses: Plugin = {
@@ -46,7 +47,7 @@ export async function bundleTests(
     logLevel: 'error',
     ...options,
     stdin: {
-      contents: `import { play } from 'vitest';\nconst files = [${entries.join(', ')}];\n${start}`,
+      contents: `import ${JSON.stringify(properties)};\nimport { play } from 'vitest';\nconst files = [${entries.join(', ')}];\n${start}`,
       resolveDir: root,
     },
     alias: { vitest: shim, ...options.alias },
