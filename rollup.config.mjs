@@ -124,7 +124,8 @@ function chunkOf(id) {
   if (/^workers\//.test(path)) return 'workers';
   if (path.startsWith('telemetry/')) return 'telemetry';
   if (/^(trust|update)\//.test(path)) return 'update';
-  if (path === 'server/signer/spawn.js') return 'server/signer/spawn';
+  if (['server/signer/spawn.js', 'optimize-node/isolated.js'].includes(path))
+    return path.slice(0, -'.js'.length);
   return undefined;
 }
 
@@ -138,9 +139,9 @@ export default {
     format: 'es',
     manualChunks: chunkOf,
     hoistTransitiveImports: false,
-    // They name `worker.js`, `worker-web.js` and `server/signer/main.js` by paths relative to their own.
+    // They name `worker.js`, `worker-web.js` and other scripts by paths relative to their own.
     chunkFileNames: ({ name }) =>
-      ['node-backends', 'web-realms', 'server/signer/spawn'].includes(name)
+      ['node-backends', 'web-realms', 'server/signer/spawn', 'optimize-node/isolated'].includes(name)
         ? '[name].js'
         : 'chunks/[name].js',
     // Hooks and contexts are for the components of the client; frameworks with server components need to be told.

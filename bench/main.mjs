@@ -9,6 +9,8 @@ const BENCHES = [
   'loop-delay',
   'cold-start',
   'verify',
+  'codec',
+  'quantize',
   'install',
   'size',
   'throughput',

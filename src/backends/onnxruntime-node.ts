@@ -75,7 +75,8 @@ export function onnxruntimeNode(options: OnnxruntimeNodeOptions): Backend {
       const entry = supported.find((backend) => backend.name === name);
       if (entry === undefined) continue;
       const refusal = refuse(name, entry.bundled, probe, options.allowSoftwareAdapter ?? false);
-      found.push({ name, device, ...(refusal !== undefined && { refusal }) });
+      const features = name === 'cpu' ? { features: ['native'] } : {};
+      found.push({ name, device, ...features, ...(refusal !== undefined && { refusal }) });
     }
     return found;
   };

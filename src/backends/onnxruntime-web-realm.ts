@@ -55,15 +55,24 @@ export interface OrtRealm {
   /**
    * Creates a session, and starts WebAssembly before the first one. To be called in turn, like everything of it.
    * @param threads - of WebAssembly; only those of the first session count.
+   * @param settings - what apps leave as it is.
    * @throws {@link BackendError} `ERR_INLAY_BACKEND_UNAVAILABLE` when WebAssembly did not start, then for good.
    */
-  create(source: ModelSource, provider: OrtProvider, threads?: number): Promise<OrtSession>;
+  create(
+    source: ModelSource,
+    provider: OrtProvider,
+    threads?: number,
+    settings?: OrtSettings,
+  ): Promise<OrtSession>;
   /** Threads that WebAssembly was started with. */
   threads(): number | undefined;
 }
 
 /** Does a piece of work under some condition. */
 export type Around = <T>(work: () => Promise<T>) => Promise<T>;
+
+/** Options of the library that change how a graph is run, but not what it computes. */
+export type OrtSettings = Pick<OrtSessionOptions, 'graphOptimizationLevel'>;
 
 /** An execution provider with its options. */
 export type OrtProvider = OrtSessionOptions['executionProviders'][number];
@@ -107,13 +116,18 @@ export function createOrtRealm(ort: LibraryLoader<OrtWebModule>, files: WasmFile
     source: ModelSource,
     provider: OrtProvider,
     wanted: number,
+    settings: OrtSettings,
   ): Promise<OrtSession> => {
     if (spoiled !== undefined) throw spoiled;
     const { wasm } = module.env;
     const isFirst = threads === undefined;
     if (isFirst) wasm.numThreads = wanted;
     // The library writes into its options, so that they cannot be shared between calls.
-    const options: OrtSessionOptions = { executionProviders: [provider], logSeverityLevel: 4 };
+    const options: OrtSessionOptions = {
+      executionProviders: [provider],
+      logSeverityLevel: 4,
+      ...settings,
+    };
     const create = async (): Promise<OrtSession> =>
       source.path === undefined
         ? module.InferenceSession.create(source.bytes, options)
@@ -138,7 +152,8 @@ export function createOrtRealm(ort: LibraryLoader<OrtWebModule>, files: WasmFile
       await load();
     },
     inTurn,
-    create: async (source, provider, wanted = 1) => open(await load(), source, provider, wanted),
+    create: async (source, provider, wanted = 1, settings = {}) =>
+      open(await load(), source, provider, wanted, settings),
     threads: () => threads,
   };
 }

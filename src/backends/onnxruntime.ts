@@ -46,6 +46,9 @@ export interface OrtSessionOptions {
   intraOpNumThreads?: number;
   interOpNumThreads?: number;
   logSeverityLevel?: 0 | 1 | 2 | 3 | 4;
+  graphOptimizationLevel?: 'disabled' | 'basic' | 'extended' | 'all';
+  /** Where to write the graph after it was optimised. */
+  optimizedModelFilePath?: string;
   extra?: Record<string, unknown>;
 }
 
@@ -116,7 +119,8 @@ export function wrapSession(ort: OrtSession, place: SessionPlace): Session {
   return { signature, ...place, placement: 'inline', run, release: () => (released ??= release()) };
 }
 
-function toSpec({ name, isTensor, type = '', shape = [] }: OrtValueMetadata): TensorSpec {
+/** What a value is, in our words. @throws {@link ModelError} `ERR_INLAY_MODEL_UNSUPPORTED` if it is no tensor. */
+export function toSpec({ name, isTensor, type = '', shape = [] }: OrtValueMetadata): TensorSpec {
   if (!isTensor)
     throw unsupported(`Input "${name}" is a sequence, map or optional; only tensors can be fed.`);
   if (!isDType(type)) throw unsupported(`"${name}" is of type "${type}", which has no name in ONNX.`);
@@ -131,8 +135,8 @@ function toDimension(size: number | string): Dimension {
   return size === '' || size === NAMELESS || (typeof size === 'number' && size < 0) ? null : size;
 }
 
-/** A plain object is what the library needs, and cheaper than its class. */
-function toOrt({ dtype, shape, data }: Tensor): OrtTensor {
+/** A tensor as the library takes it: a plain object is what it needs, and cheaper than its class. */
+export function toOrt({ dtype, shape, data }: Tensor): OrtTensor {
   const buffer: ArrayBufferLike | undefined = (data as Partial<Uint8Array>).buffer;
   const owned =
     typeof SharedArrayBuffer !== 'undefined' && buffer instanceof SharedArrayBuffer
@@ -206,7 +210,7 @@ const RUN_REASONS: ReadonlyArray<readonly [InputError['code'], RegExp]> = [
 const DEVICE_LOST = /device (is |was )?lost|lost device|device removed/i;
 
 /** Wraps what the library throws at a run, once. */
-function runError(cause: unknown, feeds: TensorMap): Error {
+export function runError(cause: unknown, feeds: TensorMap): Error {
   if (isInlayError(cause)) return cause;
   const reason = reasonOf(cause);
   const parts: ErrorParts = { cause };

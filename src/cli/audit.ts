@@ -1,6 +1,7 @@
 import { InvalidArgumentError, type Command } from 'commander';
 import { ServerError } from '../core/errors.ts';
 import type { AuditAnswer } from '../server/api/answers.ts';
+import { auditModelFile, auditModelHelp, levelOption, type AuditModelFlags } from './audit-model.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
 import { table, type Terminal } from './terminal.ts';
 
@@ -8,16 +9,32 @@ interface Flags extends ServerFlags {
   readonly json?: true;
 }
 
-/** Adds `inlay audit`. */
-export function addAudit(program: Command, terminal: Terminal): void {
+interface AuditFlags extends Flags, AuditModelFlags {
+  readonly last: number;
+}
+
+/**
+ * Adds `inlay audit`: of a model, or of the server.
+ * @param exitWith ends the command with a code other than 0 that is no failure.
+ */
+export function addAudit(program: Command, terminal: Terminal, exitWith: (code: number) => void): void {
   const audit = program
     .command('audit')
-    .description('show who changed what, newest first')
+    .description(
+      'name the nodes of a model that onnxruntime did not fuse, and why; without a model: who changed what on the server',
+    )
+    .argument('[model]', 'ONNX model')
     .enablePositionalOptions();
   withServerFlags(audit)
-    .option('--last <number>', 'how many records', parseCount, 20)
+    .option('--last <number>', 'of the server: how many records', parseCount, 20)
+    .addOption(levelOption())
     .option('--json', 'print JSON')
-    .action(async (flags: Flags & { readonly last: number }) => {
+    .addHelpText('after', auditModelHelp)
+    .action(async (model: string | undefined, flags: AuditFlags) => {
+      if (model !== undefined) {
+        await auditModelFile(model, flags, terminal, exitWith);
+        return;
+      }
       const { records, intact } = await connect(flags, terminal).ask<AuditAnswer>(
         `audit?limit=${flags.last}`,
       );

@@ -12,6 +12,7 @@ import type { InlayInfo } from '../engine/inlay.ts';
 import { nodePlatform } from '../platform-node.ts';
 import { createMemoryStore } from '../stores/memory.ts';
 import { measure, ratioOf, type Contestant, type Figures } from './bench-measure.ts';
+import { toDims } from './dims.ts';
 import type { Terminal } from './terminal.ts';
 
 interface BenchFlags {
@@ -228,10 +229,4 @@ function toSeconds(text: string): number {
   const seconds = Number(text);
   if (seconds > 0 && seconds <= 3600) return seconds;
   throw new InvalidArgumentError('It is a number above 0, up to 3600.');
-}
-
-function toDims(text: string, sizes: BenchFlags['dim']): BenchFlags['dim'] {
-  const [, name, size] = /^(.+)=([1-9]\d{0,8})$/.exec(text) ?? [];
-  if (name !== undefined) return { ...sizes, [name]: Number(size) };
-  throw new InvalidArgumentError('It is a name and a whole number of at least 1, such as batch=4.');
 }

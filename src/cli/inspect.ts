@@ -1,8 +1,10 @@
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { InvalidArgumentError, type Command } from 'commander';
 import type { ModelReport, ParameterReport, ValueReport } from '../onnx/inspect.ts';
+import { toDims } from './dims.ts';
+import { costsOfFile, describeCosts } from './inspect-costs.ts';
 import { loadModelFile } from './model-file.ts';
-import { formatBytes, table, type Terminal } from './terminal.ts';
+import { formatBytes, formatShape, table, type Terminal } from './terminal.ts';
 
 /** Adds `inlay inspect`. */
 export function addInspect(program: Command, terminal: Terminal): void {
@@ -10,12 +12,34 @@ export function addInspect(program: Command, terminal: Terminal): void {
     .command('inspect')
     .description('show what is inside a model file')
     .argument('<file>', 'ONNX model')
+    .option('--costs', 'what operators compute and tensors take; shapes through onnxruntime, if installed')
+    .option('--dim <name=size>', 'size of a symbolic axis, for --costs; may be repeated', toDims, {})
+    .option('--top <number>', 'rows of the longest lists of --costs', toTop, 10)
     .option('--json', 'print JSON')
-    .action(async (file: string, flags: { readonly json?: true }) => {
-      const { bytes, report } = await loadModelFile(resolve(terminal.cwd, file));
-      if (flags.json) terminal.print(JSON.stringify({ sizeBytes: bytes.length, ...report }));
-      else terminal.print(describe(report, bytes.length));
+    .action(async (file: string, flags: Flags) => {
+      const path = resolve(terminal.cwd, file);
+      const { bytes, report } = await loadModelFile(path);
+      const costs = flags.costs && (await costsOfFile(path, bytes, flags.dim));
+      if (flags.json) {
+        terminal.print(JSON.stringify({ sizeBytes: bytes.length, ...report, ...(costs && { costs }) }));
+        return;
+      }
+      terminal.print(describe(report, bytes.length));
+      if (costs) terminal.print(`\n${describeCosts(costs, flags.top)}`);
     });
+}
+
+interface Flags {
+  readonly costs?: true;
+  readonly dim: Readonly<Record<string, number>>;
+  readonly top: number;
+  readonly json?: true;
+}
+
+function toTop(text: string): number {
+  const top = Number(text);
+  if (Number.isInteger(top) && top >= 1) return top;
+  throw new InvalidArgumentError('It is a whole number of at least 1.');
 }
 
 function describe(report: ModelReport, sizeBytes: number): string {
@@ -68,7 +92,7 @@ function rows(record: Readonly<Record<string, string | number>>): string[][] {
 }
 
 function valueRow({ name, type, shape }: ValueReport): string[] {
-  return [name, type, shape ? `[${shape.map((axis) => axis ?? '?').join(', ')}]` : '(unknown)'];
+  return [name, type, formatShape(shape)];
 }
 
 function parameterRow([dtype, { tensors, elements, sizeBytes }]: [string, ParameterReport]): string[] {

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { addAlerts } from './alerts.ts';
 import { addAudit } from './audit.ts';
 import { addBench } from './bench.ts';
+import { addCompare } from './compare.ts';
 import { addEmbed } from './embed.ts';
 import { addExport } from './export.ts';
 import { addFleet } from './fleet.ts';
@@ -16,7 +17,10 @@ import { addKeysRenew } from './keys-renew.ts';
 import { addKeysRotate } from './keys-rotate.ts';
 import { addKeysSign } from './keys-sign.ts';
 import { addKeysStatus } from './keys-status.ts';
+import { addOptimize } from './optimize.ts';
+import { addPrune } from './prune.ts';
 import { addPublish } from './publish.ts';
+import { addQuantize } from './quantize.ts';
 import { addReleaseRemove } from './release-remove.ts';
 import { addRevoke } from './revoke.ts';
 import { addRolloutAdvance } from './rollout-advance.ts';
@@ -35,6 +39,7 @@ import { addStatus } from './status.ts';
 import { toPrintable, type Terminal } from './terminal.ts';
 import { addTokens } from './tokens.ts';
 import { addTypes } from './types.ts';
+import { addValidate } from './validate.ts';
 
 /**
  * Runs one command line.
@@ -114,10 +119,15 @@ function createProgram(terminal: Terminal, exitWith: (code: number) => void): Co
   addFleet(program, terminal);
   addAlerts(program, terminal);
   addTokens(program, terminal);
-  addAudit(program, terminal);
+  addAudit(program, terminal, exitWith);
   addStatus(program, terminal);
   addInspect(program, terminal);
+  addValidate(program, terminal, exitWith);
   addTypes(program, terminal);
+  addOptimize(program, terminal, exitWith);
+  addCompare(program, terminal, exitWith);
+  addQuantize(program, terminal);
+  addPrune(program, terminal, exitWith);
   addRun(program, terminal, exitWith);
   addBench(program, terminal);
   addSimulate(program, terminal);

@@ -41,6 +41,7 @@ export interface CheckedRelease {
   readonly signature?: Signature;
   readonly golden: ReleaseContent['golden'];
   readonly differences: CheckResult['differences'];
+  readonly tolerances: CheckResult['tolerances'];
   readonly notices: readonly string[];
 }
 
@@ -66,8 +67,9 @@ export async function checkRelease(request: CheckRequest): Promise<CheckedReleas
         golden: (signature: Signature) => (isMadeUp ? makeUp(signature) : readInputs(golden, signature)),
       }),
     });
-    const { signature, differences, notices } = result;
-    if (result.golden === undefined) return { signature, golden: undefined, differences, notices };
+    const { signature, differences, tolerances, notices } = result;
+    const found = { signature, differences, tolerances, notices };
+    if (result.golden === undefined) return { ...found, golden: undefined };
     const { cases, tolerance: allowed } = result.golden;
     const size = cases.reduce(
       (sum, { inputs, outputs }) => sum + goldenSizeOf(inputs) + goldenSizeOf(outputs),
@@ -75,11 +77,11 @@ export async function checkRelease(request: CheckRequest): Promise<CheckedReleas
     );
     if (isMadeUp && size > goldenLimits.bytes) {
       const tooLarge = `Golden inputs that are made up take ${size} bytes and are left out; give smaller ones with --golden FILE.`;
-      return { signature, golden: undefined, differences, notices: [...notices, tooLarge] };
+      return { ...found, golden: undefined, notices: [...notices, tooLarge] };
     }
     assertGoldenSize(size);
     const bytes = writeGolden(cases);
-    return { signature, golden: { bytes, tolerance: allowed, isMadeUp }, differences, notices };
+    return { ...found, golden: { bytes, tolerance: allowed, isMadeUp } };
   });
 }
 

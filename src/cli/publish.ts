@@ -7,6 +7,7 @@ import {
   type PublishedRelease,
   type ReleaseVariant,
 } from '../publish/publisher.ts';
+import type { TargetName } from '../optimize/runtime.ts';
 import { assertNames } from '../publish/release.ts';
 import type { Profile } from '../telemetry/profile.ts';
 import type { GoldenTolerance } from '../update/manifest.ts';
@@ -21,6 +22,7 @@ import {
 import { isDataPath } from './data/open-file.ts';
 import { checkRelease, type CheckedRelease } from './publish-check.ts';
 import { gzipBest, readProfile, readReleaseFile, writeProfile } from './publish-files.ts';
+import { checkOptimized, optimizeVariants } from './publish-optimize.ts';
 import { describeProfile, makeProfile, type ReferenceProfile } from './publish-profile.ts';
 import { compareWithPresent, readPresentOutputs } from './publish-signature.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
@@ -34,6 +36,8 @@ interface Flags extends ServerFlags, KeyFlags {
   readonly name: string;
   readonly version: string;
   readonly variant: readonly VariantFlag[];
+  readonly optimize?: 'auto';
+  readonly optimizeFor: readonly TargetName[];
   readonly golden: string;
   readonly tolerance?: GoldenTolerance;
   readonly timeout: number;
@@ -66,6 +70,17 @@ export function addPublish(program: Command, terminal: Terminal): void {
       new Option('--variant <name=file>', 'the same model in another precision; may be repeated')
         .argParser(parseVariant)
         .default([], 'none'),
+    )
+    .addOption(
+      new Option(
+        '--optimize <how>',
+        'auto: add the variants that are faster on the targets, measured here with the data of --reference or --golden',
+      ).choices(['auto']),
+    )
+    .addOption(
+      new Option('--optimize-for <target...>', 'targets of --optimize')
+        .choices(['node-cpu', 'wasm', 'webgpu'])
+        .default(['node-cpu', 'wasm']),
     )
     .option(
       '--golden <file>',
@@ -112,17 +127,31 @@ export function addPublish(program: Command, terminal: Terminal): void {
       const variants: ReleaseVariant[] = [];
       for (const other of variant)
         variants.push(await readReleaseFile(path(other.file), other.variant, check));
+      const optimized =
+        flags.optimize === undefined
+          ? undefined
+          : await optimizeVariants({
+              file: reference,
+              taken: variants.map((one) => one.variant),
+              targets: flags.optimizeFor,
+              data: optimizationData(flags, path),
+              tell: (text) => {
+                terminal.printError(text);
+              },
+            });
+      variants.push(...(optimized?.variants ?? []));
       assertFiles([reference, ...variants]);
       const { profile, minSdk, licence, notes, patchFrom } = flags;
       const profileBytes = profile === undefined ? undefined : await readProfile(path(profile));
-      const checked: CheckedRelease = check
-        ? await checkRelease({
+      const checked: CheckedRelease & { readonly dropped?: readonly string[] } = check
+        ? await checkOptimized(checkRelease, optimized?.variants ?? [], {
             files: [reference, ...variants],
             golden: ['auto', 'none'].includes(flags.golden) ? flags.golden : path(flags.golden),
             tolerance: flags.tolerance,
             timeoutMs: 1000 * flags.timeout,
           })
-        : { golden: undefined, differences: {}, notices: ['Nobody has tried it out.'] };
+        : { golden: undefined, differences: {}, tolerances: {}, notices: ['Nobody has tried it out.'] };
+      const kept = variants.filter(({ variant: one }) => checked.dropped?.includes(one) !== true);
       const parts = {
         server: connect(flags, terminal),
         keys: openKeys(flags, terminal),
@@ -133,7 +162,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
       const present = takesBins ? await readPresentOutputs({ ...parts, model: name }) : undefined;
       const made = await makeReference(reference, flags, path, present?.outputs);
       if (made !== undefined && !json) terminal.print(`${describeProfile(made)}\n`);
-      const notices = [...checked.notices];
+      const notices = [...(optimized?.notices ?? []), ...checked.notices];
       if (present !== undefined && present.version !== version)
         notices.push(`Its answers are counted in the bins of ${present.version}; --own-bins makes new ones.`);
       if (patchFrom !== undefined)
@@ -156,7 +185,8 @@ export function addPublish(program: Command, terminal: Terminal): void {
         version,
         file: reference.file,
         variant: reference.variant,
-        variants,
+        tolerance: checked.tolerances[reference.variant],
+        variants: kept.map((one) => ({ ...one, tolerance: checked.tolerances[one.variant] })),
         golden: checked.golden,
         profile: made?.bytes ?? profileBytes,
         minSdk,
@@ -165,10 +195,17 @@ export function addPublish(program: Command, terminal: Terminal): void {
         patchFrom: isAuto(patchFrom) ? 'auto' : patchFrom,
       });
       const { differences } = checked;
-      const facts = { model: name, version, ...published, differences, notices };
+      const facts = {
+        model: name,
+        version,
+        ...published,
+        differences,
+        ...(optimized && { optimized: optimized.facts }),
+        notices,
+      };
       if (json) terminal.print(JSON.stringify({ ...facts, ...(made && { profile: factsOf(made) }) }));
       else {
-        terminal.print(describe(flags, published, { ...checked, notices }, variants));
+        terminal.print(describe(flags, published, { ...checked, notices }, kept));
         terminal.print(`\nNext:\n  ${nextCommand(flags, published, isOther)}`);
       }
     });
@@ -198,6 +235,12 @@ async function makeReference(
   });
   if (profileOut !== undefined) await writeProfile(path(profileOut), made.bytes);
   return made;
+}
+
+/** Examples that candidates are tried with, as far as they are rows. */
+function optimizationData({ reference, golden }: Flags, path: (given: string) => string): string | undefined {
+  const given = [reference, golden].find((one) => one !== undefined && isDataPath(one));
+  return given === undefined ? undefined : path(given);
 }
 
 function factsOf({ profile, rows, labelled }: ReferenceProfile): object {
@@ -302,6 +345,10 @@ The model is opened and run in a child process with onnxruntime-node before anyt
 signed: what does not load or run is not published, nor is a variant that answers
 otherwise, nor a model that cannot stand in for the newest release of its name. Its answers
 go into the release, so that devices can tell whether it works there.
+
+With --optimize auto, variants that are faster on a target are made and measured here, and published
+with what a device must have for them. Give examples with --reference: half of them calibrate, the
+others judge. A device takes such a variant only if it answers as it should there.
 
 Golden inputs are made up unless they are given:
   .npz .npy .jsonl .csv  one per row, as for \`inlay run\`

@@ -140,7 +140,8 @@ function defaultConcurrency(): number {
   return Math.max(32, 8 * availableParallelism());
 }
 
-function parseInput(text: string): string {
+/** Parses the path of a data file. */
+export function parseInput(text: string): string {
   if (isDataPath(text)) return text;
   throw new InvalidArgumentError('Its extension is .npy, .npz, .jsonl, .ndjson or .csv.');
 }
@@ -150,7 +151,8 @@ function parseOutput(text: string): string {
   throw new InvalidArgumentError('Its extension is .jsonl or .npz.');
 }
 
-function parseMapping(text: string, before: readonly Mapping[]): readonly Mapping[] {
+/** Parses `COLUMN=INPUT`, after those before it. */
+export function parseMapping(text: string, before: readonly Mapping[]): readonly Mapping[] {
   const at = text.lastIndexOf('=');
   if (at <= 0 || at === text.length - 1) throw new InvalidArgumentError('It is written COLUMN=INPUT.');
   return [...before, { pattern: text.slice(0, at), input: text.slice(at + 1) }];

@@ -1,6 +1,7 @@
 /** What a command may use of the process it runs in; tests pass their own. */
 
 import Table from 'cli-table3';
+import type { Dimension } from '../core/signature.ts';
 
 /** The outside of a command. */
 export interface Terminal {
@@ -36,6 +37,11 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   });
   for (const row of rows) drawn.push([...row]);
   return drawn.toString().replace(/ +$/gm, '');
+}
+
+/** Formats a shape for people: `[batch, 3, ?]`. */
+export function formatShape(shape: readonly Dimension[] | null): string {
+  return shape === null ? '(unknown)' : `[${shape.map((axis) => axis ?? '?').join(', ')}]`;
 }
 
 /** Formats a number of bytes for people: `812 B`, `4.8 MB`. */

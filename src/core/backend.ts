@@ -21,7 +21,10 @@ export interface ExecutionProvider {
   readonly device: 'cpu' | 'gpu' | 'npu';
   /** Why it cannot work here, known without trying; absent when it is worth a try. */
   readonly refusal?: string;
-  /** What its device can do beyond the usual, in the words of its API: `shader-f16`. */
+  /**
+   * What its device can do beyond the usual, in the words of its API: `shader-f16`. `native`: its kernels are made for the
+   * processor, as those of WebAssembly are not.
+   */
   readonly features?: readonly string[];
 }
 

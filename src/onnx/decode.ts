@@ -19,6 +19,7 @@ import {
   skipField,
   WIRE,
   type Cursor,
+  type Origin,
 } from './wire.ts';
 
 /**
@@ -33,11 +34,20 @@ interface Reading extends Cursor {
 type Loose = Record<string, unknown>;
 
 const none: readonly never[] = /* @__PURE__ */ Object.freeze([]);
-const byNumber: ReadonlyMap<string, ReadonlyMap<number, Field>> = /* @__PURE__ */ new Map(
-  /* @__PURE__ */ Object.entries(FIELDS).map(([name, fields]) => [
-    name,
-    new Map(fields.map((field) => [field.number, field])),
-  ]),
+
+/** A field, with what the reader would otherwise find out again for each value. */
+interface Entry extends Field {
+  readonly isMessage: boolean;
+  /** What its elements are gathered in, for lists of numbers. */
+  readonly bulk: NumberKind | undefined;
+}
+interface Table {
+  readonly byNumber: readonly (Entry | undefined)[];
+  /** Lists that are there also when they are empty. */
+  readonly lists: readonly string[];
+}
+const tables: ReadonlyMap<string, Table> = /* @__PURE__ */ new Map(
+  /* @__PURE__ */ Object.entries(FIELDS).map(([name, fields]) => [name, toTable(fields)]),
 );
 
 /**
@@ -46,19 +56,23 @@ const byNumber: ReadonlyMap<string, ReadonlyMap<number, Field>> = /* @__PURE__ *
  * A singular message that comes twice is refused, where protobuf would merge the two; no ONNX writer splits one.
  * @throws {@link ModelError} `ERR_INLAY_MODEL_TRUNCATED` if the bytes end early, `ERR_INLAY_MODEL_INVALID` if they are
  * no such message, nest deeper than 100 or hold more than 4,194,304 of them and of
- * list elements; `details.offset` is the byte.
+ * list elements; `details.offset` is the byte, in the file if the bytes have an origin.
  */
-export function decodeMessage<Name extends MessageName>(name: Name, bytes: Uint8Array): Messages[Name] {
-  const reading: Reading = { ...createCursor(bytes), valuesLeft: MAX_VALUES };
+export function decodeMessage<Name extends MessageName>(
+  name: Name,
+  bytes: Uint8Array,
+  origin?: Origin,
+): Messages[Name] {
+  const reading: Reading = { ...createCursor(bytes, origin), valuesLeft: MAX_VALUES };
   return readMessage(reading, name, 1) as unknown as Messages[Name];
 }
 
 function readMessage(cursor: Reading, name: MessageName, depth: number): Loose {
-  if (depth > MAX_DEPTH) throw invalidAt(cursor.at, `messages nest deeper than ${MAX_DEPTH}`);
+  if (depth > MAX_DEPTH) throw invalidAt(cursor, cursor.at, `messages nest deeper than ${MAX_DEPTH}`);
   countValue(cursor);
+  const { byNumber, lists } = tables.get(name) as Table;
   const message: Loose = {};
-  for (const field of FIELDS[name]) if (field.mode === 'many') message[field.name] = none;
-  const fields = byNumber.get(name);
+  for (const list of lists) message[list] = none;
   let bulk: Map<Field, NumberList> | undefined;
   // Starts and ends of unknown fields; neighbours are one span.
   const unknown: number[] = [];
@@ -67,7 +81,7 @@ function readMessage(cursor: Reading, name: MessageName, depth: number): Loose {
     const start = cursor.at;
     const tag = readTag(cursor);
     const wire = tag & 7;
-    const field = fields?.get(tag >>> 3);
+    const field = byNumber[tag >>> 3];
     const isPacked = field?.isList && wire === WIRE.bytes && field.wire !== WIRE.bytes;
     if (field === undefined || (wire !== field.wire && !isPacked)) {
       skipField(cursor, tag);
@@ -78,41 +92,62 @@ function readMessage(cursor: Reading, name: MessageName, depth: number): Loose {
       }
       unknown.push(cursor.at);
     } else if (!field.isList) {
-      const isAgain = field.name in message && isMessage(field.kind);
+      const isAgain = field.isMessage && field.name in message;
       if (isAgain || (field.mode === 'oneof' && choice !== undefined && choice !== field)) {
-        throw invalidAt(start, `${name}.${field.name} comes twice or beside a value that excludes it`);
+        throw invalidAt(
+          cursor,
+          start,
+          `${name}.${field.name} comes twice or beside a value that excludes it`,
+        );
       }
       if (field.mode === 'oneof') choice = field;
       message[field.name] = readValue(cursor, field.kind, depth);
-    } else if (isBulk(field.kind)) {
+    } else if (field.bulk !== undefined) {
       bulk ??= new Map();
       let list = bulk.get(field);
-      if (list === undefined) bulk.set(field, (list = createNumberList(field.kind)));
-      if (isPacked) withLength(cursor, list.readPacked);
-      else list.readOne(cursor);
+      if (list === undefined) bulk.set(field, (list = createNumberList(field.bulk)));
+      if (!isPacked) list.readOne(cursor);
+      else {
+        const end = enter(cursor);
+        list.readPacked(cursor);
+        cursor.end = end;
+      }
     } else {
       const before = message[field.name];
       const list = before === undefined || before === none ? [] : (before as unknown[]);
       message[field.name] = list;
-      const readElement = (): void => {
-        if (!isMessage(field.kind)) countValue(cursor);
-        list.push(readValue(cursor, field.kind, depth));
-      };
-      if (!isPacked) readElement();
-      else
-        withLength(cursor, () => {
-          while (cursor.at < cursor.end) readElement();
-        });
+      if (!isPacked) readElement(cursor, field, list, depth);
+      else {
+        const end = enter(cursor);
+        while (cursor.at < cursor.end) readElement(cursor, field, list, depth);
+        cursor.end = end;
+      }
     }
   }
-  for (const [field, list] of bulk ?? []) if (list.size > 0) message[field.name] = list.finish();
+  if (bulk !== undefined) {
+    for (const [field, list] of bulk) if (list.size > 0) message[field.name] = list.finish();
+  }
   if (unknown.length > 0) message['unknown'] = viewsOf(cursor.bytes, unknown);
   return message;
 }
 
-const isBulk = (kind: Kind): kind is NumberKind =>
-  kind === 'float' || kind === 'double' || kind === 'int32' || kind === 'int64' || kind === 'uint64';
-const isMessage = (kind: Kind): boolean => Object.hasOwn(FIELDS, kind);
+function toTable(fields: readonly Field[]): Table {
+  const byNumber: (Entry | undefined)[] = Array.from({
+    length: 1 + Math.max(...fields.map(({ number }) => number)),
+  });
+  for (const field of fields) {
+    byNumber[field.number] = {
+      ...field,
+      isMessage: Object.hasOwn(FIELDS, field.kind),
+      bulk: isBulk(field.kind) ? field.kind : undefined,
+    };
+  }
+  return { byNumber, lists: fields.filter(({ mode }) => mode === 'many').map(({ name }) => name) };
+}
+
+function isBulk(kind: Kind): kind is NumberKind {
+  return kind === 'float' || kind === 'double' || kind === 'int32' || kind === 'int64' || kind === 'uint64';
+}
 
 function readValue(cursor: Reading, kind: Kind, depth: number): unknown {
   switch (kind) {
@@ -132,34 +167,57 @@ function readValue(cursor: Reading, kind: Kind, depth: number): unknown {
       return readText(cursor);
     case 'bytes':
       return readBytes(cursor);
-    default:
-      return withLength(cursor, () => readMessage(cursor, kind, depth + 1));
+    default: {
+      const end = enter(cursor);
+      const message = readMessage(cursor, kind, depth + 1);
+      cursor.end = end;
+      return message;
+    }
   }
 }
+
+function readElement(cursor: Reading, field: Entry, list: unknown[], depth: number): void {
+  if (!field.isMessage) countValue(cursor);
+  list.push(readValue(cursor, field.kind, depth));
+}
+
+/** Most names are short and ASCII: the decoder would take longer to be called than they take. */
+const SHORT_TEXT_BYTES = 64;
 
 function readText(cursor: Cursor): string {
   const start = cursor.at;
-  const bytes = readBytes(cursor);
+  const length = readLength(cursor);
+  const from = cursor.at;
+  const end = from + length;
+  cursor.at = end;
+  if (length <= SHORT_TEXT_BYTES) {
+    let text = '';
+    let at = from;
+    for (; at < end; at += 1) {
+      const byte = cursor.bytes[at] as number;
+      if (byte >= 0x80) break;
+      text += String.fromCharCode(byte);
+    }
+    if (at === end) return text;
+  }
   try {
-    return fromUtf8(bytes);
+    return fromUtf8(cursor.bytes.subarray(from, end));
   } catch {
-    throw invalidAt(start, 'a text is not UTF-8');
+    throw invalidAt(cursor, start, 'a text is not UTF-8');
   }
 }
 
-/** Reads what a length prefix announces, with the end of the message set to its end. */
-function withLength<T>(cursor: Cursor, read: (cursor: Cursor) => T): T {
+/** Sets the end to that of what a length prefix announces. @returns the end before. */
+function enter(cursor: Cursor): number {
   const length = readLength(cursor);
   const { end } = cursor;
   cursor.end = cursor.at + length;
-  const value = read(cursor);
-  cursor.end = end;
-  return value;
+  return end;
 }
 
 function countValue(cursor: Reading): void {
   cursor.valuesLeft -= 1;
-  if (cursor.valuesLeft < 0) throw invalidAt(cursor.at, `it holds more than ${MAX_VALUES} values`);
+  if (cursor.valuesLeft < 0) throw invalidAt(cursor, cursor.at, `it holds more than ${MAX_VALUES} values`);
 }
 
 function viewsOf(bytes: Uint8Array, spans: readonly number[]): Uint8Array[] {

@@ -11,11 +11,32 @@ export {
   type ModelBuilder,
   type NodeOptions,
 } from './build.ts';
+export {
+  costsOf,
+  type CostOptions,
+  type CostReport,
+  type NodeCost,
+  type OperatorCost,
+  type TensorCost,
+} from './costs.ts';
 export { toDeclaration, toTypeName, type DeclarationOptions } from './declaration.ts';
+export {
+  inlineExternal,
+  moveExternal,
+  sourceResolver,
+  type AsyncExternalResolver,
+  type MovedExternal,
+  type MoveOptions,
+} from './external.ts';
 export { inspectModel, type ModelReport, type ParameterReport, type ValueReport } from './inspect.ts';
+export { parseStructure, type ByteSource, type StructureOptions } from './lazy.ts';
 export type * from './messages.ts';
 export { encodeModel, parseModel } from './model.ts';
+export { encodedSizeBytes, encodePieces } from './pieces.ts';
+export { opsetOf, RAISED_OPSET, raiseOpset } from './opset.ts';
+export { rewriteModel, type Edit, type RewriteOptions, type Rewriter } from './rewrite.ts';
 export { ATTRIBUTE } from './schema.ts';
+export { openBody, openScope, type Scope } from './scope.ts';
 export { signatureOf } from './signature.ts';
 export {
   fromTensorProto,
@@ -24,3 +45,11 @@ export {
   type ExternalResolver,
   type FromTensorOptions,
 } from './tensors.ts';
+export type { ValueType, ValueTypes } from './types.ts';
+export {
+  assertValid,
+  validateModel,
+  type Problem,
+  type ProblemCode,
+  type ValidateOptions,
+} from './validate.ts';

@@ -14,21 +14,34 @@ import { FIELDS } from './schema.ts';
  */
 export function parseModel(bytes: Uint8Array): ModelProto {
   if (!ArrayBuffer.isView(bytes)) throw new TypeError('A model is parsed from a Uint8Array.');
-  if (bytes.length === 0) throw new ModelError('ERR_INLAY_MODEL_INVALID', 'The model file is empty.', at(0));
   // A plain view: `subarray` of a Node Buffer would give Buffers.
   const plain = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  let model: Partial<ModelProto>;
   try {
-    model = decodeMessage('ModelProto', plain);
+    return assertComplete(decodeMessage('ModelProto', plain), plain.length);
   } catch (error) {
-    throw isInlayError(error) && !startsLikeModel(plain) ? notModel(plain) : error;
+    throw explain(error, plain);
   }
-  if (model.graph === undefined) {
-    throw startsLikeModel(plain) ? incomplete('graph', plain) : notModel(plain);
-  }
+}
+
+/**
+ * Tells apart what is damaged and what never was a model.
+ * @param head The first bytes of the file: all, or at least 8.
+ * @returns The error to throw instead.
+ */
+export function explain(error: unknown, head: Uint8Array): unknown {
+  if (!isInlayError(error) || startsLikeModel(head)) return error;
+  return head.length > 0
+    ? notModel(head)
+    : new ModelError('ERR_INLAY_MODEL_INVALID', 'The model file is empty.', at(0));
+}
+
+/** Checks that the parts are there which every model has. */
+export function assertComplete(model: Partial<ModelProto>, sizeBytes: number): ModelProto {
+  if (model.graph === undefined) throw incomplete('graph', sizeBytes);
   // IR version 3 introduced operator sets (onnx.proto, `Version`).
-  if (model.opsetImport?.length === 0 && (model.irVersion ?? 0) >= 3) throw incomplete('opset_import', plain);
-  if (model.irVersion === undefined) throw incomplete('ir_version', plain);
+  if (model.opsetImport?.length === 0 && (model.irVersion ?? 0) >= 3)
+    throw incomplete('opset_import', sizeBytes);
+  if (model.irVersion === undefined) throw incomplete('ir_version', sizeBytes);
   return model as ModelProto;
 }
 
@@ -58,11 +71,11 @@ function notModel(bytes: Uint8Array): ModelError {
   );
 }
 
-function incomplete(field: string, bytes: Uint8Array): ModelError {
+function incomplete(field: string, sizeBytes: number): ModelError {
   return new ModelError(
     'ERR_INLAY_MODEL_INVALID',
     `The model has no ${field}, which every ONNX model has; check that the file is complete.`,
-    at(bytes.length),
+    at(sizeBytes),
   );
 }
 

@@ -1,10 +1,12 @@
 /** Rewriting of models, node by node: what is not touched is shared with the model that it came from. */
 
 import type { Tensor } from '../core/tensor.ts';
-import type { AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto } from './messages.ts';
-import { openBody, openScope, type Scope } from './scope.ts';
+import type { GraphProto, ModelProto, NodeProto, TensorProto } from './messages.ts';
+import { createNamer, definitionsOf, namesOf, withUniqueNames } from './names.ts';
+import { isStandardOp, openBody, openScope, type Scope } from './scope.ts';
+import { sortGraph } from './sort.ts';
 import { toTensorProto } from './tensors.ts';
-import { allGraphs, bodiesOf } from './walk.ts';
+import { bodiesOf, replaceBodies } from './walk.ts';
 
 /** What a rewriter may do besides replacing nodes. */
 export interface Edit {
@@ -19,7 +21,10 @@ export interface Edit {
    * rewritten once.
    */
   derive<Value>(key: string, make: () => Value): Value;
-  /** From here on, nodes read `to` where they read `from`. Outputs of graphs keep their names. */
+  /**
+   * From here on, nodes of this graph and of bodies in it read `to` where they read `from`; those that the rewriter
+   * gives read what it says. Outputs of graphs keep their names.
+   */
   redirect(from: string, to: string): void;
 }
 
@@ -38,28 +43,24 @@ export interface RewriteOptions {
 }
 
 /**
- * Rewrites the graph of a model and the bodies inside of it; local functions stay as they are.
+ * Rewrites the graph of a model and the bodies inside of it; local functions stay as they are. Nodes are put in order
+ * before, and a body's values get other names where another graph has some of the same name.
  *
  * Constants and `Constant` nodes that nobody reads any more go, and graph inputs of that name with them, so that a
- * caller can no longer override them. Linear in the size of the graph.
+ * caller can no longer override them. A model before IR version 4, where every constant had to be an input, becomes one
+ * of version 4 without those inputs if constants are added. Linear in the size of the graph.
+ * @returns the model itself if the rewriter changed nothing.
  */
 export function rewriteModel(
   model: ModelProto,
   rewrite: Rewriter,
   { opsets = {}, irVersion = 0 }: RewriteOptions = {},
 ): ModelProto {
-  const taken = namesOf(model);
+  const fresh = createNamer(namesOf(model));
+  const graph = sortGraph(withUniqueNames(model, fresh).graph);
   const added: TensorProto[] = [];
   const derived = new Map<string, unknown>();
-  const redirects = new Map<string, string>();
-  let next = 0;
-  const fresh = (stem: string): string => {
-    let name = stem;
-    while (name === '' || taken.has(name)) name = `${stem}_${(next += 1)}`;
-    taken.add(name);
-    return name;
-  };
-  const shared: Omit<Edit, 'scope'> = {
+  const shared: Omit<Edit, 'scope' | 'redirect'> = {
     fresh,
     constant: (stem, tensor) => {
       const name = fresh(stem);
@@ -70,76 +71,120 @@ export function rewriteModel(
       if (!derived.has(key)) derived.set(key, make());
       return derived.get(key) as Value;
     },
-    redirect: (from, to) => void redirects.set(from, to),
   };
-
-  const redirected = (node: NodeProto): NodeProto =>
-    node.input.some((value) => redirects.has(value))
-      ? { ...node, input: node.input.map((value) => redirects.get(value) ?? value) }
-      : node;
-  const rewriteGraph = (graph: GraphProto, scope: Scope): GraphProto => {
-    const edit: Edit = { ...shared, scope };
+  const rewriteGraph = (before: GraphProto, scope: Scope, outer?: Redirects): GraphProto => {
+    const redirects = createRedirects(outer);
+    const edit: Edit = { ...shared, scope, redirect: redirects.add };
     const nodes: NodeProto[] = [];
-    for (const original of graph.node) {
-      const node = withBodies(redirected(original), (body) => rewriteGraph(body, openBody(body, scope)));
+    for (const original of before.node) {
+      const node = replaceBodies(redirects.apply(original), (body) =>
+        rewriteGraph(body, openBody(body, scope), redirects),
+      );
       for (const one of rewrite(node, edit) ?? [node]) nodes.push(one);
     }
-    return nodes.length === graph.node.length && nodes.every((node, i) => node === graph.node[i])
-      ? graph
-      : { ...graph, node: nodes };
+    return nodes.length === before.node.length && nodes.every((node, i) => node === before.node[i])
+      ? before
+      : { ...before, node: nodes };
   };
-  const scope = openScope(model);
-  const rewritten = rewriteGraph(model.graph, scope);
-  if (rewritten === model.graph && added.length === 0) return model;
-  const graph = withoutUnread({ ...rewritten, initializer: [...rewritten.initializer, ...added] }, scope);
+  const rewritten = rewriteGraph(graph, openScope({ ...model, graph }));
+  if (rewritten === graph && added.length === 0) return model;
+
+  const after = { ...rewritten, initializer: [...rewritten.initializer, ...added] };
+  const { irVersion: present = 0 } = model;
+  const needed = Math.max(irVersion, added.length > 0 ? FREE_CONSTANTS : 0, present);
+  const isFreed = present < FREE_CONSTANTS && needed >= FREE_CONSTANTS;
   return {
     ...model,
-    ...(irVersion > (model.irVersion ?? 0) && { irVersion }),
-    graph,
+    ...(needed > present && { irVersion: needed }),
+    graph: withoutUnread(isFreed ? withoutDefaults(after) : after, readsOf(graph)),
     opsetImport: raised(model.opsetImport, opsets),
   };
 }
 
-/** A node whose bodies have been replaced; the node itself if none has. */
-function withBodies(node: NodeProto, replace: (body: GraphProto) => GraphProto): NodeProto {
-  if (bodiesOf(node).length === 0) return node;
-  const attribute = node.attribute.map((one): AttributeProto => {
-    if (one.g !== undefined) {
-      const g = replace(one.g);
-      return g === one.g ? one : { ...one, g };
-    }
-    if (one.graphs === undefined) return one;
-    const graphs = one.graphs.map(replace);
-    return graphs.every((body, i) => body === one.graphs?.[i]) ? one : { ...one, graphs };
-  });
-  return attribute.every((one, i) => one === node.attribute[i]) ? node : { ...node, attribute };
+/** IR version from which on a constant need not be an input (onnx docs/Versioning.md). */
+const FREE_CONSTANTS = 4;
+
+/** What nodes of one graph and of the bodies in it read instead of what they say. */
+interface Redirects {
+  readonly add: (from: string, to: string) => void;
+  target(value: string): string | undefined;
+  apply(node: NodeProto): NodeProto;
 }
 
-/** Drops constants that were read before and are not any more, with the inputs by which they could be overridden. */
-function withoutUnread(graph: GraphProto, before: Scope): GraphProto {
-  const read = new Set(graph.output.map(({ name = '' }) => name));
+function createRedirects(outer: Redirects | undefined): Redirects {
+  const targets = new Map<string, string>();
+  const target = (value: string): string | undefined => targets.get(value) ?? outer?.target(value);
+  const follow = (value: string): string => {
+    let last = value;
+    for (let next = target(last); next !== undefined; next = target(last)) last = next;
+    return last;
+  };
+  return {
+    target,
+    add: (from, to) => {
+      if (follow(to) === from) throw new RangeError(`The value "${from}" cannot be redirected to itself.`);
+      targets.set(from, to);
+    },
+    apply: (node) =>
+      node.input.some((value) => target(value) !== undefined)
+        ? { ...node, input: node.input.map(follow) }
+        : node,
+  };
+}
+
+/** Everything that nodes and outputs read, in a graph and in its bodies. */
+function readsOf(graph: GraphProto): Set<string> {
+  const reads = new Set<string>();
   const collect = ({ node, output }: GraphProto): void => {
-    for (const { name = '' } of output) read.add(name);
+    for (const { name = '' } of output) reads.add(name);
     for (const one of node) {
-      for (const value of one.input) read.add(value);
+      for (const value of one.input) reads.add(value);
       for (const body of bodiesOf(one)) collect(body);
     }
   };
   collect(graph);
-  const isLeft = (name: string): boolean => !read.has(name) && before.readers(name).length > 0;
-  const isConstant = ({ opType, output }: NodeProto): boolean =>
-    opType === 'Constant' && output.length === 1 && isLeft(output[0] ?? '');
-  const constants = new Set(graph.initializer.map(({ name = '' }) => name));
-  const defined = new Set(graph.node.flatMap(({ output }) => output));
-  return {
-    ...graph,
-    node: graph.node.filter((node) => !isConstant(node)),
-    initializer: graph.initializer.filter(({ name = '' }) => !isLeft(name)),
-    input: graph.input.filter(({ name = '' }) => !(constants.has(name) && isLeft(name))),
-    ...(graph.valueInfo && {
-      valueInfo: graph.valueInfo.filter(({ name = '' }) => defined.has(name)),
-    }),
+  return reads;
+}
+
+/** Drops constants that were read before and are not any more, with the inputs by which they could be overridden. */
+function withoutUnread(after: GraphProto, before: ReadonlySet<string>): GraphProto {
+  const reads = readsOf(after);
+  const isLeft = (name = ''): boolean => before.has(name) && !reads.has(name);
+  const isConstant = (node: NodeProto): boolean =>
+    node.opType === 'Constant' && isStandardOp(node) && isLeft(node.output[0]);
+  const clean = (graph: GraphProto): GraphProto => {
+    const constants = constantsOf(graph);
+    const node = graph.node.filter((one) => !isConstant(one)).map((one) => replaceBodies(one, clean));
+    const kept = {
+      ...graph,
+      node,
+      initializer: graph.initializer.filter(({ name }) => !isLeft(name)),
+      input: graph.input.filter(({ name = '' }) => !(constants.has(name) && isLeft(name))),
+      ...(graph.sparseInitializer && {
+        sparseInitializer: graph.sparseInitializer.filter(({ values }) => !isLeft(values?.name)),
+      }),
+    };
+    const definitions = definitionsOf(kept);
+    const valueInfo = graph.valueInfo?.filter(({ name = '' }) => definitions.has(name));
+    const isSame =
+      definitions.size === definitionsOf(graph).size && node.every((one, i) => one === graph.node[i]);
+    return isSame && valueInfo?.length === graph.valueInfo?.length
+      ? graph
+      : { ...kept, ...(valueInfo && { valueInfo }) };
   };
+  return clean(after);
+}
+
+function withoutDefaults(graph: GraphProto): GraphProto {
+  const constants = constantsOf(graph);
+  return { ...graph, input: graph.input.filter(({ name = '' }) => !constants.has(name)) };
+}
+
+function constantsOf({ initializer, sparseInitializer = [] }: GraphProto): Set<string> {
+  return new Set([
+    ...initializer.map(({ name = '' }) => name),
+    ...sparseInitializer.map(({ values }) => values?.name ?? ''),
+  ]);
 }
 
 function raised(
@@ -155,18 +200,4 @@ function raised(
     ([name]) => !present.some(({ domain = '' }) => isOf(name, domain)),
   );
   return [...kept, ...missing.map(([domain, version]) => ({ domain, version }))];
-}
-
-/** All names of values and nodes. */
-function namesOf(model: ModelProto): Set<string> {
-  const names = new Set<string>();
-  for (const { node, input, output, initializer, sparseInitializer = [] } of allGraphs(model)) {
-    for (const { name } of [...input, ...output, ...initializer]) names.add(name ?? '');
-    for (const { values } of sparseInitializer) names.add(values?.name ?? '');
-    for (const one of node) {
-      names.add(one.name ?? '');
-      for (const value of [...one.input, ...one.output]) names.add(value);
-    }
-  }
-  return names;
 }

@@ -1,7 +1,8 @@
 /** What the values of a model's graphs are, and who reads them. */
 
-import { bodiesOf } from './walk.ts';
 import type { AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto } from './messages.ts';
+import { definitionsOf } from './names.ts';
+import { bodiesOf } from './walk.ts';
 
 /** A graph with the graphs around it: a body sees what they define (onnx docs/IR.md, "Names Within a Graph"). */
 export interface Scope {
@@ -12,7 +13,10 @@ export interface Scope {
   definer(value: string): Scope | undefined;
   /** The node that gives a value, from here outwards. */
   producer(value: string): NodeProto | undefined;
-  /** Nodes that read a value of this graph or of one around it, those inside of bodies included, in order. */
+  /**
+   * Nodes that read a value of this graph or of one around it, in order: those inside of bodies, and those whose body
+   * gives it back, included.
+   */
   readers(value: string): readonly NodeProto[];
   /** Whether a value is an output of the graph that defines it. */
   isOutput(value: string): boolean;
@@ -68,30 +72,11 @@ function createScope(graph: GraphProto, outer: Scope | undefined): Scope {
   const initializers = new Map(graph.initializer.map((tensor) => [tensor.name ?? '', tensor]));
   const inputs = new Set(graph.input.map(({ name = '' }) => name));
   const outputs = new Set(graph.output.map(({ name = '' }) => name));
-  const sparse = new Set(graph.sparseInitializer?.map(({ values }) => values?.name ?? ''));
   const producers = new Map<string, NodeProto>();
-  const readers = new Map<string, NodeProto[]>();
-  const read = (node: NodeProto, by: NodeProto): void => {
-    for (const value of new Set(node.input)) {
-      if (value === '') continue;
-      const list = readers.get(value);
-      if (list === undefined) readers.set(value, [by]);
-      else if (list.at(-1) !== by) list.push(by);
-    }
-  };
-  const readWithin = (body: GraphProto): void => {
-    for (const node of body.node) {
-      read(node, node);
-      for (const inner of bodiesOf(node)) readWithin(inner);
-    }
-  };
-  for (const node of graph.node) {
-    for (const value of node.output) if (value !== '') producers.set(value, node);
-    read(node, node);
-    for (const body of bodiesOf(node)) readWithin(body);
-  }
-  const defines = (value: string): boolean =>
-    producers.has(value) || initializers.has(value) || inputs.has(value) || sparse.has(value);
+  for (const node of graph.node) for (const value of node.output) producers.set(value, node);
+  const definitions = definitionsOf(graph);
+  const readers = readersWithin(graph.node);
+  const defines = (value: string): boolean => definitions.has(value);
   const scope: Scope = {
     graph,
     outer,
@@ -109,4 +94,28 @@ function createScope(graph: GraphProto, outer: Scope | undefined): Scope {
     },
   };
   return scope;
+}
+
+/** Who reads which value, in order. What a body defines itself is not read from around it. */
+function readersWithin(nodes: readonly NodeProto[]): ReadonlyMap<string, readonly NodeProto[]> {
+  const readers = new Map<string, NodeProto[]>();
+  const inner: ReadonlySet<string>[] = [];
+  const read = (value: string, by: NodeProto): void => {
+    if (value === '' || inner.some((definitions) => definitions.has(value))) return;
+    const list = readers.get(value);
+    if (list === undefined) readers.set(value, [by]);
+    else if (list.at(-1) !== by) list.push(by);
+  };
+  const visit = (node: NodeProto): void => {
+    for (const value of node.input) read(value, node);
+    for (const body of bodiesOf(node)) {
+      inner.push(definitionsOf(body));
+      // A body may give back what it sees around it.
+      for (const { name = '' } of body.output) read(name, node);
+      for (const one of body.node) visit(one);
+      inner.pop();
+    }
+  };
+  for (const node of nodes) visit(node);
+  return readers;
 }

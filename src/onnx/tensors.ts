@@ -20,8 +20,11 @@ export interface ExternalReference {
   readonly lengthBytes: number;
 }
 
-/** Gives the bytes that a reference stands for, exactly `lengthBytes` of them. */
-export type ExternalResolver = (reference: ExternalReference) => Uint8Array;
+/**
+ * Gives the bytes that a reference stands for, exactly `lengthBytes` of them.
+ * @param tensor Name of the constant, for errors.
+ */
+export type ExternalResolver = (reference: ExternalReference, tensor: string) => Uint8Array;
 
 /** How {@link fromTensorProto} reads. */
 export interface FromTensorOptions {
@@ -45,7 +48,7 @@ export function fromTensorProto(proto: TensorProto, options: FromTensorOptions =
     dtype === 'string'
       ? textsOf(proto)
       : isExternal(proto)
-        ? viewAs(dtype, readExternal(proto, dtype, size, options.external), proto)
+        ? viewAs(dtype, readExternal(proto, options.external), proto)
         : proto.rawData !== undefined
           ? viewAs(dtype, proto.rawData, proto)
           : fromTyped(dtype, proto);
@@ -75,6 +78,16 @@ export function toTensorProto(name: string, tensor: Tensor): TensorProto {
 /** Tells whether the elements of a constant are in another file. */
 export function isExternal(proto: TensorProto): boolean {
   return proto.dataLocation === EXTERNAL;
+}
+
+/** The fields of a constant whose elements are in another file: the inverse of {@link externalReference}. */
+export function toExternalFields({
+  location,
+  offsetBytes,
+  lengthBytes,
+}: ExternalReference): Pick<TensorProto, 'externalData' | 'dataLocation'> {
+  const entries = Object.entries({ location, offset: String(offsetBytes), length: String(lengthBytes) });
+  return { externalData: entries.map(([key, value]) => ({ key, value })), dataLocation: EXTERNAL };
 }
 
 /**
@@ -125,29 +138,32 @@ export function externalReference(proto: TensorProto): ExternalReference {
   return { location, offsetBytes: number('offset', 0), lengthBytes: number('length', expected) };
 }
 
-function readExternal(
-  proto: TensorProto,
-  dtype: DType,
-  size: number,
-  resolve: ExternalResolver | undefined,
-): Uint8Array {
+/**
+ * Where the elements of an external constant are, if that can be: as many bytes as shape and dtype ask for.
+ * @throws {@link ModelError} `ERR_INLAY_MODEL_INVALID` as {@link externalReference} does, if the length is another
+ * one, and for strings, which cannot be external.
+ */
+export function checkedReference(proto: TensorProto): ExternalReference {
+  const dtype = dtypeOf(proto);
+  if (dtype === 'string') throw fail('INVALID', proto, 'holds strings, which cannot be external');
   const reference = externalReference(proto);
-  if (resolve === undefined) {
-    throw fail(
-      'UNSUPPORTED',
-      proto,
-      `is in the external file "${reference.location}"; pass a resolver for external data`,
-    );
-  }
-  const expected = sizeBytesOf(dtype, size);
-  if (reference.lengthBytes !== expected) {
-    throw fail(
-      'INVALID',
-      proto,
-      `needs ${expected} bytes, but its external length is ${reference.lengthBytes}`,
-    );
-  }
-  return resolve(reference);
+  const expected = sizeBytesOf(dtype, elementsOf(proto));
+  if (reference.lengthBytes === expected) return reference;
+  throw fail(
+    'INVALID',
+    proto,
+    `needs ${expected} bytes, but its external length is ${reference.lengthBytes}`,
+  );
+}
+
+function readExternal(proto: TensorProto, resolve: ExternalResolver | undefined): Uint8Array {
+  if (resolve !== undefined) return resolve(checkedReference(proto), proto.name ?? '');
+  const { location } = externalReference(proto);
+  throw fail(
+    'UNSUPPORTED',
+    proto,
+    `is in the external file "${location}"; pass a resolver for external data`,
+  );
 }
 
 function viewAs(dtype: DType, bytes: Uint8Array, proto: TensorProto): TypedArray {

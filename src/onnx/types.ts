@@ -3,6 +3,16 @@ import { dtypeFromOnnx, type DType } from '../core/dtype.ts';
 import type { Dimension } from '../core/signature.ts';
 import type { GraphProto, TensorShapeProto, TypeProto, ValueInfoProto } from './messages.ts';
 
+/** Type and shape of a value, as far as they are known. */
+export interface ValueType {
+  readonly dtype: DType;
+  /** `null`: the rank is unknown. */
+  readonly shape: readonly Dimension[] | null;
+}
+
+/** Types of values by name. */
+export type ValueTypes = ReadonlyMap<string, ValueType>;
+
 /** Shape of a type; `null`: rank unknown. Axes without a usable length or name are `null`. */
 export function toShape(shape: TensorShapeProto | undefined): readonly Dimension[] | null {
   if (shape === undefined) return null;
@@ -34,4 +44,18 @@ export function feedsOf(graph: GraphProto): readonly ValueInfoProto[] {
     ...(graph.sparseInitializer ?? []).map(({ values }) => values?.name),
   ]);
   return graph.input.filter(({ name }) => !constants.has(name));
+}
+
+/** Types that a graph states: of inputs, outputs, constants, and of the values between that it has notes on. */
+export function declaredTypes(graph: GraphProto): ValueTypes {
+  const types = new Map<string, ValueType>();
+  for (const { name = '', type } of [...(graph.valueInfo ?? []), ...graph.output, ...graph.input]) {
+    const dtype = dtypeFromOnnx(type?.tensorType?.elemType ?? 0);
+    if (dtype !== undefined) types.set(name, { dtype, shape: toShape(type?.tensorType?.shape) });
+  }
+  for (const { name = '', dataType = 0, dims } of graph.initializer) {
+    const dtype = dtypeFromOnnx(dataType);
+    if (dtype !== undefined) types.set(name, { dtype, shape: dims });
+  }
+  return types;
 }

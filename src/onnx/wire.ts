@@ -21,6 +21,7 @@ export const MAX_DEPTH = 100;
 export interface Cursor {
   readonly bytes: Uint8Array;
   readonly view: DataView;
+  readonly origin: Origin;
   at: number;
   /** End of the message that is being read. */
   end: number;
@@ -29,14 +30,24 @@ export interface Cursor {
   high: number;
 }
 
-/** Starts reading at the first byte. */
-export function createCursor(bytes: Uint8Array): Cursor {
+/** Where the bytes of a cursor come from, for errors. */
+export interface Origin {
+  /** Length of the file that they are part of. */
+  readonly sizeBytes: number;
+  /** Position in that file of the byte at `at`. */
+  readonly locate: (at: number) => number;
+}
+
+/** Starts reading at the first byte. Bytes without an origin are a file of their own. */
+export function createCursor(bytes: Uint8Array, origin?: Origin): Cursor {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return { bytes, view, at: 0, end: bytes.length, low: 0, high: 0 };
+  const whole = { sizeBytes: bytes.length, locate: (at: number) => at };
+  return { bytes, view, origin: origin ?? whole, at: 0, end: bytes.length, low: 0, high: 0 };
 }
 
 /** An `ERR_INLAY_MODEL_INVALID` that names the byte. */
-export function invalidAt(offset: number, what: string): ModelError {
+export function invalidAt({ origin }: Cursor, at: number, what: string): ModelError {
+  const offset = origin.locate(at);
   return new ModelError('ERR_INLAY_MODEL_INVALID', `The model is malformed at byte ${offset}: ${what}.`, {
     details: { offset },
   });
@@ -74,7 +85,7 @@ export function readVarint(cursor: Cursor): void {
       return;
     }
   }
-  throw invalidAt(start, 'a varint is longer than 10 bytes');
+  throw invalidAt(cursor, start, 'a varint is longer than 10 bytes');
 }
 
 /** Reads a varint as a signed 64-bit integer. */
@@ -103,7 +114,7 @@ export function readSafeInt(cursor: Cursor): number {
   const start = cursor.at;
   readVarint(cursor);
   const value = (cursor.high | 0) * 2 ** 32 + cursor.low;
-  if (!Number.isSafeInteger(value)) throw invalidAt(start, 'an integer is beyond ±2^53');
+  if (!Number.isSafeInteger(value)) throw invalidAt(cursor, start, 'an integer is beyond ±2^53');
   return value;
 }
 
@@ -111,7 +122,7 @@ export function readSafeInt(cursor: Cursor): number {
 export function readTag(cursor: Cursor): number {
   const start = cursor.at;
   readVarint(cursor);
-  if (cursor.high !== 0 || cursor.low < 8) throw invalidAt(start, 'a tag has no valid field number');
+  if (cursor.high !== 0 || cursor.low < 8) throw invalidAt(cursor, start, 'a tag has no valid field number');
   return cursor.low;
 }
 
@@ -153,10 +164,11 @@ export function skipField(cursor: Cursor, tag: number): void {
     else if (type === WIRE.bytes) readBytes(cursor);
     else if (type === WIRE.fixed32) advance(cursor, 4);
     else if (type === WIRE.groupStart) {
-      if (groups.length >= MAX_DEPTH) throw invalidAt(cursor.at, `groups nest deeper than ${MAX_DEPTH}`);
+      if (groups.length >= MAX_DEPTH)
+        throw invalidAt(cursor, cursor.at, `groups nest deeper than ${MAX_DEPTH}`);
       groups.push(next >>> 3);
     } else if (type !== WIRE.groupEnd || groups.pop() !== next >>> 3) {
-      throw invalidAt(cursor.at, `wire type ${type} does not belong here`);
+      throw invalidAt(cursor, cursor.at, `wire type ${type} does not belong here`);
     }
     if (groups.length === 0) return;
   }
@@ -168,13 +180,16 @@ function advance(cursor: Cursor, length: number): void {
 }
 
 /** A message whose own length fits is there in full, so a value that leaves it is malformed, not truncated. */
-function pastEnd(cursor: Cursor, offset: number): ModelError {
-  const { length } = cursor.bytes;
-  if (cursor.end < length) return invalidAt(offset, 'a value reaches past the end of its message');
+function pastEnd(cursor: Cursor, at: number): ModelError {
+  const { sizeBytes, locate } = cursor.origin;
+  if (locate(cursor.end) < sizeBytes) {
+    return invalidAt(cursor, at, 'a value reaches past the end of its message');
+  }
+  const offset = locate(at);
   return new ModelError(
     'ERR_INLAY_MODEL_TRUNCATED',
-    `The model ends at byte ${length}, but the value at byte ${offset} goes on; get the file again.`,
-    { details: { offset, sizeBytes: length } },
+    `The model ends at byte ${sizeBytes}, but the value at byte ${offset} goes on; get the file again.`,
+    { details: { offset, sizeBytes } },
   );
 }
 

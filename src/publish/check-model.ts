@@ -44,8 +44,10 @@ export interface CheckOptions {
 /** What was found. */
 export interface CheckResult {
   readonly signature: Signature;
-  /** Absent where nothing was run, or where answers do not repeat. */
+  /** Absent where nothing was run, or where answers do not repeat. `tolerance` is one that every file holds. */
   readonly golden?: { readonly cases: readonly GoldenCase[]; readonly tolerance: GoldenTolerance };
+  /** How far the answers of each file may lie from the golden ones, by variant, where they are not all alike. */
+  readonly tolerances: Readonly<Record<string, GoldenTolerance>>;
   /** Largest relative error of each variant against the reference, a ratio. */
   readonly differences: Readonly<Record<string, number>>;
   /** What the publisher should know, in words. */
@@ -69,7 +71,7 @@ export function defaultTolerance(variant: string): GoldenTolerance {
  * Opens every file, runs golden inputs twice on the reference to get golden outputs, and compares the variants.
  *
  * A variant has to answer within the tolerance that is given. Without one, the vector of each output may be off by 5 %,
- * and the tolerance that devices get is twice what was measured.
+ * and the tolerance that devices get for it is twice what was measured.
  *
  * @throws {@link ModelError} `ERR_INLAY_MODEL_INVALID` or `ERR_INLAY_MODEL_UNSUPPORTED` with the reason for which the
  * release cannot be published; {@link InputError} for golden inputs that do not fit; {@link BackendError} if there is
@@ -85,6 +87,7 @@ export async function checkModel(options: CheckOptions): Promise<CheckResult> {
     ...(await referenceAnswers(session, reference, options, notices)),
   }));
   let allowed = tolerance;
+  const tolerances: Record<string, GoldenTolerance> = {};
   for (const file of others) {
     await withSession(backend, file, async (session) => {
       const difference = signatureDifference(signature, session.signature);
@@ -100,14 +103,18 @@ export async function checkModel(options: CheckOptions): Promise<CheckResult> {
         if (reason !== undefined)
           throw refusal(file, `its answer is not that of ${reference.variant}: ${reason}`);
         differences[file.variant] = Math.max(differences[file.variant] ?? 0, deviation.relative);
-        if (options.tolerance === undefined) allowed = widen(allowed, deviation);
+        if (options.tolerance === undefined) {
+          tolerances[file.variant] = widen(tolerances[file.variant] ?? tolerance, deviation);
+          allowed = widen(allowed, deviation);
+        }
       }
     });
   }
   if (golden !== undefined && cases.length === 0 && others.length > 0) {
     notices.push('The variants were not compared with each other, since there are no golden outputs.');
   }
-  const result = { signature, differences, notices };
+  if (Object.keys(tolerances).length > 0) tolerances[reference.variant] = tolerance;
+  const result = { signature, differences, notices, tolerances };
   return cases.length === 0 ? result : { ...result, golden: { cases, tolerance: allowed } };
 }
 

@@ -26,6 +26,7 @@ export interface PreparedFile {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly sha256: string;
   readonly requires?: ReleaseFile['requires'] | undefined;
+  readonly tolerance?: GoldenTolerance | undefined;
   readonly chunks: ReleaseFile['chunks'];
   readonly ways: readonly PreparedWay[];
 }
@@ -90,6 +91,7 @@ export function writeManifest(
     ...ref,
     variant: prepared.variant,
     ...(prepared.requires && { requires: prepared.requires }),
+    ...(prepared.tolerance && { tolerance: prepared.tolerance }),
     chunks: prepared.chunks,
     ...(prepared.ways.length > 0 && {
       ways: prepared.ways.map(({ kind, codec, from, file, bytes, sha256 }): Way => {

@@ -98,6 +98,8 @@ export interface ReleaseVariant {
   readonly file: string;
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly requires?: ReleaseFile['requires'];
+  /** How far its answers may lie from the golden ones. Default: that of the golden inputs. */
+  readonly tolerance?: GoldenTolerance | undefined;
 }
 
 /** What is published. */
@@ -109,6 +111,8 @@ export interface ReleaseContent {
   readonly file: string;
   /** What the model's file is called among the variants. Default `fp32`. */
   readonly variant?: string;
+  /** How far its answers may lie from the golden ones, where variants need more. Default: that of the golden inputs. */
+  readonly tolerance?: GoldenTolerance | undefined;
   /** Default: none. */
   readonly variants?: readonly ReleaseVariant[];
   /** A file of golden inputs and outputs. `isMadeUp`: another one like it is as good. Default: none. */
@@ -177,9 +181,9 @@ export async function publishRelease(
   release: ReleaseContent,
 ): Promise<PublishedRelease> {
   const { server, platform } = options;
-  const { model, version, file, variant = 'fp32', variants = [] } = release;
+  const { model, version, file, variant = 'fp32', tolerance, variants = [] } = release;
   assertNames(model, version);
-  const files = [{ variant, file, bytes }, ...variants] as const;
+  const files = [{ variant, file, bytes, tolerance }, ...variants] as const;
   assertFiles(files);
   const hashes = files.map((one) => [one.variant, sha256Hex(platform, one.bytes)] as const);
   const sha256 = hashes[0]?.[1] ?? '';

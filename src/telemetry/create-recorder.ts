@@ -121,6 +121,11 @@ export function createRecorder(parts: RecorderParts): Recorder {
         window.rejected(asCode(reason));
       });
     },
+    fellBack: (reason, context) => {
+      at(context, (window) => {
+        window.fellBack(asCode(reason));
+      });
+    },
     received: (bytes, context) => {
       at(context, ({ tally }) => (tally.net += bytes));
     },

@@ -153,6 +153,7 @@ export function createModelTelemetry(parts: ModelTelemetryParts): ReportedModel 
       const context = contextOfVersion(version);
       if (context === undefined) return;
       if (type === 'trial-passed') recorder.committed(context);
+      if (type === 'way-failed') recorder.fellBack(reason ?? 'other', context);
       if (type === 'strike' && reason === 'crash') recorder.crashed(context);
       if (type !== 'rejected') return;
       recorder.rejected(reason ?? 'other', context);

@@ -38,6 +38,8 @@ export interface Recorder {
   /** A local trial has ended. */
   committed(context?: RecordingContext): void;
   rejected(reason: string, context?: RecordingContext): void;
+  /** A cheaper way to an update led nowhere. */
+  fellBack(reason: string, context?: RecordingContext): void;
   /** Bytes of an update have come. */
   received(bytes: number, context?: RecordingContext): void;
   /** Memory that the app takes now, bytes. */

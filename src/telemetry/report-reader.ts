@@ -105,6 +105,7 @@ const windowForm: Form = /* @__PURE__ */ formOf(
     act: count,
     rej: codes,
     com: count,
+    fall: codes,
     ch: tuple(count, count),
     ex: count,
     h: object(formOf({}, { lat: histogram, queue: histogram, load: histogram, shadow: histogram })),

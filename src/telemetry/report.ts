@@ -12,7 +12,7 @@ export const MAX_REQUEST_BYTES = 49_152;
 export const MAX_BEACON_BYTES = 16_384;
 /** Most windows in one report. */
 export const MAX_WINDOWS = 12;
-/** Most names in `err`, `rej` and `drop`, the last one being `other`. */
+/** Most names in `err`, `rej`, `fall` and `drop`, the last one being `other`. */
 export const MAX_CODES = 9;
 /** Most business events in one window. */
 export const MAX_EVENTS = 8;
@@ -76,6 +76,8 @@ export interface ReportWindow {
   /** Local trials that ended: rejections by reason, and commits. */
   readonly rej?: Readonly<Record<string, number>>;
   readonly com?: number;
+  /** Patches and compressed files that led to no release, by reason: something larger was downloaded instead. */
+  readonly fall?: Readonly<Record<string, number>>;
   /** Answers from the cache, and calls that it did not have. */
   readonly ch?: readonly [hit: number, miss: number];
   /** Runs of the model; a batch is one. */

@@ -56,6 +56,7 @@ export function mergeWindows(a: ReportWindow, b: ReportWindow): ReportWindow {
     ...defined('act', either(a.act, b.act, add)),
     ...defined('rej', either(a.rej, b.rej, addCodes)),
     ...defined('com', either(a.com, b.com, add)),
+    ...defined('fall', either(a.fall, b.fall, addCodes)),
     ...defined(
       'ch',
       either(a.ch, b.ch, ([x, y], [u, v]) => [x + u, y + v] as const),

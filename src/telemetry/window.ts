@@ -40,6 +40,7 @@ export interface OpenWindow {
   readonly tally: Tally;
   failed(code: string): void;
   rejected(reason: string): void;
+  fellBack(reason: string): void;
   time(name: TimeName, ms: number): void;
   memory(bytes: number): void;
   shadow(outcome: 'alike' | 'unlike' | 'failed'): void;
@@ -87,6 +88,7 @@ export function openWindow(key: WindowKey, baseline?: ReportWindow['bl']): Cutta
   };
   const errors = new Map<string, number>();
   const rejections = new Map<string, number>();
+  const fallbacks = new Map<string, number>();
   const times = new Map<TimeName, Histogram>();
   const memory = { peak: 0, sum: 0, n: 0 };
   const events = new Map<string, [n: number, sum: number]>();
@@ -108,6 +110,7 @@ export function openWindow(key: WindowKey, baseline?: ReportWindow['bl']): Cutta
       ...aboveZero({ cold, fatal, act }),
       ...(rejections.size > 0 && { rej: Object.fromEntries(rejections) }),
       ...aboveZero({ com }),
+      ...(fallbacks.size > 0 && { fall: Object.fromEntries(fallbacks) }),
       ...(hit + miss > 0 && { ch: [hit, miss] }),
       ...aboveZero({ ex }),
       ...(times.size > 0 && { h: snapshotsOf(times) }),
@@ -144,6 +147,9 @@ export function openWindow(key: WindowKey, baseline?: ReportWindow['bl']): Cutta
     },
     rejected: (reason) => {
       addTo(rejections, reason);
+    },
+    fellBack: (reason) => {
+      addTo(fallbacks, reason);
     },
     time: (name, ms) => {
       let histogram = times.get(name);

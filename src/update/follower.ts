@@ -119,7 +119,7 @@ export interface Updater {
 }
 
 /** What an updater works with. */
-export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target'> {
+export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target' | 'isUnfit'> {
   readonly model: string;
   readonly platform: Platform;
   readonly sync: Sync;

@@ -40,6 +40,8 @@ export interface ReleaseFile extends FileRef {
   readonly variant: string;
   /** What a device must have for it: names of execution providers, one of which is enough, and their features. */
   readonly requires?: { readonly providers?: readonly string[]; readonly features?: readonly string[] };
+  /** How far its answers may lie from the golden ones. Default: that of `golden`. */
+  readonly tolerance?: GoldenTolerance;
   /** SHA-256 of each piece of `size` bytes, the last one shorter, as one text of hex digits. */
   readonly chunks: { readonly size: number; readonly sha256: string };
   /** Other ways than the whole file, which is always there. */
@@ -58,7 +60,10 @@ export interface ReleaseManifest {
   readonly model: string;
   readonly version: string;
   readonly seq: number;
-  /** The reference first: the file that plans name. Devices take the first one that they can run. */
+  /**
+   * The reference first: the file that plans name. Devices take the first of the others whose needs they meet, and the
+   * reference where none is left.
+   */
   readonly files: readonly [ReleaseFile, ...ReleaseFile[]];
   /** Inputs and the outputs that they must give (`update/golden.ts`). */
   readonly golden?: FileRef & { readonly tolerance: GoldenTolerance };
@@ -102,12 +107,13 @@ export function readManifest(bytes: Uint8Array): ReleaseManifest {
 
 function fileOf(value: unknown, where: string, folder: string): ReleaseFile {
   const file = fieldsOf(value, where);
-  const { variant, requires, ways } = file;
+  const { variant, requires, tolerance, ways } = file;
   const ref = refOf(file, where, folder);
   return {
     ...ref,
     variant: textOf(variant, `${where}.variant`, /^[!-~]{1,128}$/),
     ...(requires !== undefined && { requires: needsOf(requires, `${where}.requires`) }),
+    ...(tolerance !== undefined && { tolerance: toleranceOf(tolerance, `${where}.tolerance`) }),
     chunks: chunksOf(file['chunks'], `${where}.chunks`, ref.length),
     ...(ways !== undefined && {
       ways: listOf(ways, `${where}.ways`).flatMap((way, i) => wayOf(way, `${where}.ways[${i}]`, folder, ref)),
@@ -161,14 +167,17 @@ function refOf({ path, sha256, length }: Fields, where: string, folder: string):
 }
 
 function goldenOf(golden: Fields, folder: string): FileRef & { readonly tolerance: GoldenTolerance } {
-  const where = 'golden.tolerance';
-  const { absoluteE6, relativeE6 } = fieldsOf(golden['tolerance'], where);
   return {
     ...refOf(golden, 'golden', folder),
-    tolerance: {
-      absoluteE6: numberOf(absoluteE6, `${where}.absoluteE6`, 0),
-      relativeE6: numberOf(relativeE6, `${where}.relativeE6`, 0),
-    },
+    tolerance: toleranceOf(golden['tolerance'], 'golden.tolerance'),
+  };
+}
+
+function toleranceOf(value: unknown, where: string): GoldenTolerance {
+  const { absoluteE6, relativeE6 } = fieldsOf(value, where);
+  return {
+    absoluteE6: numberOf(absoluteE6, `${where}.absoluteE6`, 0),
+    relativeE6: numberOf(relativeE6, `${where}.relativeE6`, 0),
   };
 }
 

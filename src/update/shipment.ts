@@ -33,6 +33,8 @@ export interface ShipmentParts {
   readonly maxModelBytes: number;
   /** Puts what came with the app into the store, if it is one of these files: nothing is downloaded twice. */
   readonly lend: (sha256s: readonly string[]) => Promise<void>;
+  /** Tells whether a variant did not prove itself on this device. */
+  readonly isUnfit: (sha256: string) => Promise<boolean>;
 }
 
 /**
@@ -62,7 +64,9 @@ export async function bring(
       release: entry,
       file: { sha256, length },
       ...(file && manifest && manifest.files.length > 1 && { variant: file.variant }),
-      ...(manifest?.golden && { golden: manifest.golden }),
+      ...(manifest?.golden && {
+        golden: { ...manifest.golden, ...(file?.tolerance && { tolerance: file.tolerance }) },
+      }),
       ...(manifest?.profile && { profile: manifest.profile }),
     },
   };
@@ -124,9 +128,9 @@ async function readShipped(
   return manifest;
 }
 
-/** Takes the first variant whose requirements this device meets, and otherwise the reference. */
+/** Takes the first variant whose requirements this device meets and that has not failed here, or else the reference. */
 async function choose(
-  { providers }: ShipmentParts,
+  { providers, isUnfit }: ShipmentParts,
   { files: [reference, ...variants] }: ReleaseManifest,
 ): Promise<ReleaseFile> {
   if (!variants.some(({ requires }) => requires !== undefined)) return reference;
@@ -138,7 +142,8 @@ async function choose(
         (requires.providers?.some((wanted) => wanted === name || wanted === device) ?? true) &&
         (requires.features?.every((feature) => features.includes(feature)) ?? true),
     );
-  return variants.find(fits) ?? reference;
+  for (const variant of variants) if (fits(variant) && !(await isUnfit(variant.sha256))) return variant;
+  return reference;
 }
 
 function isFileRef(value: unknown): value is FileRef {

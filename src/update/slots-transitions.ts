@@ -248,7 +248,7 @@ export function commitTrial(state: SlotsState, sha256: string, context: SlotsCon
   };
 }
 
-/** Rejects a release. On trial, it ends; in another slot, it is stepped over while the rejection holds. */
+/** Rejects a release; on trial, only the file that is tried. In another slot, it is stepped over while the rejection holds. */
 export function rejectRelease(
   state: SlotsState,
   release: NamedRelease,
@@ -267,10 +267,11 @@ export function rejectRelease(
     (slot) => slot !== undefined && !isWithdrawn(state.policy ?? {}, slot.release),
   );
   const isOnly = !hasOther && mayBeLuck.includes(reason);
-  const rejected = addRejection(rest, release, { reason, detail, retryNonce: nonce, isOnly }, context);
+  const refused = isOnTrial ? { ...release, sha256: trial.file.sha256 } : release;
+  const rejected = addRejection(rest, refused, { reason, detail, retryNonce: nonce, isOnly }, context);
   return {
     state: file === undefined ? rejected : { ...rejected, strikes: withoutKey(rejected.strikes, file) },
-    events: [about(release, 'rejected', { ...(name && { slot: name }), reason, detail })],
+    events: [about(refused, 'rejected', { ...(name && { slot: name }), reason, detail })],
   };
 }
 

@@ -111,6 +111,17 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
       bytes += count;
       observers.get(modelOf(path))?.received(count);
     },
+    onFallback: ({ path, sha256 }, { way, reason, error }) => {
+      const detail = error instanceof Error ? ` ${error.message}` : '';
+      events.add({
+        model: modelOf(path),
+        type: 'way-failed',
+        sha256,
+        reason,
+        detail: `${way.path}.${detail}`,
+        bytes: way.length,
+      });
+    },
   });
   let install: Promise<Install> | undefined;
   const describe = async (): Promise<Install> => ({

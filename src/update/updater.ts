@@ -47,8 +47,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
   let forget = (): void => {};
   /** Files that could not be opened by this process. */
   const failed = new Set<string>();
-  /** Releases that were staged since the last check. */
-  const brought = new Set<string>();
   /** The app has said that what is staged may begin. */
   let isForced = false;
   /** Whether checks of the server are heard of. */
@@ -105,7 +103,6 @@ export function createUpdater(parts: UpdaterParts): Updater {
       const { sha256 } = slot.file;
       const wasLost = runner.isLost(sha256);
       runner.verified(sha256);
-      brought.add(slot.release.path);
       if (wasLost && (await slots.read()).committed?.file.sha256 === sha256) {
         await inTurn(() => goBack());
         return;
@@ -227,8 +224,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       return shadow.begin(trial, beside.sampleBp);
     }
     if (next.kind === 'fetch') {
-      // Brought already, and yet not there: a store that forgets is not filled again and again.
-      if (plan !== undefined && !brought.has(next.entry.path)) fetcher.begin(next.entry, plan);
+      if (plan !== undefined) fetcher.begin(next.entry, plan);
       const { meanwhile } = next;
       return meanwhile !== undefined && running()?.name !== meanwhile && (await leaveFor(meanwhile));
     }
@@ -261,8 +257,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       return true;
     }
     const isLost = committed !== undefined && runner.isLost(committed.file.sha256);
-    if (isLost && plan?.isCurrent === true && !brought.has(committed.release.path))
-      fetcher.begin(committed.release, plan);
+    if (isLost && plan?.isCurrent === true) fetcher.begin(committed.release, plan);
     else fetcher.stop();
     return false;
   };
@@ -304,9 +299,9 @@ export function createUpdater(parts: UpdaterParts): Updater {
     sync.start();
     isFollowing = true;
     forget();
-    brought.clear();
+    fetcher.forgive();
     forget = sync.onChecked(() => {
-      brought.clear();
+      fetcher.forgive();
       shadow.forgive();
       const { lastError: failure } = sync.info();
       if (failure !== undefined && !isClosing(failure)) log({ type: 'checked', ...failureOf(failure) });

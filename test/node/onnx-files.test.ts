@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import ort from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { DTYPES, isDType, type DType } from '../../src/core/dtype.ts';
@@ -7,7 +8,9 @@ import { ModelError } from '../../src/core/errors.ts';
 import { tensorFrom, Tensor, type NestedArray } from '../../src/core/tensor.ts';
 import { createGraph, type ModelBuilder } from '../../src/onnx/build.ts';
 import { inspectModel } from '../../src/onnx/inspect.ts';
+import type { MessageName } from '../../src/onnx/messages.ts';
 import { encodeModel, parseModel } from '../../src/onnx/model.ts';
+import { FIELDS, type Kind } from '../../src/onnx/schema.ts';
 import { signatureOf } from '../../src/onnx/signature.ts';
 import { fromTensorProto } from '../../src/onnx/tensors.ts';
 import { allGraphs, allNodes } from '../../src/onnx/walk.ts';
@@ -41,6 +44,12 @@ describe.skipIf(files.length === 0)('model files', () => {
     const bytes = read(file);
     const written = encodeModel(parseModel(bytes));
     expect(Buffer.compare(bytes, written)).toBe(0);
+  });
+
+  it.each(files)('%s holds what protobufjs reads from it', (file) => {
+    const bytes = read(file);
+    const seen = openProtobufjs().lookupType('ModelProto').decode(bytes);
+    expect(firstDifference('ModelProto', parseModel(bytes) as unknown as Loose, seen)).toBeUndefined();
   });
 
   it.each(files)('%s has the inputs and outputs that onnxruntime sees', async (file) => {
@@ -109,6 +118,110 @@ describe.skipIf(files.length === 0)('model files', () => {
     }
   });
 });
+
+type Loose = Readonly<Record<string, unknown>>;
+
+/** The part of protobufjs that is used here. It comes with onnxruntime-web. */
+interface Protobufjs {
+  readonly Root: {
+    fromJSON(json: object): {
+      lookupType(name: string): {
+        decode(bytes: Uint8Array): Loose;
+        encode(message: object): { finish(): Uint8Array };
+      };
+    };
+  };
+}
+
+function openProtobufjs(): ReturnType<Protobufjs['Root']['fromJSON']> {
+  const nearby = createRequire(createRequire(import.meta.url).resolve('onnxruntime-web'));
+  const { Root } = nearby('protobufjs') as Protobufjs;
+  const types = Object.entries(FIELDS).map(([message, fields]) => [
+    message,
+    {
+      fields: Object.fromEntries(
+        fields.map(({ name, number, kind, mode, isList }) => [
+          name,
+          {
+            type: kind === 'size' ? 'int64' : kind,
+            id: number,
+            ...(isList && { rule: 'repeated', options: { packed: mode === 'packed' } }),
+          },
+        ]),
+      ),
+    },
+  ]);
+  return Root.fromJSON({ nested: Object.fromEntries(types) as object });
+}
+
+describe('device configurations', () => {
+  it('of IR version 14 are written back byte by byte', () => {
+    const bytes = openProtobufjs()
+      .lookupType('ModelProto')
+      .encode({
+        irVersion: 14,
+        opsetImport: [{ version: 26 }],
+        configuration: [{ name: 'pair', numDevices: 2, device: ['CPU:0', 'CPU:1'] }],
+        graph: {
+          node: [
+            {
+              opType: 'Relu',
+              input: ['x'],
+              output: ['y'],
+              deviceConfigurations: [
+                {
+                  configurationId: 'pair',
+                  pipelineStage: 1,
+                  shardingSpec: [
+                    {
+                      tensorName: 'x',
+                      device: [0, -1],
+                      indexToDeviceGroupMap: [{ key: -1, value: [0, 1] }],
+                      shardedDim: [{ axis: -1, simpleSharding: [{ dimParam: 'n', numShards: 2 }] }],
+                    },
+                  ],
+                },
+              ],
+            },
+          ],
+        },
+      })
+      .finish();
+    const model = parseModel(bytes);
+    expect(model.configuration).toEqual([{ name: 'pair', numDevices: 2, device: ['CPU:0', 'CPU:1'] }]);
+    expect(model.graph.node[0]?.deviceConfigurations?.[0]?.shardingSpec?.[0]?.device).toEqual(
+      BigInt64Array.of(0n, -1n),
+    );
+    expect(Buffer.compare(encodeModel(model), bytes)).toBe(0);
+  });
+});
+
+/** The path of the first value that the two do not agree about. */
+function firstDifference(name: MessageName, ours: Loose, theirs: Loose): string | undefined {
+  for (const { name: key, kind, isList } of FIELDS[name]) {
+    const [a, b] = [ours, theirs].map((one) => {
+      const value = Object.hasOwn(one, key) ? one[key] : undefined;
+      return value === undefined ? [] : isList ? Array.from(value as ArrayLike<unknown>) : [value];
+    });
+    if (a?.length !== b?.length) return `${name}.${key} has ${a?.length} values instead of ${b?.length}`;
+    for (const [i, item] of a?.entries() ?? []) {
+      const difference = differenceOf(kind, item, b?.[i]);
+      if (difference !== undefined) return `${name}.${key}[${i}] ${difference}`;
+    }
+  }
+  return undefined;
+}
+
+function differenceOf(kind: Kind, ours: unknown, theirs: unknown): string | undefined {
+  if (Object.hasOwn(FIELDS, kind))
+    return firstDifference(kind as MessageName, ours as Loose, theirs as Loose);
+  const isSame =
+    kind === 'bytes'
+      ? Buffer.compare(ours as Uint8Array, theirs as Uint8Array) === 0
+      : // 64-bit integers are objects there.
+        String(ours) === String(theirs);
+  return isSame ? undefined : `is ${String(ours)} instead of ${String(theirs)}`;
+}
 
 async function run(
   graph: ModelBuilder,

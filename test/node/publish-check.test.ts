@@ -133,6 +133,7 @@ describe('a model that is to be published', () => {
       signature: expect.objectContaining({ inputs: [{ name: 'x', dtype: 'float32', shape: ['batch', 2] }] }),
       golden: undefined,
       differences: {},
+      tolerances: {},
       notices: [],
     });
   });
@@ -209,10 +210,11 @@ describe('golden inputs that are given', () => {
 
 describe('a variant', () => {
   it('is taken when its answers are near, and devices get a tolerance that lets it pass', async () => {
-    const { golden, differences } = await check(scale(2), { variants: { int8: scale(2.04) } });
+    const { golden, differences, tolerances } = await check(scale(2), { variants: { int8: scale(2.04) } });
     expect(differences['int8']).toBeCloseTo(0.02, 3);
     const { tolerance } = golden ?? {};
     expect(tolerance?.relativeE6).toBeGreaterThanOrEqual(20_000);
+    expect(tolerances).toEqual({ fp32: { absoluteE6: 100, relativeE6: 1000 }, int8: tolerance });
   });
 
   it('is refused when its answers are others, with the difference', async () => {

@@ -15,6 +15,7 @@ export interface Aggregate {
   readonly act?: number;
   readonly com?: number;
   readonly rej?: Readonly<Record<string, number>>;
+  readonly fall?: Readonly<Record<string, number>>;
   readonly hit?: number;
   readonly miss?: number;
   readonly ex?: number;

@@ -26,6 +26,7 @@ export function mergeAggregates(a: Aggregate, b: Aggregate): Aggregate {
     ...both('act', a.act, b.act, sum),
     ...both('com', a.com, b.com, sum),
     ...both('rej', a.rej, b.rej, mergeCounts),
+    ...both('fall', a.fall, b.fall, mergeCounts),
     ...both('hit', a.hit, b.hit, sum),
     ...both('miss', a.miss, b.miss, sum),
     ...both('ex', a.ex, b.ex, sum),
@@ -48,7 +49,7 @@ export function mergeAggregates(a: Aggregate, b: Aggregate): Aggregate {
  * as they stand.
  */
 export function aggregateOf(window: ReportWindow, dev: Aggregate['dev'], eps?: number): Aggregate {
-  const { n, ok, err, cold, fatal, act, com, rej, ch, ex, h, g, cost, biz, p, x, fb, sh } = window;
+  const { n, ok, err, cold, fatal, act, com, rej, fall, ch, ex, h, g, cost, biz, p, x, fb, sh } = window;
   const profile = `${window.prof ?? ''}${eps === undefined ? '' : `~${eps}`}`;
   return {
     n,
@@ -60,6 +61,7 @@ export function aggregateOf(window: ReportWindow, dev: Aggregate['dev'], eps?: n
     ...(act !== undefined && { act }),
     ...(com !== undefined && { com }),
     ...(rej && { rej }),
+    ...(fall && { fall }),
     ...(ch && { hit: ch[0], miss: ch[1] }),
     ...(ex !== undefined && { ex }),
     ...(h && { h: mapValues(h, boundTimes) }),

@@ -86,6 +86,12 @@ const ofVersions: readonly (Pick<Family, 'name' | 'type' | 'help'> & { readonly 
     read: ({ net }) => one(net),
   },
   {
+    name: 'inlay_update_fallbacks',
+    type: 'counter',
+    help: 'Patches and compressed files that led to no release on devices, by reason.',
+    read: ({ fall }) => byName('reason', fall),
+  },
+  {
     name: 'inlay_cost_usd',
     type: 'counter',
     help: 'Cost that apps report.',

@@ -33,6 +33,7 @@ const manifest = {
       ...ref('int8.onnx', 'd', 1024),
       variant: 'int8',
       requires: { providers: ['cpu', 'wasm'], features: ['int8'] },
+      tolerance: { absoluteE6: 5000, relativeE6: 50_000 },
       chunks: { size: 1024, sha256: hash('4') },
     },
   ],
@@ -107,6 +108,8 @@ describe('readManifest', () => {
     ['files[0].ways[0]', ['files', 0, 'ways', 0, 'kind'], 'full'],
     ['golden.tolerance', ['golden', 'tolerance'], undefined],
     ['golden.tolerance.relativeE6', ['golden', 'tolerance', 'relativeE6'], -1],
+    ['files[1].tolerance', ['files', 1, 'tolerance'], 5],
+    ['files[1].tolerance.absoluteE6', ['files', 1, 'tolerance', 'absoluteE6'], -1],
     ['profile.path', ['profile', 'path'], 'models/digits/2/profile.json'],
   ] as const)('refuses a wrong %s', (field, path, value) => {
     expect(() => read(changed(path, value))).toThrow(

@@ -287,6 +287,21 @@ describe('slots', () => {
     expect(await slots.read()).toMatchObject({ rejected: [], strikes: { [hashOf(1)]: 1 } });
   });
 
+  it('reject a variant on trial alone, and then the release with its reference', async () => {
+    const slots = start('a');
+    const int8 = { ...slotOf(1), file: slotOf(9).file, variant: 'int8' };
+    await slots.stage(int8, terms());
+    await slots.failedLoad(await slots.beginLoad('trial', int8), 'golden', 'It answers wrongly.');
+    const { trial, rejected } = await slots.read();
+    expect([trial, rejected.map(({ sha256 }) => sha256)]).toEqual([undefined, [hashOf(9)]]);
+    await slots.stage(slotOf(1), terms());
+    await slots.failedLoad(await slots.beginLoad('trial', slotOf(1)), 'golden', 'So does this one.');
+    expect((await slots.read()).rejected.map(({ sha256 }) => sha256)).toEqual([hashOf(9), hashOf(1)]);
+    await expect(slots.stage(slotOf(1), terms())).rejects.toMatchObject({
+      code: 'ERR_INLAY_UPDATE_REJECTED',
+    });
+  });
+
   it('hold rejections for 24 hours, 72 hours, and until something changes', async () => {
     const slots = start('a');
     const reject = async (): Promise<void> => {

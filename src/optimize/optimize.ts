@@ -1,0 +1,372 @@
+/** Makes a model smaller or faster, with proof, or says why not. */
+
+import { assertNotAborted } from '../core/abort.ts';
+import { InputError, isInlayError } from '../core/errors.ts';
+import type { GoldenCase } from '../update/golden.ts';
+import type { ModelProto } from '../onnx/messages.ts';
+import { encodeModel } from '../onnx/model.ts';
+import { applyTechnique } from './apply.ts';
+import { calibrate, type Calibration } from './calibrate.ts';
+import {
+  listCandidates,
+  nameOfTechnique,
+  workloadOf,
+  type Candidate,
+  type CandidateContext,
+} from './candidates.ts';
+import { climb } from './climb.ts';
+import { fastest, percent, round, speedupOf } from './choose.ts';
+import type { Attempt, Decision } from './decision.ts';
+import { goldenCases } from './golden.ts';
+import { assertBatches, completeGoal, type OptimizeOptions } from './options.ts';
+import { prepareModel } from './prepare.ts';
+import { createReport, type Report } from './report.ts';
+import { openSamples } from './samples.ts';
+import { rankSensitive } from './sensitivity.ts';
+import { stemsOf } from './stems.ts';
+import type { StaticInt8, Technique, ValueTypes } from './technique.ts';
+import { createTrials, type Trial, type Trials } from './trial.ts';
+import { inferTypes } from './types.ts';
+
+/** What came of a model. */
+export interface Optimized {
+  /** The model that was taken: the original itself where none is better. */
+  readonly model: ModelProto;
+  /** Whether another model than the original was taken. */
+  readonly isChanged: boolean;
+  readonly decision: Decision;
+  readonly report: Report;
+  /** A few inputs with the original's answers, for `inlay publish --golden` and `writeGolden`. */
+  readonly golden: readonly GoldenCase[];
+}
+
+/** Rounds in which a layer more is left in floats. */
+const mostRounds = 10;
+
+/**
+ * Tries what suits a model and a target, compares answers with those of the original, measures speed in turns with it,
+ * and takes the fastest model that holds the goal. Where none does, and accuracy is what is missing, the layers that
+ * cost the most stay in floats, one after the other. So do the layers next to the inputs of a model with fixed ranges, as
+ * long as that makes it faster. Where nothing is better, the original comes back with the reason.
+ *
+ * Without a stated goal of size, what is taken is never slower than 0.97 times the original at any batch.
+ * @throws `RangeError` for options that are none; {@link InputError} for samples that do not fit the model;
+ * {@link ModelError} for a model that cannot be read, or, with a technique that is named, not be rewritten so;
+ * `signal.reason` when it is given up.
+ */
+export async function optimizeModel(model: ModelProto, options: OptimizeOptions): Promise<Optimized> {
+  const { runtime, batches = [1], threads = 1, technique = 'auto', signal } = options;
+  assertBatches(batches);
+  const goal = completeGoal(options.goal, batches);
+  const warnings: string[] = [];
+  const bytes = encodeModel(model);
+  const workload = workloadOf(model);
+  const tell = (step: string, ratio: number, candidate?: string): void => {
+    assertNotAborted(signal);
+    options.onProgress?.({ step, ratio, ...(candidate !== undefined && { candidate }) });
+  };
+  const facts = { target: runtime.target, runtime: runtime.description, batches, threads, goal, workload };
+
+  tell('opening the model', 0);
+  const refusal = await whyNotOpen(bytes, options);
+  if (refusal !== undefined) return unmeasured(model, bytes, facts, refusal, options);
+
+  const samples = await openSamples(bytes, options, warnings);
+  const trials = await createTrials({ bytes, samples, options, goal, batches, threads });
+  try {
+    tell('preparing', 0.05);
+    const prepared = await prepareModel(model, runtime, (note) => warnings.push(note));
+    const types = await inferTypes(prepared, runtime);
+    const calibration = await calibrated(prepared, types, options, technique, tell);
+    warnings.push(...(calibration?.warnings ?? []));
+    const context: CandidateContext = {
+      target: runtime.target,
+      workload,
+      goal,
+      batches,
+      isCalibrated: calibration !== undefined,
+    };
+    const { candidates, dismissed } = technique === 'auto' ? listCandidates(context) : named(technique);
+    const found = await tryAll(candidates, { trials, prepared, types, calibration, options, tell });
+    const attempts = [...found.trials.map(({ attempt }) => attempt), ...dismissed.map(toDismissed)];
+    const { best, reason } = decide(found.trials, trials.original(), goal, technique);
+    tell('comparing layers', 0.95);
+    const shown = best ?? nearestOf(found.trials.filter(({ model: made }) => made !== undefined));
+    const layers = shown && (await trials.layers(shown, prepared));
+    const complete = (attempt: Attempt): Attempt =>
+      withOutcome(
+        attempt === shown?.attempt && layers ? { ...attempt, layers } : attempt,
+        best?.attempt,
+        reason,
+      );
+    const decision: Decision = {
+      ...facts,
+      ...(trials.minScore !== undefined && { minScore: trials.minScore }),
+      samples: { count: samples.list.length, isMadeUp: samples.isMadeUp },
+      ...(calibration && { calibration: { method: calibration.method, samples: calibration.samples } }),
+      batches: trials.batches,
+      original: trials.original(),
+      attempts: attempts.map(complete),
+      chosen: best?.attempt.name ?? null,
+      reason,
+      warnings: [...warnings, ...trials.warnings, ...(best?.attempt.warnings ?? [])],
+    };
+    tell('done', 1);
+    return {
+      model: best?.model ?? model,
+      isChanged: best?.model !== undefined,
+      decision,
+      report: createReport(decision),
+      golden: goldenCases(samples.list, trials.expected),
+    };
+  } finally {
+    await trials.close();
+  }
+}
+
+interface Work {
+  readonly trials: Trials;
+  readonly prepared: ModelProto;
+  readonly types: ValueTypes;
+  readonly calibration: Calibration | undefined;
+  readonly options: OptimizeOptions;
+  readonly tell: (step: string, ratio: number, candidate?: string) => void;
+}
+
+/** Tries all candidates, times those that are good enough, and saves one where none is. */
+async function tryAll(
+  candidates: readonly Candidate[],
+  { trials, prepared, types, calibration, options, tell }: Work,
+): Promise<{ readonly trials: readonly Trial[] }> {
+  const make = (candidate: Candidate, excluded: readonly string[] = []): Promise<Trial> =>
+    trials.attempt(candidate, prepared, {
+      types,
+      ranges: calibration?.ranges,
+      exclude: [...(options.exclude ?? []), ...excluded],
+      excluded,
+      ...(options.isForced !== undefined && { isForced: options.isForced }),
+    });
+  const tried: Trial[] = [];
+  for (const [i, candidate] of candidates.entries()) {
+    tell('comparing answers', 0.2 + (0.4 * i) / candidates.length, candidate.name);
+    tried.push(await make(candidate));
+  }
+  tell('measuring speed', 0.6);
+  let timed = await trials.time(tried);
+  const climbed = async (from: readonly Trial[]): Promise<readonly Trial[]> => {
+    const start = fastestStatic(from);
+    if (start === undefined || (options.technique ?? 'auto') !== 'auto') return [];
+    tell('leaving early layers in floats', 0.7, start.attempt.name);
+    const { technique, excluded = [] } = start.attempt;
+    const stems = stemsOf(prepared, technique, { exclude: [...(options.exclude ?? []), ...excluded] });
+    return climb(start, {
+      stems,
+      make: (name, stem) =>
+        make({ name, technique, reason: 'layers of short sums are faster in floats' }, [...excluded, ...stem]),
+      time: (both) => trials.time(both),
+    });
+  };
+  timed = [...timed, ...(await climbed(timed))];
+  const isGood = ({ missed }: Trial): boolean => missed.length === 0;
+  const lost = timed.filter(({ isAccuracyMissed }) => isAccuracyMissed);
+  if (!timed.some(isGood) && lost.length > 0) {
+    const nearest = nearestOf(lost);
+    const candidate = candidates.find(({ name }) => name === nearest?.attempt.name);
+    if (nearest !== undefined && candidate !== undefined) {
+      const saved = await save(nearest, candidate, make, { trials, prepared, tell });
+      if (saved !== undefined) timed = [...timed, saved, ...(await climbed([saved]))];
+    }
+  }
+  return { trials: timed };
+}
+
+/** The one of them with fixed ranges that is the fastest, be it too slow for the goal. */
+function fastestStatic(
+  trials: readonly Trial[],
+): (Trial & { readonly attempt: { readonly technique: StaticInt8 } }) | undefined {
+  const speed = ({ attempt }: Trial): number => speedupOf(attempt) ?? 0;
+  return trials.filter(isTimedStatic).sort((a, b) => speed(b) - speed(a))[0];
+}
+
+function isTimedStatic(
+  trial: Trial,
+): trial is Trial & { readonly attempt: { readonly technique: StaticInt8 } } {
+  return trial.attempt.technique?.kind === 'static' && trial.attempt.times !== undefined;
+}
+
+/** Leaves one layer more in floats until the accuracy holds. @returns the last one tried, with its speed. */
+async function save(
+  nearest: Trial,
+  candidate: Candidate,
+  make: (candidate: Candidate, excluded: readonly string[]) => Promise<Trial>,
+  { trials, prepared, tell }: Pick<Work, 'trials' | 'prepared' | 'tell'>,
+): Promise<Trial | undefined> {
+  const layers = await trials.layers(nearest, prepared);
+  const order = rankSensitive(prepared, nearest.changed, layers);
+  const name = `${candidate.name}-mixed`;
+  let last: Trial | undefined;
+  for (let rounds = 1; rounds <= Math.min(mostRounds, order.length - 1); rounds += 1) {
+    tell('leaving layers in floats', 0.8 + (0.15 * rounds) / mostRounds, name);
+    last = await make({ ...candidate, name }, order.slice(0, rounds));
+    if (last.isAccuracyMissed) continue;
+    const [timed] = await trials.time([last]);
+    return timed;
+  }
+  return last;
+}
+
+/** Decides among what was tried. */
+function decide(
+  tried: readonly Trial[],
+  original: Attempt,
+  goal: Decision['goal'],
+  technique: OptimizeOptions['technique'],
+): { readonly best: Trial | undefined; readonly reason: string } {
+  const good = tried.filter(({ missed, model }) => missed.length === 0 && model !== undefined);
+  const isSizeAsked = goal.maxSizeRatio !== undefined && goal.maxSizeRatio < 1;
+  // A technique that is named is taken when it holds the goal, whether or not it is faster.
+  const contenders = technique === 'auto' && !isSizeAsked ? [original] : [];
+  const winner = fastest([...contenders, ...good.map(({ attempt }) => attempt)]);
+  const best = good.find(({ attempt }) => attempt === winner);
+  if (best !== undefined) {
+    const speed = speedupOf(best.attempt) ?? 1;
+    const size = best.attempt.sizeRatio ?? 1;
+    return {
+      best,
+      reason: `${best.attempt.name} runs ${round(speed)} times as fast in ${percent(size)} of the size`,
+    };
+  }
+  if (good.length > 0)
+    return { best: undefined, reason: 'nothing is more than 5 % faster than the original' };
+  if (tried.length === 0)
+    return {
+      best: undefined,
+      reason: 'there is nothing in the model that a technique for this target would speed up',
+    };
+  return { best: undefined, reason: 'no candidate holds the goal' };
+}
+
+function withOutcome(attempt: Attempt, best: Attempt | undefined, why: string): Attempt {
+  if (attempt.name === best?.name) return { ...attempt, outcome: 'chosen', reason: why };
+  if (attempt.outcome !== 'beaten') return attempt;
+  const speed = speedupOf(attempt) ?? 1;
+  if (best === undefined)
+    return {
+      ...attempt,
+      reason: `it is not more than 5 % faster than the original, at ${round(speed)} times`,
+    };
+  const isSlower = speed < (speedupOf(best) ?? 1);
+  return {
+    ...attempt,
+    reason: isSlower ? `${best.name} is faster` : `${best.name} is as fast and nearer to the original`,
+  };
+}
+
+function toDismissed({ name, reason }: { readonly name: string; readonly reason: string }): Attempt {
+  return { name, outcome: 'dismissed', reason };
+}
+
+function named(technique: Technique): ReturnType<typeof listCandidates> {
+  return {
+    candidates: [{ name: nameOfTechnique(technique), technique, reason: 'it is asked for' }],
+    dismissed: [],
+  };
+}
+
+/** The one whose answers are the nearest to the original's. */
+function nearestOf(trials: readonly Trial[]): Trial | undefined {
+  return [...trials].sort((a, b) => sqnrOf(b) - sqnrOf(a))[0];
+}
+
+function sqnrOf({ attempt: { accuracy } }: Trial): number {
+  if (accuracy === undefined || accuracy.mismatch !== undefined) return -Infinity;
+  return accuracy.sqnrDb ?? Infinity;
+}
+
+async function calibrated(
+  prepared: ModelProto,
+  types: ValueTypes,
+  { calibration, runtime, signal }: OptimizeOptions,
+  technique: 'auto' | Technique,
+  tell: Work['tell'],
+): Promise<Calibration | undefined> {
+  const isNeeded = technique === 'auto' || technique.kind === 'static';
+  if (!isNeeded) return undefined;
+  if (calibration === undefined) {
+    if (technique === 'auto') return undefined;
+    throw new InputError(
+      'ERR_INLAY_FEED_MISSING',
+      'Static quantization needs ranges of activations; give calibration data.',
+    );
+  }
+  if (technique === 'auto' && runtime.target === 'webgpu') return undefined;
+  tell('calibrating', 0.1);
+  const { data, method = 'percentile', max = 128 } = calibration;
+  return calibrate(prepared, runtime, data, { method, max, types, ...(signal && { signal }) });
+}
+
+/** Why a model does not open, where that is for an operator that the library does not know; other faults are thrown. */
+async function whyNotOpen(
+  bytes: Uint8Array,
+  { runtime, threads = 1 }: OptimizeOptions,
+): Promise<string | undefined> {
+  try {
+    await (await runtime.open(bytes, { threads })).release();
+    return undefined;
+  } catch (error) {
+    if (!isInlayError(error) || error.code !== 'ERR_INLAY_MODEL_UNSUPPORTED') throw error;
+    return error.message.replace(/\.$/, '');
+  }
+}
+
+/** Structural edits work on any model; nothing is taken by itself that nobody could measure. */
+function unmeasured(
+  model: ModelProto,
+  bytes: Uint8Array,
+  facts: Pick<Decision, 'target' | 'runtime' | 'batches' | 'threads' | 'goal' | 'workload'>,
+  refusal: string,
+  { technique = 'auto', ...options }: OptimizeOptions,
+): Optimized {
+  const why = `nothing was measured, since this runtime does not open the model: ${refusal}`;
+  const original: Attempt = {
+    name: 'original',
+    outcome: 'beaten',
+    reason: why,
+    sizeBytes: bytes.length,
+    sizeRatio: 1,
+  };
+  const rewritten = technique === 'auto' ? undefined : applyTechnique(model, technique, options);
+  const sizeBytes = rewritten === undefined ? 0 : encodeModel(rewritten.model).length;
+  const attempts: Attempt[] =
+    rewritten === undefined || technique === 'auto'
+      ? []
+      : [
+          {
+            name: nameOfTechnique(technique),
+            technique,
+            outcome: 'chosen',
+            reason: `it is asked for; ${why}`,
+            sizeBytes,
+            sizeRatio: sizeBytes / bytes.length,
+            changed: rewritten.changed.length,
+            kept: rewritten.kept,
+            warnings: rewritten.warnings,
+          },
+        ];
+  const decision: Decision = {
+    ...facts,
+    samples: { count: 0, isMadeUp: false },
+    original,
+    attempts,
+    chosen: attempts[0]?.name ?? null,
+    reason: why,
+    warnings: [`Of this model, ${why}.`, ...(rewritten?.warnings ?? [])],
+  };
+  return {
+    model: rewritten?.model ?? model,
+    isChanged: rewritten !== undefined,
+    decision,
+    report: createReport(decision),
+    golden: [],
+  };
+}

@@ -1,0 +1,131 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { runCommand } from '../../src/cli/program.ts';
+import { Tensor } from '../../src/core/tensor.ts';
+import { createGraph, encodeModel, parseModel } from '../../src/onnx/index.ts';
+import type { Decision } from '../../src/optimize/decision.ts';
+import { temporaryDirectory } from './server-fixture.ts';
+import type { Result } from './cli-user.ts';
+
+vi.mock('../../src/optimize-node/target.ts', () => import('./optimize-fixture.ts'));
+
+const width = 256;
+
+function wave(length: number, step: number, scale: number): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length }, (_, i) => scale * Math.sin(step * i * i + i));
+}
+
+/** Two products of matrices. */
+function largeProduct(): Uint8Array<ArrayBuffer> {
+  const graph = createGraph({ name: 'large', opset: 17 });
+  graph.input('x', 'float32', ['batch', width]);
+  const w = graph.initializer('w', new Tensor('float32', [width, 1024], wave(width * 1024, 0.37, 0.05)));
+  const v = graph.initializer('v', new Tensor('float32', [1024, 8], wave(1024 * 8, 0.11, 0.01)));
+  const hidden = graph.node('Relu', [graph.node('MatMul', ['x', w], {}, { name: 'wide' })]);
+  graph.node('MatMul', [hidden, v], {}, { name: 'narrow', outputs: 'y' });
+  graph.output('y', 'float32', ['batch', 8]);
+  return encodeModel(graph.toModel());
+}
+
+let cwd: string;
+beforeEach(async () => {
+  cwd = await temporaryDirectory();
+  await writeFile(join(cwd, 'model.onnx'), largeProduct());
+  const rows = Array.from({ length: 8 }, (_, i) => JSON.stringify({ x: [...wave(width, 0.7 + i, 1)] }));
+  await writeFile(join(cwd, 'samples.jsonl'), `${rows.join('\n')}\n`);
+});
+
+async function inlay(...args: readonly string[]): Promise<Result> {
+  const out: string[] = [];
+  const err: string[] = [];
+  const code = await runCommand(args, {
+    print: (text) => out.push(text),
+    printError: (text) => err.push(text),
+    env: {},
+    cwd,
+    interrupted: () => Promise.resolve(),
+  });
+  return { code, out: out.join('\n'), err: err.join('\n') };
+}
+
+const path = (name: string): string => join(cwd, name);
+const optimize = [
+  'optimize',
+  'model.onnx',
+  '-o',
+  'out.onnx',
+  '--inputs',
+  'samples.jsonl',
+  '--runs',
+  '4',
+] as const;
+
+describe('inlay optimize', () => {
+  it('writes a faster model, a report in each form, and golden inputs that publishing takes', async () => {
+    const files = ['r.md', 'r.html', 'r.json'].flatMap((name) => ['--report', name]);
+    const { code, out, err } = await inlay(...optimize, '--auto', ...files, '--golden-out', 'golden.json');
+    expect([code, err]).toEqual([0, expect.stringContaining('measuring speed')]);
+    expect(out).toMatch(/Candidates\ncandidate +size +1 row +SQNR/);
+    expect(out).toMatch(/\nint\S+ runs .* times as fast in 2\d/);
+    expect(out).toMatch(/Wrote out\.onnx: 2\d\d kB instead of 1\.\d+ MB/);
+    expect(parseModel(new Uint8Array(await readFile(path('out.onnx')))).graph.node.length).toBeGreaterThan(3);
+    expect(await readFile(path('r.md'), 'utf8')).toMatch(/^# Optimised: int8/);
+    expect(await readFile(path('r.html'), 'utf8')).toMatch(/^<!doctype html>/);
+    const decision = JSON.parse(await readFile(path('r.json'), 'utf8')) as Decision;
+    expect(
+      decision.attempts.find(({ outcome }) => outcome === 'chosen')?.times?.[0]?.speedup,
+    ).toBeGreaterThan(1);
+    const golden = JSON.parse(await readFile(path('golden.json'), 'utf8')) as {
+      outputs: { y: number[][] };
+    }[];
+    expect(golden.map(({ outputs }) => outputs.y[0]?.length)).toEqual([8, 8, 8, 8]);
+  });
+
+  it('keeps the original with exit code 2, and writes no model, where the goal is not met', async () => {
+    const { code, out } = await inlay(...optimize, '--min-speedup', '50');
+    expect(code).toBe(2);
+    expect(out).toContain('times as fast with 1 row, asked for are 50');
+    expect(out).toMatch(/The original was kept: no candidate holds the goal\.\nout\.onnx was not written\.$/);
+    expect(existsSync(path('out.onnx'))).toBe(false);
+  });
+
+  it('takes the technique that is named, as JSON', async () => {
+    const { code, out } = await inlay(...optimize, '--technique', 'fp16', '--min-speedup', '0', '--json');
+    const decision = JSON.parse(out) as Decision & { isChanged: boolean; saved: { sizeBytes: number } };
+    expect([code, decision.chosen, decision.isChanged]).toEqual([0, 'fp16', true]);
+    expect(decision.attempts.map(({ name }) => name)).toEqual(['fp16']);
+    expect(decision.attempts[0]?.sizeRatio).toBeLessThan(0.51);
+  });
+
+  it('leaves excluded nodes as they are', async () => {
+    const flags = [
+      '--technique',
+      'int8-dynamic',
+      '--min-speedup',
+      '0',
+      '--exclude',
+      'narrow',
+      '--json',
+    ] as const;
+    const { out } = await inlay(...optimize, ...flags);
+    const { attempts } = JSON.parse(out) as Decision;
+    expect(attempts[0]?.changed).toBe(1);
+  });
+
+  it.each([
+    [['--technique', 'int3'], 2, 'int8-row'],
+    [['--auto', '--technique', 'fp16'], 2, 'cannot be used with'],
+    [['--target', 'moon'], 2, 'node-cpu'],
+    [['--batch', '0'], 2, 'whole number'],
+    [['--min-agreement', '3'], 2, 'from 0 to 1'],
+    [['--report', 'r.pdf'], 2, '.html'],
+    [['--exclude', '/(/'], 1, 'is no pattern'],
+    [['--technique', 'int8-static'], 1, 'calibration data'],
+    [['--inputs', 'nothing.npz'], 1, 'nothing.npz'],
+  ])('refuses %j', async (flags, code, message) => {
+    const result = await inlay(...optimize, ...flags);
+    expect([result.code, result.err]).toEqual([code, expect.stringContaining(message)]);
+  });
+});
