@@ -1,7 +1,7 @@
 /** Files that are written aside and then put in their place in one step. */
 import { createHash, randomUUID } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
-import { onDisk } from '../cli/data/disk.ts';
+import { onDisk } from './on-disk.ts';
 
 /** The part of `node:fs/promises` that writes files. */
 export interface WritableFileSystem {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { unzipSync } from 'fflate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { onDisk } from '../../src/cli/data/disk.ts';
+import { onDisk } from '../../src/optimize-node/on-disk.ts';
 import {
   runRows,
   type RunProgress,

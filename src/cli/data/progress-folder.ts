@@ -6,7 +6,8 @@ import { mkdir, open, readFile, rename, rm, stat, unlink } from 'node:fs/promise
 import { join } from 'node:path';
 import { fromUtf8, toUtf8 } from '../../core/bytes.ts';
 import { StoreError } from '../../core/errors.ts';
-import { onDisk, openAppendFile, type AppendFile } from './disk.ts';
+import { onDisk } from '../../optimize-node/on-disk.ts';
+import { openAppendFile, type AppendFile } from './disk.ts';
 
 /** What makes two runs the same run: one value each, compared as text. */
 export type RunIdentity = Readonly<Record<string, string>>;

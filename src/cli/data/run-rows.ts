@@ -9,7 +9,7 @@ import { Tensor } from '../../core/tensor.ts';
 import type { Model } from '../../engine/model.ts';
 import { assertJoinable, joinFeeds, splitOutputs } from './batch-rows.ts';
 import { bindColumns, type Binding, type BoundRow, type Mapping } from './columns.ts';
-import { onDisk } from './disk.ts';
+import { onDisk } from '../../optimize-node/on-disk.ts';
 import { openDataFile } from './open-file.ts';
 import { openProgressFolder, type ProgressFolder, type RunIdentity } from './progress-folder.ts';
 import { OUTPUT_FORMATS, type OutputFormat } from './row-writers.ts';

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { fastest, missedBeforeTiming, missedByTiming, speedupOf } from '../../../src/optimize/choose.ts';
-import type { Attempt } from '../../../src/optimize/decision.ts';
+import type { Accuracy, Attempt } from '../../../src/optimize/decision.ts';
 import { completeGoal } from '../../../src/optimize/options.ts';
 import { rankSensitive } from '../../../src/optimize/sensitivity.ts';
 import { createGraph } from '../../../src/onnx/build.ts';
 
-const accuracy = (sqnrDb: number | null, agreement = 1): Attempt['accuracy'] => ({
+const accuracy = (sqnrDb: number | null, agreement = 1): Accuracy => ({
   sqnrDb,
   agreement,
   cosine: 1,
