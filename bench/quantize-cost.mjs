@@ -11,7 +11,7 @@ import { median } from './measure.mjs';
 import { isQuick, row } from './quantize-race.mjs';
 import { mlp } from './zoo.mjs';
 
-const ROUNDS = isQuick ? 1 : 3;
+const ROUNDS = isQuick ? 2 : 3;
 const CHILD = fileURLToPath(new URL('quantize-child.mjs', import.meta.url));
 
 export async function costs() {
@@ -30,7 +30,7 @@ export async function costs() {
       }
       return (part) => median(results.map((each) => each[part]));
     };
-    for (const technique of ['int8', 'fp16', 'int4']) {
+    for (const technique of isQuick ? ['int8'] : ['int8', 'fp16', 'int4']) {
       const what = `${name} → ${technique}: read, quantized, written`;
       const cold = await runs(technique);
       const warm = await runs(technique, 'warm');

@@ -50,6 +50,7 @@ const RACES = [
     sizes: SIZES,
     speeds: { 1: { 'int8-dynamic': 2, 'int8-row': 1.6, 'int8-static': undefined } },
     python: undefined,
+    isLong: true,
   },
   {
     open: () => mlp({ width: 2048 }),

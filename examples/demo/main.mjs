@@ -13,6 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { accuracy, createDisplay, evidenceTable, outcome } from './display.mjs';
 import { startFleet } from './fleet.mjs';
+import { writeSamples, zstdPatchBytes } from './patch.mjs';
 import { writeProfile } from './profile.mjs';
 import { createServer } from './server.mjs';
 import { smoothInputs, spoilModel } from './spoil.mjs';
@@ -38,7 +39,8 @@ const flags = readFlags();
 const display = createDisplay({ quiet: flags.json === true });
 const folder = await mkdtemp(join(tmpdir(), 'inlay-demo-'));
 const examples = fileURLToPath(new URL('..', import.meta.url));
-const digits = (version) => join(examples, 'digits', `digits-${version}.onnx`);
+/** 1.0.0 is 1.1.0 after a seventh of its training. */
+const digits = (version) => join(examples, version === '1.0.0' ? 'demo' : 'digits', `digits-${version}.onnx`);
 const started = performance.now();
 let server;
 let fleet;
@@ -84,7 +86,20 @@ async function tell() {
   display.step(`Publish digits 1.1.0 and give it to half of them, one after the other; each tries it first`);
   await writeProfile(digits('1.1.0'), join(folder, 'profile.json'));
   const profile = ['--profile', 'profile.json'];
-  await inlay('publish', digits('1.1.0'), '--name', 'digits', '--version', '1.1.0', ...profile);
+  await writeSamples(join(folder, 'samples.npy'));
+  const rounded = ['--near', '--compact-data', 'samples.npy', '--patch-from', '1.0.0', '--json'];
+  const told = await inlay(
+    'publish',
+    digits('1.1.0'),
+    '--name',
+    'digits',
+    '--version',
+    '1.1.0',
+    ...profile,
+    ...rounded,
+  );
+  const published = JSON.parse(told);
+  display.detail(describeRounding(published));
   const ramp = ['--percent', '50', '--over', `${RAMP_SECONDS}s`];
   await inlay('rollout', 'set', 'digits', '1.1.0', ...ramp, ...TRIAL);
   const ramped = sleep(1000 * (RAMP_SECONDS + 1)).then(() => true);
@@ -135,8 +150,9 @@ async function tell() {
     display.step('What a device that was killed has to say');
     await inlay('status', '--store', `device-${victim}`, '--events', '12');
   }
+  const patch = await patchFacts(published);
   const reached = { '50%': devicesOn(half, '1.1.0'), '100%': devicesOn(whole, '1.1.0') };
-  summarise(before, after, reached, canary);
+  summarise(before, after, { reached, canary, patch });
   if (flags.keep === true) {
     display.step(`The server goes on at ${server.url}; end it with Ctrl+C`);
     display.detail(`dashboard: ${server.url}/dashboard\nadmin token: ${server.token}\nfolder: ${folder}`);
@@ -199,6 +215,36 @@ async function inlay(...args) {
   display.detail(`$ inlay ${args.map((arg) => arg.replace(examples, 'examples/')).join(' ')}`);
   const { stdout } = await server.cli(...args);
   if (args[0] === 'status') display.detail(stdout.trimEnd());
+  return stdout;
+}
+
+/** How far 1.1.0 was rounded towards what devices have, and what the check of that says. */
+function describeRounding({ compact: { chosen, anchor } }) {
+  if (chosen === null) return 'no rounding is good enough: the weights are published as they are';
+  const figures = chosen.verdict.figures.map(({ name, value }) => `${name} ${Number(value.toPrecision(3))}`);
+  return `weights rounded around ${anchor}, in steps of ${chosen.step} σ of the update: ${figures.join(', ')}`;
+}
+
+/** How 1.1.0 has travelled, and how the same file would have with a tool that knows nothing of models. */
+async function patchFacts({ sha256, sizeBytes, ways, compact }) {
+  const way = ways.find(({ kind }) => kind === 'patch');
+  const zstdBytes = await zstdPatchBytes(digits('1.0.0'), join(folder, 'device-0', 'blobs', sha256));
+  return {
+    bytes: way?.sizeBytes,
+    losslessBytes: compact.losslessBytes,
+    fullBytes: sizeBytes,
+    ...(zstdBytes !== undefined && { zstdBytes }),
+  };
+}
+
+function describePatch({ bytes, losslessBytes, fullBytes, zstdBytes }) {
+  const kB = (size) => `${(size / 1000).toFixed(1)} kB`;
+  if (bytes === undefined) return `1.1.0 travelled whole: ${kB(fullBytes)}`;
+  const zstd = zstdBytes === undefined ? '' : `; zstd --patch-from: ${kB(zstdBytes)}`;
+  return (
+    `1.1.0 travelled as a patch of ${kB(bytes)}, ${((100 * bytes) / fullBytes).toFixed(0)} % of its ` +
+    `${kB(fullBytes)}${zstd}; without rounding: ${kB(losslessBytes)}`
+  );
 }
 
 /** Runs a command that has to fail, and shows why it does. */
@@ -254,7 +300,7 @@ async function watch(seconds, until = () => false, evidence = () => undefined) {
   }
 }
 
-function summarise(before, after, reached, canary) {
+function summarise(before, after, { reached, canary, patch }) {
   const share = (row) => (row === undefined || row.calls === 0 ? 0 : row.correct / row.calls);
   const rejected = {};
   for (const row of Object.values(after.versions)) {
@@ -279,6 +325,7 @@ function summarise(before, after, reached, canary) {
     accuracyAfter: share(after.versions['1.1.0']),
     accuracyOfCanary: share(after.versions[canary.version]),
     bytesDownloaded: after.bytesDownloaded,
+    patch,
     seconds: (performance.now() - started) / 1000,
     ...(fleet.errors.length > 0 && { errors: fleet.errors }),
   };
@@ -288,6 +335,7 @@ function summarise(before, after, reached, canary) {
     const { exposedDevices, decidedBy, haltSeconds = 0, backSeconds } = canary;
     display.step(`Done: ${devicesUpdated} of ${DEVICES} devices on 1.1.0, ${failedCalls} failed calls`);
     display.detail(outcome(after));
+    display.detail(describePatch(patch));
     display.detail(
       `${canary.version}: ${exposedDevices} of ${DEVICES} devices had it; ${decidedBy} stopped it after ` +
         `${haltSeconds.toFixed(0)} s, and after ${backSeconds.toFixed(0)} s the last one was back on 1.1.0`,

@@ -23,13 +23,21 @@ const SAMPLES = { '1.0.0': 120_000, '1.1.0': 100_000 };
  * @param {object} options
  * @param {string} options.version a key of `NETWORKS`
  * @param {number} options.samples digits to train on
+ * @param {number} [options.until] stop after so many of them, as an early version of the same network would
  * @param {number} [options.seed]
  * @param {{ count: number, seed: number }} [options.heldOut]
  * @param {(progress: { seen: number, loss: number }) => void} [options.onProgress] called about 20 times; `loss` is
  * the mean since the last call
  * @returns {Promise<{ model: Uint8Array, accuracy: number }>}
  */
-export async function train({ version, samples, seed = 1, heldOut = HELD_OUT, onProgress = () => {} }) {
+export async function train({
+  version,
+  samples,
+  until = samples,
+  seed = 1,
+  heldOut = HELD_OUT,
+  onProgress = () => {},
+}) {
   const layers = NETWORKS[version];
   if (layers === undefined) throw new RangeError(`There is no network of version ${version}.`);
   if (!(Number.isSafeInteger(samples) && samples > 0)) {
@@ -39,7 +47,7 @@ export async function train({ version, samples, seed = 1, heldOut = HELD_OUT, on
   tf.enableProdMode();
   await tf.setBackend('cpu');
   const weights = createWeights(layers, seed);
-  fit(layers, weights, samples, seed, onProgress);
+  fit(layers, weights, { samples, until, seed }, onProgress);
   const { accuracy } = await evaluate(exportModel(layers, weights, {}), heldOut);
   const { version: inlayVersion } = JSON.parse(
     await readFile(new URL('../../package.json', import.meta.url), 'utf8'),
@@ -50,7 +58,7 @@ export async function train({ version, samples, seed = 1, heldOut = HELD_OUT, on
     accuracy: String(accuracy),
     accuracy_samples: String(heldOut.count),
     accuracy_seed: String(heldOut.seed),
-    training_samples: String(samples),
+    training_samples: String(Math.min(until, samples)),
     training_seed: String(seed),
     inlay_version: inlayVersion,
   });
@@ -61,17 +69,17 @@ export async function train({ version, samples, seed = 1, heldOut = HELD_OUT, on
 /**
  * Fits the weights in place, by Adam with a learning rate that falls to 0 in a straight line.
  * @param {import('./networks.mjs').Layer[]} layers @param {import('./networks.mjs').Weights[]} weights
- * @param {number} samples @param {number} seed
+ * @param {{ samples: number, until: number, seed: number }} plan
  * @param {(progress: { seen: number, loss: number }) => void} onProgress
  */
-function fit(layers, weights, samples, seed, onProgress) {
+function fit(layers, weights, { samples, until, seed }, onProgress) {
   const variables = weights.flatMap(({ kernel, bias }) => [kernel, bias]);
   const random = createRandom(seed);
   const optimizer = tf.train.adam(LEARNING_RATE);
   const steps = Math.ceil(samples / BATCH);
   const perReport = Math.ceil(steps / 20);
   let loss = 0;
-  for (let step = 0; step < steps; step += 1) {
+  for (let step = 0; step < steps && step * BATCH < until; step += 1) {
     Object.assign(optimizer, { learningRate: LEARNING_RATE * (1 - step / steps) });
     loss += tf.tidy(() => {
       const { images, labels } = drawBatch(random);
@@ -107,6 +115,7 @@ async function main() {
     options: {
       version: { type: 'string', multiple: true, default: Object.keys(NETWORKS) },
       samples: { type: 'string' },
+      until: { type: 'string' },
       seed: { type: 'string', default: '1' },
       out: { type: 'string', default: fileURLToPath(new URL('.', import.meta.url)) },
     },
@@ -114,11 +123,13 @@ async function main() {
   await mkdir(values.out, { recursive: true });
   for (const version of values.version) {
     const samples = Number(values.samples ?? SAMPLES[version]);
-    console.log(`digits ${version}: ${samples} digits of seed ${values.seed}`);
+    const until = Number(values.until ?? samples);
+    console.log(`digits ${version}: ${Math.min(until, samples)} digits of seed ${values.seed}`);
     const started = performance.now();
     const { model, accuracy } = await train({
       version,
       samples,
+      until,
       seed: Number(values.seed),
       onProgress: ({ seen, loss }) => console.log(`  ${seen}: loss ${loss.toFixed(4)}`),
     });

@@ -2,29 +2,33 @@
 /**
  * Makes the digit classifier smaller or faster for this machine, judged by how many digits it reads.
  *
- *   node examples/optimize/digits.mjs [OUT.onnx]
+ *   node examples/optimize/digits.mjs [--size 0.5] [--out FILE.onnx]
  */
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { Tensor } from 'inlay';
 import { createNodeRuntime, openModelFile, optimizeModel, saveModelFile } from 'inlay/optimize';
 import { drawSet, SIDE } from '../digits/draw.mjs';
 
-const [out] = process.argv.slice(2);
+const { values } = parseArgs({ options: { size: { type: 'string' }, out: { type: 'string' } } });
 const runtime = createNodeRuntime();
 try {
-  const { model } = await openModelFile(fileURLToPath(new URL('../digits/digits-1.1.0.onnx', import.meta.url)));
+  const { model } = await openModelFile(
+    fileURLToPath(new URL('../digits/digits-1.1.0.onnx', import.meta.url)),
+  );
   const optimized = await optimizeModel(model, {
     runtime,
     batches: [1, 32],
     samples: samplesOf(1, 64),
     calibration: { data: samplesOf(2, 128) },
+    ...(values.size && { goal: { maxSizeRatio: Number(values.size) } }),
     evaluate: { score: accuracyOf, maxLoss: 0.005 },
     monotonicMs: () => performance.now(),
     onProgress: ({ step, candidate = '', ratio }) => console.error(Math.round(100 * ratio), step, candidate),
   });
   console.log(optimized.report.toMarkdown());
-  if (out !== undefined && optimized.isChanged) await saveModelFile(out, optimized.model);
+  if (values.out && optimized.isChanged) await saveModelFile(values.out, optimized.model);
 } finally {
   await runtime.close();
 }
@@ -48,5 +52,9 @@ async function accuracyOf(session) {
 }
 
 function imagesOf(pixels, from, to) {
-  return new Tensor('float32', [to - from, 1, SIDE, SIDE], pixels.slice(from * SIDE * SIDE, to * SIDE * SIDE));
+  return new Tensor(
+    'float32',
+    [to - from, 1, SIDE, SIDE],
+    pixels.slice(from * SIDE * SIDE, to * SIDE * SIDE),
+  );
 }

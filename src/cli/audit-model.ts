@@ -3,7 +3,7 @@ import { Option } from 'commander';
 import { auditModel, type Audit } from '../optimize/audit.ts';
 import type { OptimizationLevel } from '../optimize/runtime.ts';
 import { openModelFile } from '../optimize-node/model-file.ts';
-import { createNodeRuntime } from '../optimize-node/node-cpu.ts';
+import { openTarget } from '../optimize-node/target.ts';
 import { table, type Terminal } from './terminal.ts';
 
 /** Flags of `inlay audit <model>`. */
@@ -36,7 +36,7 @@ export async function auditModelFile(
   exitWith: (code: number) => void,
 ): Promise<void> {
   const { model } = await openModelFile(resolve(terminal.cwd, file));
-  const runtime = createNodeRuntime({ isolated: true });
+  const runtime = await openTarget('node-cpu');
   try {
     const audit = await auditModel(model, runtime, { level });
     terminal.print(json ? JSON.stringify(audit) : describe(audit, runtime.description));

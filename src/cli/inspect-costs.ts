@@ -3,7 +3,7 @@ import { costsOf, type CostReport } from '../onnx/costs.ts';
 import { parseModel } from '../onnx/model.ts';
 import { feedsOf, toShape, type ValueTypes } from '../onnx/types.ts';
 import { openModelFile } from '../optimize-node/model-file.ts';
-import { createNodeRuntime } from '../optimize-node/node-cpu.ts';
+import { openTarget } from '../optimize-node/target.ts';
 import { inferTypes } from '../optimize/types.ts';
 import { none } from './format.ts';
 import { formatBytes, formatShape, table } from './terminal.ts';
@@ -39,7 +39,7 @@ export async function costsOfFile(
 
 async function typesOfFile(path: string): Promise<ValueTypes> {
   const { model } = await openModelFile(path);
-  const runtime = createNodeRuntime();
+  const runtime = await openTarget('node-cpu');
   try {
     return await inferTypes(model, runtime);
   } finally {

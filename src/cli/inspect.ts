@@ -3,7 +3,7 @@ import { InvalidArgumentError, type Command } from 'commander';
 import type { ModelReport, ParameterReport, ValueReport } from '../onnx/inspect.ts';
 import { toDims } from './dims.ts';
 import { costsOfFile, describeCosts } from './inspect-costs.ts';
-import { loadModelFile } from './model-file.ts';
+import { inspectModelFile, loadModelFile } from './model-file.ts';
 import { formatBytes, formatShape, table, type Terminal } from './terminal.ts';
 
 /** Adds `inlay inspect`. */
@@ -18,13 +18,13 @@ export function addInspect(program: Command, terminal: Terminal): void {
     .option('--json', 'print JSON')
     .action(async (file: string, flags: Flags) => {
       const path = resolve(terminal.cwd, file);
-      const { bytes, report } = await loadModelFile(path);
-      const costs = flags.costs && (await costsOfFile(path, bytes, flags.dim));
+      const { sizeBytes, report } = await inspectModelFile(path);
+      const costs = flags.costs && (await costsOfFile(path, (await loadModelFile(path)).bytes, flags.dim));
       if (flags.json) {
-        terminal.print(JSON.stringify({ sizeBytes: bytes.length, ...report, ...(costs && { costs }) }));
+        terminal.print(JSON.stringify({ sizeBytes, ...report, ...(costs && { costs }) }));
         return;
       }
-      terminal.print(describe(report, bytes.length));
+      terminal.print(describe(report, sizeBytes));
       if (costs) terminal.print(`\n${describeCosts(costs, flags.top)}`);
     });
 }

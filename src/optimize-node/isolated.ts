@@ -2,6 +2,7 @@
 
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { BackendError, fromErrorRecord, type ErrorRecord } from '../core/errors.ts';
 import { Tensor } from '../core/tensor.ts';
@@ -31,6 +32,13 @@ interface Running {
   readonly ask: Ask;
 }
 
+const builtHost = new URL('./isolated-host.js', import.meta.url);
+
+/** Tells whether the script of the process is beside this module. */
+export function hasIsolatedHost(): boolean {
+  return existsSync(builtHost);
+}
+
 /**
  * Creates a runtime whose library lives in a child process, started when it is first needed and again after it died.
  * What a process owes when it dies rejects with {@link BackendError} `ERR_INLAY_WORKER_LOST`; so does what is asked of
@@ -40,7 +48,7 @@ interface Running {
 export function createIsolatedRuntime(
   target: IsolatedTarget,
   description: string,
-  host: URL = new URL('./isolated-host.js', import.meta.url),
+  host: URL = builtHost,
 ): OptimizeRuntime {
   let running: Running | undefined;
   const start = (): Running => {

@@ -115,7 +115,7 @@ export async function saveModelFile(
   const isSplit = external === 'always' || (external === 'auto' && encodedSizeBytes(model) > splitFromBytes);
   const moved = isSplit ? moveExternal(model) : undefined;
   const before = await dataFilesOf(path, fs);
-  const saved =
+  const saved: SavedModel =
     moved === undefined || moved.sizeBytes === 0
       ? toSaved(path, await replaceFile(fs, path, encodePieces(model)))
       : await saveSplit(path, moved, fs);

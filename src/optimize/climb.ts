@@ -18,7 +18,7 @@ export interface Climbing {
 
 /**
  * Tries one set of layers after the other against the fastest model so far, in the same race, until one is less than 2 %
- * faster or misses a goal of accuracy or size.
+ * faster or misses a goal of accuracy or size. In the end all of them run in one race.
  * @param start - a model that was timed, be it too slow for the goal.
  * @returns the models that were tried, in order, without the first.
  */
@@ -35,5 +35,6 @@ export async function climb(start: Trial, { stems, make, time }: Climbing): Prom
     if (gain < LEAST_GAIN) break;
     fastest = next;
   }
-  return climbed;
+  // The best of several races seems faster than it is: what is told of all comes from one more.
+  return climbed.length > 1 ? time(climbed) : climbed;
 }

@@ -6,7 +6,10 @@ import type { CompleteGoal } from './options.ts';
 import type { TargetName } from './runtime.ts';
 import type { NodeNote, Technique } from './technique.ts';
 
-/** How fast a model is at one batch. */
+/**
+ * How fast a model is at one batch. The original runs in every race; times of later races are brought to the pace of the
+ * first by it, so that they can be held against each other.
+ */
 export interface BatchTime {
   readonly batch: number;
   readonly p10Ms: number;

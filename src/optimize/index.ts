@@ -3,7 +3,14 @@
  * @module inlay/optimize
  */
 export { applyTechnique, type ApplyOptions } from './apply.ts';
-export { auditGraph, auditModel, type Audit, type AuditOptions, type Finding, type FindingKind } from './audit.ts';
+export {
+  auditGraph,
+  auditModel,
+  type Audit,
+  type AuditOptions,
+  type Finding,
+  type FindingKind,
+} from './audit.ts';
 export { calibrate, type Calibration } from './calibrate.ts';
 export type { CalibrateOptions, CalibrationMethod, CalibrationProgress } from './calibrate-options.ts';
 export {

@@ -59,7 +59,7 @@ const WARM_UP = 2;
 /** Most runs of one turn. */
 const TURN_RUNS = 500;
 /** Turns after which the order of two models may be taken as clear. */
-const CLEAR_ROUNDS = 3;
+const CLEAR_ROUNDS = 5;
 /** Least ratio of two models whose order is clear: closer ones count as a tie. */
 const CLEAR_RATIO = 1.05;
 

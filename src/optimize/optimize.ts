@@ -14,7 +14,6 @@ import {
   type Candidate,
   type CandidateContext,
 } from './candidates.ts';
-import { climb } from './climb.ts';
 import { fastest, percent, round, speedupOf } from './choose.ts';
 import type { Attempt, Decision } from './decision.ts';
 import { goldenCases } from './golden.ts';
@@ -22,9 +21,9 @@ import { assertBatches, completeGoal, type OptimizeOptions } from './options.ts'
 import { prepareModel } from './prepare.ts';
 import { createReport, type Report } from './report.ts';
 import { openSamples } from './samples.ts';
-import { rankSensitive } from './sensitivity.ts';
-import { stemsOf } from './stems.ts';
-import type { StaticInt8, Technique, ValueTypes } from './technique.ts';
+import { confirm, nearestOf, tryAll, type Tell } from './search.ts';
+import { statesOf, type State } from './states.ts';
+import type { Technique, ValueTypes } from './technique.ts';
 import { createTrials, type Trial, type Trials } from './trial.ts';
 import { inferTypes } from './types.ts';
 
@@ -40,9 +39,6 @@ export interface Optimized {
   readonly golden: readonly GoldenCase[];
 }
 
-/** Rounds in which a layer more is left in floats. */
-const mostRounds = 10;
-
 /**
  * Tries what suits a model and a target, compares answers with those of the original, measures speed in turns with it,
  * and takes the fastest model that holds the goal. Where none does, and accuracy is what is missing, the layers that
@@ -57,19 +53,20 @@ const mostRounds = 10;
 export async function optimizeModel(model: ModelProto, options: OptimizeOptions): Promise<Optimized> {
   const { runtime, batches = [1], threads = 1, technique = 'auto', signal } = options;
   assertBatches(batches);
-  const goal = completeGoal(options.goal, batches);
-  const warnings: string[] = [];
+  const [state] = statesOf(model);
+  const goal = completeGoal(options.goal, batches, state !== undefined);
+  const warnings = state === undefined || options.evaluate !== undefined ? [] : [noteOn(state)];
   const bytes = encodeModel(model);
-  const workload = workloadOf(model);
   const tell = (step: string, ratio: number, candidate?: string): void => {
     assertNotAborted(signal);
     options.onProgress?.({ step, ratio, ...(candidate !== undefined && { candidate }) });
   };
-  const facts = { target: runtime.target, runtime: runtime.description, batches, threads, goal, workload };
+  const facts = { target: runtime.target, runtime: runtime.description, batches, threads, goal };
 
   tell('opening the model', 0);
   const refusal = await whyNotOpen(bytes, options);
-  if (refusal !== undefined) return unmeasured(model, bytes, facts, refusal, options);
+  if (refusal !== undefined)
+    return unmeasured(model, bytes, { ...facts, workload: workloadOf(model) }, refusal, options);
 
   const samples = await openSamples(bytes, options, warnings);
   const trials = await createTrials({ bytes, samples, options, goal, batches, threads });
@@ -79,6 +76,8 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
     const types = await inferTypes(prepared, runtime);
     const calibration = await calibrated(prepared, types, options, technique, tell);
     warnings.push(...(calibration?.warnings ?? []));
+    // Weights may be computed from constants before.
+    const workload = workloadOf(prepared);
     const context: CandidateContext = {
       target: runtime.target,
       workload,
@@ -87,11 +86,15 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
       isCalibrated: calibration !== undefined,
     };
     const { candidates, dismissed } = technique === 'auto' ? listCandidates(context) : named(technique);
-    const found = await tryAll(candidates, { trials, prepared, types, calibration, options, tell });
-    const attempts = [...found.trials.map(({ attempt }) => attempt), ...dismissed.map(toDismissed)];
-    const { best, reason } = decide(found.trials, trials.original(), goal, technique);
+    const found = await confirm(
+      await tryAll(candidates, { trials, prepared, types, calibration, options, tell }),
+      (tried) => decide(tried, trials.original(), goal, technique).best,
+      trials,
+    );
+    const attempts = [...found.map(({ attempt }) => attempt), ...dismissed.map(toDismissed)];
+    const { best, reason } = decide(found, trials.original(), goal, technique);
     tell('comparing layers', 0.95);
-    const shown = best ?? nearestOf(found.trials.filter(({ model: made }) => made !== undefined));
+    const shown = best ?? nearestOf(found.filter(({ model: made }) => made !== undefined));
     const layers = shown && (await trials.layers(shown, prepared));
     const complete = (attempt: Attempt): Attempt =>
       withOutcome(
@@ -101,6 +104,7 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
       );
     const decision: Decision = {
       ...facts,
+      workload,
       ...(trials.minScore !== undefined && { minScore: trials.minScore }),
       samples: { count: samples.list.length, isMadeUp: samples.isMadeUp },
       ...(calibration && { calibration: { method: calibration.method, samples: calibration.samples } }),
@@ -124,95 +128,11 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
   }
 }
 
-interface Work {
-  readonly trials: Trials;
-  readonly prepared: ModelProto;
-  readonly types: ValueTypes;
-  readonly calibration: Calibration | undefined;
-  readonly options: OptimizeOptions;
-  readonly tell: (step: string, ratio: number, candidate?: string) => void;
-}
-
-/** Tries all candidates, times those that are good enough, and saves one where none is. */
-async function tryAll(
-  candidates: readonly Candidate[],
-  { trials, prepared, types, calibration, options, tell }: Work,
-): Promise<{ readonly trials: readonly Trial[] }> {
-  const make = (candidate: Candidate, excluded: readonly string[] = []): Promise<Trial> =>
-    trials.attempt(candidate, prepared, {
-      types,
-      ranges: calibration?.ranges,
-      exclude: [...(options.exclude ?? []), ...excluded],
-      excluded,
-      ...(options.isForced !== undefined && { isForced: options.isForced }),
-    });
-  const tried: Trial[] = [];
-  for (const [i, candidate] of candidates.entries()) {
-    tell('comparing answers', 0.2 + (0.4 * i) / candidates.length, candidate.name);
-    tried.push(await make(candidate));
-  }
-  tell('measuring speed', 0.6);
-  let timed = await trials.time(tried);
-  const climbed = async (from: readonly Trial[]): Promise<readonly Trial[]> => {
-    const start = fastestStatic(from);
-    if (start === undefined || (options.technique ?? 'auto') !== 'auto') return [];
-    tell('leaving early layers in floats', 0.7, start.attempt.name);
-    const { technique, excluded = [] } = start.attempt;
-    const stems = stemsOf(prepared, technique, { exclude: [...(options.exclude ?? []), ...excluded] });
-    return climb(start, {
-      stems,
-      make: (name, stem) =>
-        make({ name, technique, reason: 'layers of short sums are faster in floats' }, [...excluded, ...stem]),
-      time: (both) => trials.time(both),
-    });
-  };
-  timed = [...timed, ...(await climbed(timed))];
-  const isGood = ({ missed }: Trial): boolean => missed.length === 0;
-  const lost = timed.filter(({ isAccuracyMissed }) => isAccuracyMissed);
-  if (!timed.some(isGood) && lost.length > 0) {
-    const nearest = nearestOf(lost);
-    const candidate = candidates.find(({ name }) => name === nearest?.attempt.name);
-    if (nearest !== undefined && candidate !== undefined) {
-      const saved = await save(nearest, candidate, make, { trials, prepared, tell });
-      if (saved !== undefined) timed = [...timed, saved, ...(await climbed([saved]))];
-    }
-  }
-  return { trials: timed };
-}
-
-/** The one of them with fixed ranges that is the fastest, be it too slow for the goal. */
-function fastestStatic(
-  trials: readonly Trial[],
-): (Trial & { readonly attempt: { readonly technique: StaticInt8 } }) | undefined {
-  const speed = ({ attempt }: Trial): number => speedupOf(attempt) ?? 0;
-  return trials.filter(isTimedStatic).sort((a, b) => speed(b) - speed(a))[0];
-}
-
-function isTimedStatic(
-  trial: Trial,
-): trial is Trial & { readonly attempt: { readonly technique: StaticInt8 } } {
-  return trial.attempt.technique?.kind === 'static' && trial.attempt.times !== undefined;
-}
-
-/** Leaves one layer more in floats until the accuracy holds. @returns the last one tried, with its speed. */
-async function save(
-  nearest: Trial,
-  candidate: Candidate,
-  make: (candidate: Candidate, excluded: readonly string[]) => Promise<Trial>,
-  { trials, prepared, tell }: Pick<Work, 'trials' | 'prepared' | 'tell'>,
-): Promise<Trial | undefined> {
-  const layers = await trials.layers(nearest, prepared);
-  const order = rankSensitive(prepared, nearest.changed, layers);
-  const name = `${candidate.name}-mixed`;
-  let last: Trial | undefined;
-  for (let rounds = 1; rounds <= Math.min(mostRounds, order.length - 1); rounds += 1) {
-    tell('leaving layers in floats', 0.8 + (0.15 * rounds) / mostRounds, name);
-    last = await make({ ...candidate, name }, order.slice(0, rounds));
-    if (last.isAccuracyMissed) continue;
-    const [timed] = await trials.time([last]);
-    return timed;
-  }
-  return last;
+function noteOn({ input, output }: State): string {
+  return (
+    `The output "${output}" has the form of the input "${input}": where it goes into the next call, errors add up. ` +
+    'Judge the model on whole sequences, with evaluate.'
+  );
 }
 
 /** Decides among what was tried. */
@@ -273,22 +193,12 @@ function named(technique: Technique): ReturnType<typeof listCandidates> {
   };
 }
 
-/** The one whose answers are the nearest to the original's. */
-function nearestOf(trials: readonly Trial[]): Trial | undefined {
-  return [...trials].sort((a, b) => sqnrOf(b) - sqnrOf(a))[0];
-}
-
-function sqnrOf({ attempt: { accuracy } }: Trial): number {
-  if (accuracy === undefined || accuracy.mismatch !== undefined) return -Infinity;
-  return accuracy.sqnrDb ?? Infinity;
-}
-
 async function calibrated(
   prepared: ModelProto,
   types: ValueTypes,
   { calibration, runtime, signal }: OptimizeOptions,
   technique: 'auto' | Technique,
-  tell: Work['tell'],
+  tell: Tell,
 ): Promise<Calibration | undefined> {
   const isNeeded = technique === 'auto' || technique.kind === 'static';
   if (!isNeeded) return undefined;

@@ -7,7 +7,10 @@ import type { Range, Technique, TechniqueOptions } from './technique.ts';
 
 /** What a model has to reach to be taken. Each is a constraint; among the models that hold all, the fastest is taken. */
 export interface Goal {
-  /** Least signal-to-noise ratio of any output of floats, dB. Default 25. */
+  /**
+   * Least signal-to-noise ratio of any output of floats, dB. Default 25; 40 where an output has the form of an input, so
+   * that its errors may go into the next call.
+   */
   readonly minSqnrDb?: number;
   /** Least share of rows whose largest element stays where it was, in [0, 1]. Default: not asked for. */
   readonly minAgreement?: number;
@@ -85,12 +88,20 @@ export interface OptimizeOptions extends TechniqueOptions {
   readonly onProgress?: (progress: OptimizeProgress) => void;
 }
 
+/** What answers are asked to have by default, dB: of models that hand on a state, and of others. */
+const defaultDb = { stateful: 40, stateless: 25 };
+
 /**
  * Fills a goal up.
+ * @param hasState - whether what the model answers goes into its next call.
  * @throws `RangeError` for a goal that is none.
  */
-export function completeGoal(goal: Goal = {}, batches: readonly number[] = [1]): CompleteGoal {
-  const { minSqnrDb = 25, minAgreement, maxSizeRatio } = goal;
+export function completeGoal(
+  goal: Goal = {},
+  batches: readonly number[] = [1],
+  hasState = false,
+): CompleteGoal {
+  const { minSqnrDb = defaultDb[hasState ? 'stateful' : 'stateless'], minAgreement, maxSizeRatio } = goal;
   const { minSpeedup = maxSizeRatio === undefined ? 0.97 : 0 } = goal;
   const { isBatchInvariant = batches.some((batch) => batch > 1) } = goal;
   assertIn('minSqnrDb', minSqnrDb, { min: -200, max: 200 });

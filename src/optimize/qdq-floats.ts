@@ -60,6 +60,7 @@ export function createFloatReads(
       if (isInteger(at)) return marks.get(at);
       const producer = scope.producer(at);
       if (producer === undefined || roleOf(producer) !== 'follower') return undefined;
+      if (MAKES_VALUES.has(producer.opType ?? '')) return undefined;
       at = producer.input[0] ?? '';
     }
   };
@@ -104,6 +105,9 @@ export function createFloatReads(
 }
 
 const REQUANTIZED: ReadonlySet<string> = /* @__PURE__ */ new Set(['Conv', 'ConvTranspose', 'Gemm']);
+
+/** What may give numbers beyond those that it reads. */
+const MAKES_VALUES: ReadonlySet<string> = /* @__PURE__ */ new Set(['Pad', 'Resize']);
 
 /** The smallest and the largest number that DequantizeLinear gives, computed as it does. */
 function endsOf({ scale, zeroPoint }: Mark, activations: Int8): readonly Tensor<'float32'>[] {

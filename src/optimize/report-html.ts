@@ -18,6 +18,11 @@ export function toHtml(decision: Decision, { title, verdict, facts, warnings, ta
     ...plotsOf(decision).map(drawBars),
     ...tables.map(writeTable),
   ];
+  return writePage(title, body);
+}
+
+/** Writes a page of its own around parts that are HTML already. */
+export function writePage(title: string, body: readonly string[]): string {
   return (
     `<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n` +
     `<meta name="viewport" content="width=device-width, initial-scale=1">\n` +
@@ -82,7 +87,8 @@ export function plotsOf({ original, attempts, batches, chosen }: Decision): read
   return plots.filter(({ bars }) => bars.length > 0);
 }
 
-function writeTable({ title, head, rows, marked }: FactTable): string {
+/** Writes a table under its heading. */
+export function writeTable({ title, head, rows, marked }: FactTable): string {
   const cells = (row: readonly string[], tag: string): string =>
     row.map((cell) => `<${tag}>${escapeHtml(cell)}</${tag}>`).join('');
   const lines = rows.map((row, i) => `<tr${i === marked ? ' class="marked"' : ''}>${cells(row, 'td')}</tr>`);

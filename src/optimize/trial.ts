@@ -192,7 +192,7 @@ export async function createTrials(parts: TrialParts): Promise<Trials> {
         const at = good.indexOf(trial);
         const measured = others[at];
         if (at < 0 || measured === undefined) return trial;
-        const attempt = { ...trial.attempt, ...timesOf(measured, reference) };
+        const attempt = { ...trial.attempt, ...timesOf(measured, reference, known.times) };
         const missed = missedByTiming(attempt, goal);
         return missed.length === 0
           ? { ...trial, attempt }
@@ -256,16 +256,17 @@ function feasible(
 function timesOf(
   own: Measurement,
   reference: Measurement,
+  first: Attempt['times'] = [],
 ): Pick<Attempt, 'times' | 'loadMs' | 'memoryBytes'> {
   return {
     loadMs: own.loadMs,
     ...(own.memoryBytes !== undefined && { memoryBytes: own.memoryBytes }),
-    times: own.latencies.map(({ batch, p10Ms, p50Ms }, i) => ({
-      batch,
-      p10Ms,
-      p50Ms,
-      speedup: (reference.latencies[i]?.p10Ms ?? Number.NaN) / p10Ms,
-    })),
+    times: own.latencies.map(({ batch, p10Ms, p50Ms }, i) => {
+      const ofOriginal = reference.latencies[i]?.p10Ms ?? Number.NaN;
+      // The machine may have been slower or faster when the original was timed first.
+      const pace = (first[i]?.p10Ms ?? ofOriginal) / ofOriginal;
+      return { batch, p10Ms: p10Ms * pace, p50Ms: p50Ms * pace, speedup: ofOriginal / p10Ms };
+    }),
   };
 }
 

@@ -60,7 +60,7 @@ export function build(recipe: Recipe): ModelProto {
   let { seed } = recipe;
   const batch = hasFixedBatch ? BATCH : 'n';
   const weights = (name: string, shape: readonly number[], gain = 1): string => {
-    const size = shape.reduce((product, length) => product * length, 1);
+    const size = shape.reduce((elements, length) => elements * length, 1);
     const tensor = new Tensor(
       'float32',
       shape,
@@ -82,9 +82,9 @@ export function build(recipe: Recipe): ModelProto {
   graph.input('x', 'float32', isImage ? [batch, width, SIDE, SIDE] : [batch, width]);
 
   let side = SIDE;
-  const convolve = (outputs: number, stride: number, group: number, hasBias: boolean): string => {
-    const w = weights('w', [outputs, length / group, 3, 3], Math.sqrt(1 / (length / group) / 3));
-    return graph.node('Conv', [value, w, ...(hasBias ? [weights('b', [outputs], 0.5)] : [])], {
+  const convolve = (filters: number, stride: number, group: number, hasBias: boolean): string => {
+    const w = weights('w', [filters, length / group, 3, 3], Math.sqrt(1 / (length / group) / 3));
+    return graph.node('Conv', [value, w, ...(hasBias ? [weights('b', [filters], 0.5)] : [])], {
       pads: [1, 1, 1, 1],
       strides: [stride, stride],
       group,
@@ -144,8 +144,8 @@ export function build(recipe: Recipe): ModelProto {
   }
   if (isImage) value = graph.node('Flatten', [graph.node('GlobalAveragePool', [value])]);
 
-  const matrix = (inputs: number, outputs: number): string =>
-    weights('w', [inputs, outputs], 1 / Math.sqrt(inputs));
+  const matrix = (inputs: number, columns: number): string =>
+    weights('w', [inputs, columns], 1 / Math.sqrt(inputs));
   const multiply = (by: string): string => graph.node('MatMul', [value, by]);
   for (const layer of rows) {
     if (layer === 'output') outputs.add(value);
@@ -173,14 +173,13 @@ export function build(recipe: Recipe): ModelProto {
         });
         length = 16;
         break;
-      case 'turned gemm':
-        value = graph.node(
-          'Gemm',
-          [graph.node('Transpose', [value], { perm: [1, 0] }), matrix(length, 8)],
-          { transA: 1 },
-        );
+      case 'turned gemm': {
+        // onnxruntime 1.30 crashes in the fusion of Gemm, Transpose and Gemm, whatever is done to them.
+        const turned = graph.node('Tanh', [graph.node('Transpose', [value], { perm: [1, 0] })]);
+        value = graph.node('Gemm', [turned, matrix(length, 8)], { transA: 1 });
         length = 8;
         break;
+      }
       case 'matrices': {
         const deep = graph.node('Reshape', [value, integers([-1, 1, length])]);
         const product = graph.node('MatMul', [deep, weights('w', [1, length, 16], 1 / Math.sqrt(length))]);
@@ -281,7 +280,7 @@ function ones(length: number): Tensor {
 
 function withHabits(model: ModelProto, { isUnnamed, isOverridable }: Recipe): ModelProto {
   const { graph } = model;
-  const node = isUnnamed ? graph.node.map(({ name: _, ...rest }) => rest) : graph.node;
+  const node = isUnnamed ? graph.node.map((one) => ({ ...one, name: '' })) : graph.node;
   const overridable = graph.initializer.filter(({ dataType }) => dataType === 1);
   const input = isOverridable
     ? [
@@ -298,6 +297,6 @@ function withHabits(model: ModelProto, { isUnnamed, isOverridable }: Recipe): Mo
 /** Feeds of a model of a recipe. */
 export function feedsOf({ seed, width, images }: Recipe): Readonly<Record<string, Tensor>> {
   const shape = images.length > 0 ? [BATCH, width, SIDE, SIDE] : [BATCH, width];
-  const size = shape.reduce((product, length) => product * length, 1);
+  const size = shape.reduce((elements, length) => elements * length, 1);
   return { x: new Tensor('float32', shape, gauss(size, seed + 1000)) };
 }

@@ -10,11 +10,13 @@ import type { Result } from './cli-user.ts';
 import { gauss } from './optimize-golden.ts';
 import { temporaryDirectory } from './server-fixture.ts';
 
-const disk = vi.hoisted((): { fault: string | undefined; step: 'open' | 'writev' | 'rename'; name: string } => ({
-  fault: undefined,
-  step: 'writev',
-  name: '',
-}));
+const disk = vi.hoisted(
+  (): { fault: string | undefined; step: 'open' | 'writev' | 'rename'; name: string } => ({
+    fault: undefined,
+    step: 'writev',
+    name: '',
+  }),
+);
 
 // A disk that fails at one step of writing files of one name.
 vi.mock('node:fs/promises', async (importOriginal) => {
@@ -76,7 +78,18 @@ async function inlay(...args: readonly string[]): Promise<Result> {
 
 const commands: Readonly<Record<string, readonly string[]>> = {
   optimize: [
-    ...['optimize', 'model.onnx', '-o', 'out.onnx', '--technique', 'int8-row', '--runs', '1', '--samples', '2'],
+    ...[
+      'optimize',
+      'model.onnx',
+      '-o',
+      'out.onnx',
+      '--technique',
+      'int8-row',
+      '--runs',
+      '1',
+      '--samples',
+      '2',
+    ],
     ...['--min-speedup', '0', '--max-size', '1', '--min-sqnr', '1'],
     ...['--report', 'r.md', '--report', 'r.html', '--report', 'r.json', '--golden-out', 'golden.json'],
   ],
@@ -109,13 +122,16 @@ describe('a disk that fails', () => {
     ['r.html', 'EACCES', 'ERR_INLAY_STORE_READ_ONLY'],
     ['r.json', 'EIO', 'ERR_INLAY_STORE_IO'],
     ['golden.json', 'ENOSPC', 'ERR_INLAY_STORE_FULL'],
-  ])('under inlay optimize while %s is written (%s) leaves the old one and the old model', async (name, fault, code) => {
-    Object.assign(disk, { fault, step: 'writev', name });
-    const result = await inlay(...(commands['optimize'] as readonly string[]));
-    expect([result.code, result.err]).toEqual([1, expect.stringContaining(code)]);
-    await expectOld(name);
-    await expectOld('out.onnx');
-  });
+  ])(
+    'under inlay optimize while %s is written (%s) leaves the old one and the old model',
+    async (name, fault, code) => {
+      Object.assign(disk, { fault, step: 'writev', name });
+      const result = await inlay(...(commands['optimize'] as readonly string[]));
+      expect([result.code, result.err]).toEqual([1, expect.stringContaining(code)]);
+      await expectOld(name);
+      await expectOld('out.onnx');
+    },
+  );
 });
 
 describe('a folder in the place of an output', () => {
@@ -137,7 +153,14 @@ describe('a folder in the place of an output', () => {
 
 describe('a folder that is not there', () => {
   it('is not made, and nothing is written', async () => {
-    const { code, err } = await inlay('quantize', 'dynamic', 'model.onnx', '-o', 'none/out.onnx', '--no-prepare');
+    const { code, err } = await inlay(
+      'quantize',
+      'dynamic',
+      'model.onnx',
+      '-o',
+      'none/out.onnx',
+      '--no-prepare',
+    );
     expect([code, err]).toEqual([1, expect.stringContaining('ERR_INLAY_STORE_IO')]);
     await expectOld('out.onnx');
   });

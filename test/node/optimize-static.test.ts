@@ -10,9 +10,8 @@ import { calibrate } from '../../src/optimize/calibrate.ts';
 import type { CalibrationMethod } from '../../src/optimize/calibrate-options.ts';
 import { quantizeStatic } from '../../src/optimize/static.ts';
 import type { StaticInt8 } from '../../src/optimize/technique.ts';
-import type { OptimizationLevel, OptimizeRuntime } from '../../src/optimize/runtime.ts';
 import { createNodeRuntime } from '../../src/optimize-node/node-cpu.ts';
-import { createWasmRuntime } from '../../src/optimize-node/wasm.ts';
+import { createNoise, sqnrDb } from './optimize-static-fixture.ts';
 
 const folder = new URL('../../../shared/data/quantize/', import.meta.url);
 const isThere = existsSync(folder);
@@ -54,12 +53,6 @@ async function run(model: ModelProto, feeds: TensorMap): Promise<Float32Array> {
   }
 }
 
-/** 20·log10(‖x‖ / ‖x − y‖) */
-function sqnrDb(expected: Float32Array, actual: Float32Array): number {
-  const power = (values: Float32Array): number => values.reduce((sum, value) => sum + value ** 2, 0);
-  return 10 * Math.log10(power(expected) / power(expected.map((value, i) => value - (actual[i] as number))));
-}
-
 /** Operators of the graph that onnxruntime makes of a model, sorted. */
 async function fusedOps(model: ModelProto): Promise<string[]> {
   const optimized = await runtime.optimized?.(encodeModel(model), 'all');
@@ -94,23 +87,6 @@ describe.skipIf(!isThere)('static quantization next to the reference', () => {
     expect(Math.abs(found - sqnr)).toBeLessThan(0.2);
   });
 });
-
-/** Standard normal numbers, the same each time. */
-function createNoise(seed = 1): (shape: readonly number[], scale?: number) => Tensor<'float32'> {
-  let state = seed;
-  const uniform = (): number => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return (state + 0.5) / 2 ** 32;
-  };
-  return (shape, scale = 1) => {
-    const size = shape.reduce((product, length) => product * length, 1);
-    const values = Float32Array.from(
-      { length: size },
-      () => scale * Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()),
-    );
-    return new Tensor('float32', shape, values);
-  };
-}
 
 /** A residual network: each block is two convolutions of 3×3 beside nothing. */
 function residualNet({
@@ -205,104 +181,6 @@ describe('what onnxruntime makes of statically quantized models', () => {
     const float = await calibrated(model, samples, { kind: 'static', depthwise: false });
     expect(float.model).toBe(model);
     expect(float.kept[0]?.reason).toBe('it is depthwise, and those are to stay float');
-  });
-
-  const withoutClamps = (model: ModelProto): ModelProto => {
-    const clamps = model.graph.node.filter(({ opType }) => opType === 'Clip');
-    const sources = new Map(clamps.map(({ input, output }) => [output[0], input[0] ?? '']));
-    const node = model.graph.node
-      .filter((one) => !clamps.includes(one))
-      .map((one) => ({ ...one, input: one.input.map((value) => sources.get(value) ?? value) }));
-    return { ...model, graph: { ...model.graph, node } };
-  };
-
-  describe.each<[string, OptimizeRuntime['target']]>([
-    ['natively', 'node-cpu'],
-    ['in WebAssembly', 'wasm'],
-  ])('with layers that stay float, %s', (_, target) => {
-    /** The convolutions c1 and c2 read the same value, c5 one that was moved; all are between others. */
-    const branched = (): ModelProto => {
-      const noise = createNoise(11);
-      const graph = createGraph({ name: 'g', opset: 17 });
-      graph.input('x', 'float32', [1, 8, 8, 8]);
-      const conv = (input: string, name: string, group = 1): string => {
-        const weights = graph.initializer(`${name}_w`, noise([8, 8 / group, 3, 3], 0.2));
-        const bias = graph.initializer(`${name}_b`, noise([8], 0.1));
-        return graph.node(
-          'Conv',
-          [input, weights, bias],
-          { group, pads: [1, 1, 1, 1] },
-          { name, outputs: name },
-        );
-      };
-      const first = graph.node('Relu', [conv('x', 'c0')], {}, { outputs: 'r0' });
-      const shape = graph.initializer('shape', new Tensor('int64', [4], BigInt64Array.of(1n, 8n, 8n, 8n)));
-      const moved = graph.node('Reshape', [conv(first, 'c3'), shape], {}, { name: 'moved', outputs: 'm3' });
-      const left = conv(graph.node('Relu', [conv(first, 'c1', 8)]), 'c4');
-      const right = graph.node('Add', [conv(conv(first, 'c2'), 'c6'), conv(conv(moved, 'c5', 8), 'c7')]);
-      graph.node('Mul', [left, right], {}, { outputs: 'y' });
-      graph.output('y', 'float32', null);
-      return graph.toModel();
-    };
-    const exclude = ['c1', 'c2', 'c5', 'moved'];
-
-    it('gives them their own weights, behind one clamp for each value, and answers as those do', async () => {
-      const place = target === 'wasm' ? createWasmRuntime() : runtime;
-      const model = branched();
-      const feeds = { x: createNoise(3)([1, 8, 8, 8]) };
-      const { ranges } = await calibrate(model, runtime, [feeds], { method: 'minmax' });
-      const { model: made } = quantizeStatic(model, { kind: 'static' }, ranges, { exclude });
-      expect(made.graph.node.filter(({ opType }) => opType === 'Clip')).toHaveLength(2);
-
-      if (place.optimized !== undefined) {
-        const floatWeights = async (one: ModelProto): Promise<(string | undefined)[]> => {
-          const { graph } = parseModel(
-            (await place.optimized?.(encodeModel(one), 'extended')) ?? new Uint8Array(),
-          );
-          const floats = graph.initializer.filter(({ dataType }) => dataType === 1).map(({ name }) => name);
-          return graph.node
-            .filter(({ opType = '' }) => /^(Fused)?Conv$/.test(opType))
-            .flatMap(({ input }) => input[1] ?? [])
-            .filter((name) => floats.includes(name))
-            .sort();
-        };
-        expect(await floatWeights(made)).toEqual(['c1_w', 'c2_w', 'c5_w']);
-        expect(await floatWeights(withoutClamps(made))).toEqual([]);
-      }
-
-      const answersAt = async (one: ModelProto, level: OptimizationLevel): Promise<Float32Array> => {
-        const session = await place.open(encodeModel(one), { level });
-        const answers = await session.run(feeds).finally(() => session.release());
-        return answers['y']?.data as Float32Array;
-      };
-      // Each node by itself, as it is written.
-      const exact = await answersAt(made, 'disabled');
-      expect(sqnrDb(exact, await answersAt(made, 'all'))).toBeGreaterThan(60);
-      expect(sqnrDb(exact, await answersAt(withoutClamps(made), 'all'))).toBeLessThan(45);
-      if (place !== runtime) await place.close();
-    });
-  });
-
-  it('lets float nodes read what float nodes gave, before it is rounded', async () => {
-    const noise = createNoise(9);
-    const graph = createGraph({ name: 'g', opset: 17 });
-    graph.input('x', 'float32', ['n', 8]);
-    graph.node('Softplus', ['x'], {}, { outputs: 'p' });
-    graph.node('MatMul', ['p', graph.initializer('w', noise([8, 8]))], {}, { outputs: 'm' });
-    graph.node('Softplus', ['p'], {}, { outputs: 'q' });
-    graph.output('m', 'float32', null);
-    graph.output('p', 'float32', null);
-    graph.output('q', 'float32', null);
-    const model = graph.toModel();
-    const feeds = { x: noise([4, 8]) };
-    const { model: made } = await calibrated(model, [feeds]);
-    const answersOf = async (one: ModelProto): Promise<TensorMap> => {
-      const session = await runtime.open(encodeModel(one));
-      return session.run(feeds).finally(() => session.release());
-    };
-    const [before, after] = [await answersOf(model), await answersOf(made)];
-    expect([after['p'], after['q']]).toEqual([before['p'], before['q']]);
-    expect(after['m']).not.toEqual(before['m']);
   });
 
   it('leaves what comes after the last product float, but for its bias', async () => {

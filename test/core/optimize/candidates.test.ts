@@ -116,6 +116,12 @@ describe('workloadOf', () => {
     graph.input('i', 'float32', [1, 3, 8, 8]);
     graph.node('Conv', ['i', graph.initializer('k', floats(5, 3, 3, 3))]);
     graph.node('Conv', ['i', graph.initializer('d', floats(3, 1, 3, 3))], { group: 3 });
-    expect(workloadOf(graph.toModel())).toEqual({ matMul: 24, conv: 135, depthwise: 27, embedding: 0, lstm: 0 });
+    expect(workloadOf(graph.toModel())).toEqual({
+      matMul: 24,
+      conv: 135,
+      depthwise: 27,
+      embedding: 0,
+      lstm: 0,
+    });
   });
 });

@@ -70,7 +70,7 @@ describe('measureModels', () => {
   it('ends early once no two models could change places, and only then', async () => {
     const clear = virtualRuntime((model) => [10, 20, 15][model] ?? 0);
     await clear.measure(3, { rounds: 10 });
-    expect(turnsOf(clear.log)).toHaveLength(3 * 3);
+    expect(turnsOf(clear.log)).toHaveLength(3 * 5);
     const tied = virtualRuntime((model) => [10, 20, 20.5][model] ?? 0);
     await tied.measure(3, { rounds: 10 });
     expect(turnsOf(tied.log)).toHaveLength(3 * 10);
