@@ -211,22 +211,6 @@ export function tiny({ seed = 6 } = {}) {
   return { ...mlp({ width: 8, layers: 2, seed }), name: 'tiny' };
 }
 
-/** All of them, in the sizes that figures are given for. */
-export function zoo() {
-  return [
-    ...[256, 512, 1024, 2048].map((width) => () => mlp({ width })),
-    () => convolutions({ channels: 64, size: 56 }),
-    () => convolutions({ channels: 128, size: 28 }),
-    () => convolutions({ channels: 256, size: 14 }),
-    () => convolutions({ channels: 256, size: 28, kernel: 1 }),
-    () => convolutions({ channels: 256, size: 28, depthwise: true }),
-    () => residual(),
-    () => encoder(),
-    () => decodeStep(),
-    () => tiny(),
-  ];
-}
-
 function start(name, seed) {
   const random = gaussian(seed);
   const graph = createGraph({ name, opset: 17 });

@@ -95,7 +95,11 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
         .choices(['minmax', 'percentile', 'entropy'])
         .default('percentile'),
     )
-    .option('--min-sqnr <dB>', 'least signal-to-noise ratio of answers (default: 25)', parseNumber)
+    .option(
+      '--min-sqnr <dB>',
+      'least signal-to-noise ratio of answers (default: 25; 40 where an output goes into the next call)',
+      parseNumber,
+    )
     .option('--min-agreement <ratio>', 'least share of decisions that stay the same', parseRatio)
     .option('--max-size <ratio>', 'largest size, as a ratio of the original', parseRatio)
     .option(
