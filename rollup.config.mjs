@@ -123,6 +123,9 @@ function chunkOf(id) {
   if (/^backends\//.test(path)) return 'onnxruntime';
   if (/^workers\//.test(path)) return 'workers';
   if (path.startsWith('telemetry/')) return 'telemetry';
+  // Only with the first patch; what writes patches is for publishers.
+  if (/^update\/delta\/(write-head|encode-block)/.test(path)) return undefined;
+  if (/^update\/delta\/(?!patcher|pieces)/.test(path)) return 'delta';
   if (/^(trust|update)\//.test(path)) return 'update';
   if (['server/signer/spawn.js', 'optimize-node/isolated.js'].includes(path))
     return path.slice(0, -'.js'.length);

@@ -11,6 +11,8 @@ const BENCHES = [
   'verify',
   'codec',
   'quantize',
+  'delta',
+  'delta-decode',
   'install',
   'size',
   'throughput',

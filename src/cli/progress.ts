@@ -23,13 +23,20 @@ export interface ProgressOptions {
   readonly terminal: Terminal;
   /** Where a bar can be drawn; absent: lines are printed instead. */
   readonly bar?: NodeJS.WritableStream | undefined;
+  /** What is counted in {@link ProgressState.rows}. Default: rows. */
+  readonly unit?: string;
   readonly monotonicMs: () => number;
 }
 
 const lineMs = 5_000;
 
 /** Starts to show progress. Nothing is drawn before the first update. */
-export function createProgress({ terminal, bar, monotonicMs }: ProgressOptions): ProgressDisplay {
+export function createProgress({
+  terminal,
+  bar,
+  unit = 'rows',
+  monotonicMs,
+}: ProgressOptions): ProgressDisplay {
   const started = monotonicMs();
   let first: ProgressState | undefined;
   let printedMs = started;
@@ -37,7 +44,7 @@ export function createProgress({ terminal, bar, monotonicMs }: ProgressOptions):
     bar === undefined
       ? undefined
       : new SingleBar({
-          format: ' {bar} {percentage} % | {rows} rows | {rate} rows/s | {left} left',
+          format: ` {bar} {percentage} % | {rows} ${unit} | {rate} ${unit}/s | {left} left`,
           stream: bar,
           barCompleteChar: '\u2588',
           barIncompleteChar: '\u2591',
@@ -71,7 +78,9 @@ export function createProgress({ terminal, bar, monotonicMs }: ProgressOptions):
         printedMs = now;
         const percent = Math.floor((100 * position) / Math.max(total, 1));
         const skips = skipped > 0 ? `, ${skipped} skipped` : '';
-        terminal.printError(`${percent} %, ${shown.rows} rows${skips}, ${shown.rate} rows/s, ${left} left`);
+        terminal.printError(
+          `${percent} %, ${shown.rows} ${unit}${skips}, ${shown.rate} ${unit}/s, ${left} left`,
+        );
       }
     },
     stop: () => {

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { InvalidArgumentError, Option, type Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { nodePlatform } from '../platform-node.ts';
 import {
   assertFiles,
@@ -7,6 +7,7 @@ import {
   type PublishedRelease,
   type ReleaseVariant,
 } from '../publish/publisher.ts';
+import { createDeltaEncoder } from '../publish/delta/encoder.ts';
 import type { TargetName } from '../optimize/runtime.ts';
 import { assertNames } from '../publish/release.ts';
 import type { Profile } from '../telemetry/profile.ts';
@@ -21,18 +22,30 @@ import {
 } from './connection.ts';
 import { isDataPath } from './data/open-file.ts';
 import { checkRelease, type CheckedRelease } from './publish-check.ts';
+import {
+  compactModeOf,
+  compactReference,
+  describeCompact,
+  withCompactFlags,
+  type CompactFlags,
+} from './publish-compact.ts';
 import { gzipBest, readProfile, readReleaseFile, writeProfile } from './publish-files.ts';
+import {
+  parseLicence,
+  parseNotes,
+  parseReference,
+  parseSdk,
+  parseSeconds,
+  parseTolerance,
+  parseVariant,
+  type VariantFlag,
+} from './publish-flags.ts';
 import { checkOptimized, optimizeVariants } from './publish-optimize.ts';
 import { describeProfile, makeProfile, type ReferenceProfile } from './publish-profile.ts';
 import { compareWithPresent, readPresentOutputs } from './publish-signature.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
 
-interface VariantFlag {
-  readonly variant: string;
-  readonly file: string;
-}
-
-interface Flags extends ServerFlags, KeyFlags {
+interface Flags extends ServerFlags, KeyFlags, CompactFlags {
   readonly name: string;
   readonly version: string;
   readonly variant: readonly VariantFlag[];
@@ -114,8 +127,11 @@ export function addPublish(program: Command, terminal: Terminal): void {
     .option('--min-sdk <version>', 'lowest version of Inlay that runs it', parseSdk)
     .option('--licence <spdx>', 'SPDX expression, such as Apache-2.0', parseLicence)
     .option('--notes <text>', 'what is new; signed with the release', parseNotes)
-    .option('--patch-from <version...>', 'releases that devices can patch, or auto for the last two');
-  withServerFlags(withKeyFlags(command))
+    .option(
+      '--patch-from <version...>',
+      'releases that devices can patch, or auto for the last three and the first',
+    );
+  withServerFlags(withKeyFlags(withCompactFlags(command)))
     .option('--json', 'print JSON')
     .addHelpText('after', help)
     .action(async (file: string, flags: Flags) => {
@@ -123,10 +139,35 @@ export function addPublish(program: Command, terminal: Terminal): void {
       assertNames(name, version);
       assertReference(flags);
       const path = (given: string): string => resolve(terminal.cwd, given);
-      const reference = await readReleaseFile(path(file), undefined, check);
+      const mode = compactModeOf(flags);
+      const trained = await readReleaseFile(path(file), undefined, check);
       const variants: ReleaseVariant[] = [];
       for (const other of variant)
         variants.push(await readReleaseFile(path(other.file), other.variant, check));
+      const source = {
+        server: connect(flags, terminal),
+        keys: openKeys(flags, terminal),
+        platform: nodePlatform(),
+      };
+      const tell = (text: string): void => {
+        terminal.printError(text);
+      };
+      const compact =
+        mode &&
+        (await compactReference({
+          ...source,
+          mode,
+          model: name,
+          version,
+          file: trained,
+          flags,
+          data: flags.compactData === undefined ? optimizationData(flags, path) : path(flags.compactData),
+          cwd: terminal.cwd,
+          env: terminal.env,
+          tell,
+        }));
+      if (compact !== undefined && !json) terminal.print(`${describeCompact(compact.facts)}\n`);
+      const reference = compact?.file ?? trained;
       const optimized =
         flags.optimize === undefined
           ? undefined
@@ -135,9 +176,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
               taken: variants.map((one) => one.variant),
               targets: flags.optimizeFor,
               data: optimizationData(flags, path),
-              tell: (text) => {
-                terminal.printError(text);
-              },
+              tell,
             });
       variants.push(...(optimized?.variants ?? []));
       assertFiles([reference, ...variants]);
@@ -153,20 +192,19 @@ export function addPublish(program: Command, terminal: Terminal): void {
         : { golden: undefined, differences: {}, tolerances: {}, notices: ['Nobody has tried it out.'] };
       const kept = variants.filter(({ variant: one }) => checked.dropped?.includes(one) !== true);
       const parts = {
-        server: connect(flags, terminal),
-        keys: openKeys(flags, terminal),
-        platform: nodePlatform(),
+        ...source,
         gzip: gzipBest,
+        encoders: [
+          createDeltaEncoder({ platform: source.platform, ...(compact && { steps: compact.steps }) }),
+        ],
       };
       const takesBins = flags.reference !== undefined && flags.ownBins !== true;
       const present = takesBins ? await readPresentOutputs({ ...parts, model: name }) : undefined;
       const made = await makeReference(reference, flags, path, present?.outputs);
       if (made !== undefined && !json) terminal.print(`${describeProfile(made)}\n`);
-      const notices = [...(optimized?.notices ?? []), ...checked.notices];
+      const notices = [...(compact?.notices ?? []), ...(optimized?.notices ?? []), ...checked.notices];
       if (present !== undefined && present.version !== version)
         notices.push(`Its answers are counted in the bins of ${present.version}; --own-bins makes new ones.`);
-      if (patchFrom !== undefined)
-        notices.push('No format of patches is installed; devices download whole or compressed files.');
       const { signature } = checked;
       const { isOther, notices: compared } =
         signature === undefined
@@ -192,6 +230,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
         minSdk,
         licence,
         notes,
+        compact: compact?.record,
         patchFrom: isAuto(patchFrom) ? 'auto' : patchFrom,
       });
       const { differences } = checked;
@@ -201,6 +240,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
         ...published,
         differences,
         ...(optimized && { optimized: optimized.facts }),
+        ...(compact && { compact: compact.facts }),
         notices,
       };
       if (json) terminal.print(JSON.stringify({ ...facts, ...(made && { profile: factsOf(made) }) }));
@@ -295,51 +335,6 @@ function isAuto(patchFrom: readonly string[] | undefined): boolean {
   return patchFrom?.length === 1 && patchFrom[0] === 'auto';
 }
 
-function parseVariant(text: string, before: readonly VariantFlag[]): readonly VariantFlag[] {
-  const [, variant, file] = /^([a-z0-9][a-z0-9._-]{0,31})=(.+)$/.exec(text) ?? [];
-  if (variant !== undefined && file !== undefined) return [...before, { variant, file }];
-  throw new InvalidArgumentError('It is written like int8=digits-int8.onnx.');
-}
-
-function parseTolerance(text: string): GoldenTolerance {
-  const [absolute, relative, ...rest] = text
-    .split(',')
-    .map((part) => (/^\d+(\.\d+)?(e-?\d+)?$/i.test(part) ? Number(part) : Number.NaN));
-  if (rest.length === 0 && isTolerance(absolute) && isTolerance(relative))
-    return { absoluteE6: Math.round(1e6 * absolute), relativeE6: Math.round(1e6 * relative) };
-  throw new InvalidArgumentError('It is two numbers of at least 0, such as 0.0001,0.001.');
-}
-
-function isTolerance(value: number | undefined): value is number {
-  return value !== undefined && value >= 0 && value <= 1e6;
-}
-
-function parseReference(text: string): string {
-  if (isDataPath(text)) return text;
-  throw new InvalidArgumentError('Its extension is .npz, .npy, .jsonl, .ndjson or .csv.');
-}
-
-function parseSeconds(text: string): number {
-  const seconds = Number(text);
-  if (/^\d+(\.\d+)?$/.test(text) && seconds > 0 && seconds <= 86_400) return seconds;
-  throw new InvalidArgumentError('It is a number above 0 and up to 86400.');
-}
-
-function parseSdk(text: string): string {
-  if (/^\d{1,9}\.\d{1,9}\.\d{1,9}$/.test(text)) return text;
-  throw new InvalidArgumentError('It is three numbers, such as 0.2.0.');
-}
-
-function parseLicence(text: string): string {
-  if (/^[A-Za-z0-9.+()-][A-Za-z0-9.+() :-]{0,199}$/.test(text)) return text;
-  throw new InvalidArgumentError('It is an SPDX expression, such as Apache-2.0.');
-}
-
-function parseNotes(text: string): string {
-  if (text.length <= 10_000 && !/[\ud800-\udfff]/u.test(text)) return text;
-  throw new InvalidArgumentError('It is well-formed text of at most 10,000 characters.');
-}
-
 const help = `
 The model is opened and run in a child process with onnxruntime-node before anything is
 signed: what does not load or run is not published, nor is a variant that answers
@@ -349,6 +344,12 @@ go into the release, so that devices can tell whether it works there.
 With --optimize auto, variants that are faster on a target are made and measured here, and published
 with what a device must have for them. Give examples with --reference: half of them calibrate, the
 others judge. A device takes such a variant only if it answers as it should there.
+
+With --near or --small, the weights are rounded around those of a release that devices have, so that
+the update is a patch of a few per cent; --small takes larger steps, at random so that the update stays
+whole on average. The largest step is taken that passes: by your own --compact-metric, or by the answers
+to --compact-data. What was tried is shown before anything is signed, and what was judged is what is
+published. Without a step that passes, the weights are published as they are.
 
 Golden inputs are made up unless they are given:
   .npz .npy .jsonl .csv  one per row, as for \`inlay run\`
@@ -364,4 +365,6 @@ so that guards can compare the two; --own-bins makes new ones.
 Examples:
   $ npx inlay publish digits.onnx --name digits --version 1.1.0
   $ npx inlay publish digits.onnx --name digits --version 1.1.0 --reference train.csv --labels label
-  $ npx inlay publish digits.onnx --name digits --version 1.2.0 --variant int8=digits-int8.onnx --golden samples.npz`;
+  $ npx inlay publish digits.onnx --name digits --version 1.2.0 --variant int8=digits-int8.onnx --golden samples.npz
+  $ npx inlay publish tuned.onnx --name digits --version 1.3.0 --near --compact-data validation.npz
+  $ npx inlay publish tuned.onnx --name digits --version 1.3.0 --small --compact-metric 'python evaluate.py'`;

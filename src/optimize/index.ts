@@ -12,6 +12,7 @@ export {
   type FindingKind,
 } from './audit.ts';
 export { calibrate, type Calibration } from './calibrate.ts';
+export { calibrationKey, fromCalibrationFile, toCalibrationFile } from './calibrate-file.ts';
 export type { CalibrateOptions, CalibrationMethod, CalibrationProgress } from './calibrate-options.ts';
 export {
   listCandidates,

@@ -33,7 +33,7 @@ export function writePage(title: string, body: readonly string[]): string {
 }
 
 /** Sizes, a plot of latencies for each batch, and the layers of what was taken, or else of what came nearest. */
-export function plotsOf({ original, attempts, batches, chosen }: Decision): readonly BarPlot[] {
+function plotsOf({ original, attempts, batches, chosen }: Decision): readonly BarPlot[] {
   const all = [original, ...attempts];
   const isMarked = ({ name, outcome }: Attempt): boolean =>
     outcome === 'chosen' || (chosen === null && name === original.name);

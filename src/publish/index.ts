@@ -11,6 +11,37 @@ export {
   type GoldenInputs,
   type GoldenSource,
 } from './check-model.ts';
+export {
+  compactLimits,
+  compactRelease,
+  type CompactAttempt,
+  type CompactMode,
+  type CompactOptions,
+  type CompactRelease,
+} from './compact/compact.ts';
+export {
+  createMetricGate,
+  openAnswerGate,
+  type AnswerGateOptions,
+  type AnswerLimits,
+  type Figure,
+  type Gate,
+  type MetricGateOptions,
+  type Verdict,
+} from './compact/gate.ts';
+export type { RoundedTensor } from './compact/grid.ts';
+export { encodePatch, type EncodeOptions } from './delta/encode.ts';
+export { createDeltaEncoder, type DeltaEncoderOptions } from './delta/encoder.ts';
+export {
+  explainPatch,
+  type ExplainedSegment,
+  type PatchExplanation,
+  type PatchPart,
+} from './delta/explain.ts';
+export { snapToGrid } from './delta/snap.ts';
+export { externalSpans } from './delta/spans-onnx.ts';
+export { segmentsOf, type Span } from './delta/spans.ts';
+export type { UpdateStep, UpdateSteps } from './delta/steps.ts';
 export type { Gzip, PatchEncoder } from './patches.ts';
 export {
   changeTargets,

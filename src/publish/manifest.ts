@@ -94,9 +94,8 @@ export function writeManifest(
     ...(prepared.tolerance && { tolerance: prepared.tolerance }),
     chunks: prepared.chunks,
     ...(prepared.ways.length > 0 && {
-      ways: prepared.ways.map(({ kind, codec, from, file, bytes, sha256 }): Way => {
-        const way = add(kind, file, bytes, sha256);
-        return kind === 'patch' ? { ...way, kind, codec, from: from ?? '' } : { ...way, kind, codec: 'gzip' };
+      ways: prepared.ways.map(({ file, bytes, sha256, ...way }): Way => {
+        return { ...add(way.kind, file, bytes, sha256), ...way };
       }),
     }),
   });

@@ -13,6 +13,8 @@ export interface PatchEncoder {
     base: Uint8Array<ArrayBuffer>,
     next: Uint8Array<ArrayBuffer>,
   ): Uint8Array<ArrayBuffer> | Promise<Uint8Array<ArrayBuffer>>;
+  /** Makes a patch that starts from nothing, for first installs; devices know those of `idp` alone. Absent: there are none. */
+  readonly encodeAlone?: Gzip;
 }
 
 /** Compresses a file as RFC 1952 says. The same file gives the same bytes. */
@@ -26,16 +28,22 @@ export interface BaseFile {
 }
 
 /** One way to have a file, ready to be uploaded. */
-export interface PreparedWay {
-  readonly kind: 'compressed' | 'patch';
-  readonly codec: string;
-  /** SHA-256 of the file that a patch starts from. */
-  readonly from?: string;
+export type PreparedWay = WayFile & { readonly sha256: string };
+
+/** What a way is, and its bytes. */
+type WayFile = {
   /** Name of the file, without a folder. */
   readonly file: string;
-  readonly sha256: string;
   readonly bytes: Uint8Array<ArrayBuffer>;
-}
+} & (
+  | { readonly kind: 'compressed'; readonly codec: 'gzip' | 'idp' }
+  | {
+      readonly kind: 'patch';
+      readonly codec: string;
+      /** SHA-256 of the file that it starts from. */
+      readonly from: string;
+    }
+);
 
 /** Largest share of the whole file at which a way is worth having, per cent. */
 const worthPercent = { compressed: 95, patch: 90 } as const;
@@ -49,22 +57,37 @@ export interface WayOptions {
   readonly bases: readonly BaseFile[];
 }
 
-/** Makes the ways in which a file can be had besides the whole of it; those that save little are left out. */
+/**
+ * Makes the ways in which a file can be had besides the whole of it. Those that save little are left out, and so is
+ * what is no smaller than the compressed file: devices take the smallest of what they can use, and apply one patch to a
+ * file that they have.
+ */
 export async function prepareWays(
   options: WayOptions,
   file: string,
   bytes: Uint8Array<ArrayBuffer>,
 ): Promise<readonly PreparedWay[]> {
   const { platform, gzip, encoders, bases } = options;
+  // Bytes of the smallest that needs no base.
+  let compressedBytes = Infinity;
   const ways: PreparedWay[] = [];
-  const keep = (way: Omit<PreparedWay, 'sha256'>): void => {
+  const keep = (way: WayFile): void => {
     if (way.bytes.length * 100 > bytes.length * worthPercent[way.kind]) return;
+    if (way.bytes.length >= compressedBytes) return;
+    if (way.kind === 'compressed') compressedBytes = way.bytes.length;
     ways.push({ ...way, sha256: sha256Hex(platform, way.bytes) });
   };
   if (gzip) keep({ kind: 'compressed', codec: 'gzip', file: besides(file, '.gz'), bytes: await gzip(bytes) });
-  const own = sha256Hex(platform, bytes);
+  // Devices that do not know the format leave it out, and take gzip.
+  for (const { codec, encodeAlone } of encoders) {
+    if (encodeAlone && codec === 'idp')
+      keep({ kind: 'compressed', codec, file: besides(file, `.${codec}`), bytes: await encodeAlone(bytes) });
+  }
+  // Several releases may have the same file.
+  const done = new Set([sha256Hex(platform, bytes)]);
   for (const base of bases) {
-    if (base.sha256 === own) continue;
+    if (done.has(base.sha256)) continue;
+    done.add(base.sha256);
     for (const { codec, encode } of encoders) {
       const patch = await encode(base.bytes, bytes);
       const name = besides(file, `.from-${base.seq}.${codec}`);

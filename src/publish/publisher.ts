@@ -3,7 +3,7 @@
 import { isInlayError, ServerError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { sha256Hex } from '../trust/keys.ts';
-import type { Targets } from '../trust/metadata.ts';
+import type { ModelTarget, Targets } from '../trust/metadata.ts';
 import type { GoldenTolerance, ReleaseFile } from '../update/manifest.ts';
 import { currentTargets } from './current.ts';
 import {
@@ -130,7 +130,9 @@ export interface ReleaseContent {
   /** SPDX expression. */
   readonly licence?: string | undefined;
   readonly notes?: string | undefined;
-  /** Releases that patches start from. Default: none. */
+  /** How the weights were rounded; signed with the release. Default: they were not. */
+  readonly compact?: ModelTarget['compact'] | undefined;
+  /** Releases that patches start from, besides the one that it was rounded around. Default: none. */
   readonly patchFrom?: PatchFrom | undefined;
 }
 
@@ -222,12 +224,16 @@ export async function publishRelease(
 async function prepareRelease(
   { server, platform, gzip, encoders = [] }: PublishOptions,
   present: Targets,
-  { model, golden, profile, patchFrom }: ReleaseContent,
+  { model, golden, profile, patchFrom, compact }: ReleaseContent,
   [reference, ...others]: readonly [ReleaseVariant, ...ReleaseVariant[]],
 ): Promise<PreparedRelease> {
   const bases =
-    patchFrom !== undefined && encoders.length > 0
-      ? await readBases({ server, platform }, present, { model, from: patchFrom })
+    (patchFrom ?? compact) !== undefined && encoders.length > 0
+      ? await readBases({ server, platform }, present, {
+          model,
+          from: patchFrom ?? [],
+          anchor: compact?.anchor,
+        })
       : new Map<string, readonly BaseFile[]>();
   const prepare = async (one: ReleaseVariant): Promise<PreparedFile> => ({
     ...one,
@@ -276,8 +282,9 @@ async function upload(
 }
 
 /** What is signed about a release beside its manifest. */
-function describe({ minSdk, licence, notes }: ReleaseContent): Readonly<Record<string, string>> {
+function describe({ minSdk, licence, notes, compact }: ReleaseContent): Readonly<Record<string, unknown>> {
   return {
+    ...(compact !== undefined && { compact }),
     ...(minSdk !== undefined && { minSdk }),
     ...(licence !== undefined && { licence }),
     ...(notes !== undefined && { notes }),

@@ -51,10 +51,18 @@ export async function fetchManifest(
   return readManifest(await fetchTarget(source, manifest));
 }
 
-/** Which releases patches start from: versions, or the last two. */
+/** Which releases patches start from: versions, or the last three and the first one, the anchor of those who stay on it. */
 export type PatchFrom = readonly string[] | 'auto';
 
-const autoBases = 2;
+const autoBases = 3;
+
+/** What {@link readBases} goes by. */
+export interface BaseChoice {
+  readonly model: string;
+  readonly from: PatchFrom;
+  /** SHA-256 of the file that the new one was rounded around, whose release counts as well. */
+  readonly anchor?: string | undefined;
+}
 
 /**
  * Reads the files that patches can start from, by variant.
@@ -63,10 +71,12 @@ const autoBases = 2;
 export async function readBases(
   source: FileSource,
   targets: Targets,
-  { model, from }: { readonly model: string; readonly from: PatchFrom },
+  { model, from, anchor }: BaseChoice,
 ): Promise<ReadonlyMap<string, readonly BaseFile[]>> {
   const bases = new Map<string, BaseFile[]>();
-  for (const release of releasesOf(targets, model, from)) {
+  const around = listReleases(targets).filter((one) => one.model === model && one.sha256 === anchor);
+  const chosen = [...around.slice(0, 1), ...releasesOf(targets, model, from)];
+  for (const release of new Map(chosen.map((one) => [one.path, one])).values()) {
     const manifest = await fetchManifest(source, targets, release);
     for (const file of manifest?.files ?? [{ ...release, variant: 'fp32' }]) {
       const { sha256, variant } = file;
@@ -79,10 +89,10 @@ export async function readBases(
 
 function releasesOf(targets: Targets, model: string, from: PatchFrom): readonly ListedRelease[] {
   if (from === 'auto') {
-    return listReleases(targets)
+    const present = listReleases(targets)
       .filter((entry) => entry.model === model && !isWithdrawn(targets, model, entry.seq))
-      .sort((a, b) => b.seq - a.seq)
-      .slice(0, autoBases);
+      .sort((a, b) => b.seq - a.seq);
+    return [...present.slice(0, autoBases), ...present.slice(autoBases).slice(-1)];
   }
   return [...new Set(from)].map((version) => requireRelease(targets, model, version));
 }

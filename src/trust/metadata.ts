@@ -130,4 +130,13 @@ export interface ModelTarget {
   readonly minSdk?: string;
   readonly licence?: string;
   readonly notes?: string;
+  /** How its weights were rounded around another release's, so that a patch is small. Absent: they were not. */
+  readonly compact?: {
+    readonly mode: 'near' | 'small';
+    /** As a share of the root mean square of an update, such as `1/4`. */
+    readonly step: string;
+    readonly seed: number;
+    /** SHA-256 of the file that it was rounded around, lower-case hex. */
+    readonly anchor: string;
+  };
 }

@@ -57,18 +57,15 @@ export function createFetcher(parts: FetcherParts): Fetcher {
   /** @returns whether it was brought. */
   const fetch = async (entry: PlanEntry, plan: ResolvedPlan, signal: AbortSignal): Promise<boolean> => {
     const { path, version, sha256, length } = entry;
+    const isUnfit = async (file: string): Promise<boolean> =>
+      rejectionOf(await slots.read(), file, slots.context(), plan.retryNonce) !== undefined;
     const last = brought.get(path);
-    if (last !== undefined && !(await slots.read()).rejected.some((one) => one.sha256 === last)) return false;
+    if (last !== undefined && !(await isUnfit(last))) return false;
     await parts.onBegin(entry);
     log({ type: 'download-started', version, sha256, bytes: length });
     const began = platform.monotonicMs();
     const shipped = await bring(
-      {
-        ...parts,
-        target: (name) => sync.target(name),
-        isUnfit: async (variant) =>
-          rejectionOf(await slots.read(), variant, slots.context(), plan.retryNonce) !== undefined,
-      },
+      { ...parts, target: (name) => sync.target(name), isUnfit },
       entry,
       plan.net,
       signal,

@@ -54,7 +54,7 @@ export function createJudge(parts: JudgeParts): Judge {
         await parts.onPassed(await slots.commit(sha256, slot.file.sha256), slot);
         return;
       }
-      await slots.reject(sha256, verdict.reason, verdict.detail);
+      await slots.reject(sha256, verdict.reason, verdict.detail, slot.file.sha256);
       await parts.onRejected(verdict.reason, verdict.detail);
     });
     if (isSettled) await parts.onSettled();

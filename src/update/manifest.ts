@@ -18,13 +18,13 @@ export interface FileRef {
 }
 
 /**
- * One way to have a file. `full` is the file itself. `compressed` is the file under a standard coding. `patch` makes it
- * out of another file that the device may have.
+ * One way to have a file. `full` is the file itself. `compressed` is the file coded by itself: with gzip, or as a patch of
+ * Inlay's own format that starts from nothing. `patch` makes it out of another file that the device may have.
  */
 export type Way = FileRef &
   (
     | { readonly kind: 'full' }
-    | { readonly kind: 'compressed'; readonly codec: 'gzip' }
+    | { readonly kind: 'compressed'; readonly codec: 'gzip' | 'idp' }
     | {
         readonly kind: 'patch';
         /** Name of the {@link Patcher} that applies it. */
@@ -140,7 +140,7 @@ function wayOf(value: unknown, where: string, folder: string, file: FileRef): re
     demand(isFile, where, 'is another file');
     return [{ ...ref, kind }];
   }
-  if (kind === 'compressed' && codec === 'gzip')
+  if (kind === 'compressed' && (codec === 'gzip' || codec === 'idp'))
     return [{ ...wayRefOf(way, where, folder, file), kind, codec }];
   if (kind !== 'patch') return [];
   const base = textOf(from, `${where}.from`, sha256Form);

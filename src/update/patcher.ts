@@ -6,7 +6,7 @@ export interface Patcher {
   readonly codec: string;
   /**
    * Gives the new file piece by piece, in order.
-   * @param base - the file that the patch starts from, verified.
+   * @param base - the file that the patch starts from, verified; empty where it starts from none.
    * @param patch - the patch, verified.
    * @param sizeBytes - signed size of the new file: more must not come out.
    * @throws {@link UpdateError} `ERR_INLAY_PATCH` for a patch that is malformed or of another base.

@@ -128,15 +128,19 @@ async function readShipped(
   return manifest;
 }
 
-/** Takes the first variant whose requirements this device meets and that has not failed here, or else the reference. */
+/**
+ * Takes the first variant whose requirements this device meets, that is not too large for it and has not failed here, or
+ * else the reference.
+ */
 async function choose(
-  { providers, isUnfit }: ShipmentParts,
+  { providers, isUnfit, maxModelBytes }: ShipmentParts,
   { files: [reference, ...variants] }: ReleaseManifest,
 ): Promise<ReleaseFile> {
   if (!variants.some(({ requires }) => requires !== undefined)) return reference;
   const usable = (await providers()).filter(({ refusal }) => refusal === undefined);
-  const fits = ({ requires }: ReleaseFile): boolean =>
+  const fits = ({ requires, length }: ReleaseFile): boolean =>
     requires !== undefined &&
+    length <= maxModelBytes &&
     usable.some(
       ({ name, device, features = [] }) =>
         (requires.providers?.some((wanted) => wanted === name || wanted === device) ?? true) &&

@@ -248,14 +248,27 @@ export function commitTrial(state: SlotsState, sha256: string, context: SlotsCon
   };
 }
 
-/** Rejects a release; on trial, only the file that is tried. In another slot, it is stepped over while the rejection holds. */
+/**
+ * Rejects a release; on trial, only the file that is tried. In another slot, it is stepped over while the rejection holds.
+ * @param tried - SHA-256 of the file that failed. Where no slot has it any more, as another process has moved on to
+ * another variant, it alone is rejected.
+ */
 export function rejectRelease(
   state: SlotsState,
   release: NamedRelease,
   { reason, detail, retryNonce = 0 }: Grounds,
   context: SlotsContext,
+  tried?: string,
 ): Step {
   const { sha256 } = release;
+  const isHeld = ({ release: one, file: held }: Slot): boolean => one.sha256 === sha256 && held.sha256 === tried;
+  if (tried !== undefined && !slotNames.some((one) => state[one] && isHeld(state[one]))) {
+    const other = { ...release, sha256: tried };
+    return {
+      state: addRejection(state, other, { reason, detail, retryNonce, isOnly: false }, context),
+      events: [about(other, 'rejected', { reason, detail })],
+    };
+  }
   const name = slotNames.find((one) => state[one]?.release.sha256 === sha256);
   const file = name && state[name]?.file.sha256;
   const { trial, ...others } = state;

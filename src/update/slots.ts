@@ -118,8 +118,9 @@ export interface Slots {
   /**
    * Rejects a release that is in a slot. On trial, it ends; elsewhere, it is stepped over while the rejection holds: the
    * first for 24 hours, the next for 72, and then until `retryNonce`, Inlay or the app changes.
+   * @param file - SHA-256 of the file that failed: another variant, which another process has put in its place, did not.
    */
-  reject(sha256: string, reason: RejectReason, detail: string): Promise<SlotsState>;
+  reject(sha256: string, reason: RejectReason, detail: string, file?: string): Promise<SlotsState>;
   /** Rejects a release in whatever slot, or in none: then it is not staged while the rejection holds. */
   refuse(
     release: NamedRelease,
@@ -328,12 +329,12 @@ export function openSlots({ store, owner, model, platform, sdk, app, events }: S
       const at = context();
       return applyCounted((state) => commitTrial(state, sha256, at, file));
     },
-    reject: (sha256, reason, detail) => {
+    reject: (sha256, reason, detail, file) => {
       const at = context();
       return applyCounted((state) => {
         const slot = slotNames.map((name) => state[name]).find((one) => one?.release.sha256 === sha256);
         if (slot === undefined) return { state, events: [] };
-        return rejectRelease(state, slot.release, { reason, detail }, at);
+        return rejectRelease(state, slot.release, { reason, detail }, at, file);
       });
     },
     refuse: (release, reason, detail, retryNonce = 0) => {

@@ -130,15 +130,24 @@ async function openWay(
   { platform, store, patchers, file }: WayParts,
   way: Way,
 ): Promise<FallbackReason | ((blob: Blob) => Promise<AsyncIterable<Uint8Array>>)> {
-  if (way.kind !== 'patch') {
+  if (way.kind === 'full' || way.codec === 'gzip') {
     return hasGunzip() ? async (blob) => gunzip(blob) : 'codec-unknown';
   }
   const patcher = patchers.find(({ codec }) => codec === way.codec);
   if (patcher === undefined) return 'codec-unknown';
+  if (way.kind === 'compressed') return async (patch) => patcher.apply(nothing, patch, file.length);
   const found = await store.blob(way.from);
   const base = found && (await intactBlob(platform, store, { sha256: way.from, length: found.sizeBytes }));
   return base ? async (patch) => patcher.apply(base, patch, file.length) : 'patch-base-missing';
 }
+
+/** What patches start from that start from no file. */
+const nothing: Blob = {
+  sha256: 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',
+  sizeBytes: 0,
+  bytes: async () => new Uint8Array(0),
+  read: async () => new Uint8Array(0),
+};
 
 /** Keeps what comes out, if it is the file. */
 async function write(

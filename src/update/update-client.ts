@@ -4,6 +4,7 @@ import type { ExecutionProvider } from '../core/backend.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
 import { SDK_VERSION } from '../core/version.ts';
+import { createDeltaPatcher } from './delta/patcher.ts';
 import { openEventLog, type EventLog, type UpdateEvent } from './events.ts';
 import type { Patcher } from './patcher.ts';
 import type { Install } from './plan.ts';
@@ -48,6 +49,7 @@ export interface UpdateClientParts extends Omit<SyncParts, 'onError'> {
   readonly app?: AppFacts | undefined;
   /** Bytes of the largest file that is downloaded. */
   readonly maxModelBytes: number;
+  /** What applies patches. Default: Inlay's own format. */
   readonly patchers?: readonly Patcher[] | undefined;
   /** Execution providers of this device. */
   readonly providers: () => Promise<readonly ExecutionProvider[]>;
@@ -104,7 +106,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
     platform,
     store,
     url: sync.url,
-    patchers: parts.patchers,
+    patchers: parts.patchers ?? [createDeltaPatcher(platform)],
     policy: policy.download,
     signal: sync.signal,
     onBytes: (count, { path }) => {

@@ -257,6 +257,9 @@ export function createUpdater(parts: UpdaterParts): Updater {
       return true;
     }
     const isLost = committed !== undefined && runner.isLost(committed.file.sha256);
+    // The variant that was lost does not suit this device any more: another one has come in its place.
+    if (isLost && trial?.phase === 'staged' && trial.release.path === committed.release.path)
+      return attempt(trial);
     if (isLost && plan?.isCurrent === true) fetcher.begin(committed.release, plan);
     else fetcher.stop();
     return false;
@@ -374,7 +377,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
       await inTurn(async () => {
         if (!isSameRelease(running()?.slot, present.slot)) return;
         const { reason, detail } = faultOf(error);
-        await slots.reject(present.slot.release.sha256, reason, detail);
+        const { release, file } = present.slot;
+        await slots.reject(release.sha256, reason, detail, file.sha256);
         await goBack();
       });
       await runner.bringIn(follower);

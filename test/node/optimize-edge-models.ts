@@ -50,7 +50,7 @@ export const recipes: fc.Arbitrary<Recipe> = fc.record({
 });
 
 /** Rows of one call. */
-export const BATCH = 3;
+const BATCH = 3;
 const SIDE = 8;
 
 /** Builds the model of a recipe. Its input is `x`, its last output `y`. */

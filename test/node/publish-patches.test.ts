@@ -81,15 +81,15 @@ it('offers patches from the releases that are named, variant by variant', async 
   expect(Uint8Array.from([...first.slice(0, Number(same)), ...rest.split(',').map(Number)])).toEqual(next);
 });
 
-it('offers patches from the last two releases on request, and none that save little', async () => {
+it('offers patches from the first and the last three releases on request, and none that save little', async () => {
   const { publish, manifest } = await startPublishing();
-  const base = randomBytes(5000);
-  const [one, two] = [changed(base), randomBytes(5000)];
-  await publish('0', base);
-  await publish('1', one);
-  await publish('2', two);
-  const { files } = await manifest(await publish('3', changed(one), { patchFrom: 'auto' }));
-  expect(files[0].ways?.map((way) => 'from' in way && way.from)).toEqual([sha256(one)]);
+  const first = randomBytes(5000);
+  const ending = (byte: number) => Uint8Array.of(...first.subarray(0, -2), byte, byte);
+  const [second, fourth, fifth, next] = [ending(2), ending(4), ending(5), ending(6)];
+  const files = [first, second, randomBytes(5000), fourth, fifth];
+  for (const [version, bytes] of files.entries()) await publish(String(version), bytes);
+  const { files: made } = await manifest(await publish('5', next, { patchFrom: 'auto' }));
+  expect(made[0].ways?.map((way) => 'from' in way && way.from)).toEqual([fifth, fourth, first].map(sha256));
 });
 
 it('refuses to patch from a release that is not there', async () => {

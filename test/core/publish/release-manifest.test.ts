@@ -78,6 +78,20 @@ describe('prepareWays', () => {
     expect(await ways(fill(1000, 5))).toEqual([]);
     expect(await ways(base)).toEqual([]);
   });
+
+  it('keeps one patch from each file, and none that is no smaller than the compressed file', async () => {
+    const base = fill(1000, 3);
+    const next = base.slice();
+    next[999] = (next[999] ?? 0) ^ 1;
+    const bases = [4, 5].map((seq) => ({ seq, sha256: hash(base), bytes: base }));
+    const kinds = async (gzipBytes: number) => {
+      const gzip = async () => new Uint8Array(gzipBytes);
+      const ways = await prepareWays({ platform, encoders: [suffix], bases, gzip }, 'a.onnx', next);
+      return ways.map(({ kind }) => kind);
+    };
+    expect(await kinds(500)).toEqual(['compressed', 'patch']);
+    expect(await kinds(5)).toEqual(['compressed']);
+  });
 });
 
 describe('writeManifest', () => {

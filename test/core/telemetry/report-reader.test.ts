@@ -20,6 +20,7 @@ const fullWindow: ReportWindow = {
   fatal: 0,
   act: 1,
   rej: { golden: 1 },
+  fall: { patch_failed: 1 },
   com: 1,
   ch: [90, 60],
   ex: 60,

@@ -1,0 +1,314 @@
+/** A release that is rounded around the one before it, so that devices download a few per cent of it. */
+
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { openTarget } from '../optimize-node/target.ts';
+import type { OptimizeRuntime } from '../optimize/runtime.ts';
+import { openSamples as chooseSamples } from '../optimize/samples.ts';
+import { ModelError } from '../core/errors.ts';
+import type { Platform } from '../core/platform.ts';
+import { chooseAnchor } from '../publish/compact/anchor.ts';
+import {
+  compactLimits,
+  compactRelease,
+  type CompactAttempt,
+  type CompactMode,
+  type CompactRelease,
+} from '../publish/compact/compact.ts';
+import {
+  createMetricGate,
+  isReached,
+  openAnswerGate,
+  type Figure,
+  type Gate,
+} from '../publish/compact/gate.ts';
+import { weightsOf } from '../publish/compact/weights.ts';
+import { currentTargets } from '../publish/current.ts';
+import { encodePatch } from '../publish/delta/encode.ts';
+import type { UpdateSteps } from '../publish/delta/steps.ts';
+import type { PublisherKeys, ReleaseServer, ReleaseVariant } from '../publish/publisher.ts';
+import { readBases } from '../publish/released-files.ts';
+import { sha256Hex } from '../trust/keys.ts';
+import type { ModelTarget } from '../trust/metadata.ts';
+import { formatShare } from './format.ts';
+import { parseRatio } from './optimize-flags.ts';
+import { readSamples } from './optimize-inputs.ts';
+import { runMetric } from './publish-metric.ts';
+import { formatBytes, table } from './terminal.ts';
+
+/** Flags of `inlay publish` around compact releases. */
+export interface CompactFlags {
+  readonly near?: true;
+  readonly small?: true;
+  readonly compactMetric?: string;
+  readonly compactData?: string;
+  readonly compactLoss?: number;
+  readonly compactFrom?: string;
+  readonly trainedFromPublished?: true;
+  readonly seed?: number;
+}
+
+/** Adds the flags of compact releases. */
+export function withCompactFlags(command: Command): Command {
+  return command
+    .addOption(
+      new Option(
+        '--near',
+        'round the update so that it travels in some 9 to 16 % of the file, answers all but the same',
+      ).conflicts('small'),
+    )
+    .option(
+      '--small',
+      'round it further, so that it travels in 3 to 7 %; single answers change, what was learnt stays',
+    )
+    .option(
+      '--compact-metric <command>',
+      'judge it by a command that prints a score of the model $INLAY_MODEL as its last line',
+    )
+    .option('--compact-loss <ratio>', 'largest share of the gain in that score that may be lost', parseRatio)
+    .addOption(
+      new Option(
+        '--compact-data <file>',
+        'judge it by its answers to these inputs (default: --reference or --golden)',
+      ).conflicts(['compactMetric', 'compactLoss']),
+    )
+    .option('--compact-from <version>', 'release that it is rounded around (default: the anchor)')
+    .option('--trained-from-published', 'the published file is what training went on from')
+    .option('--seed <n>', 'seed of the rounding of --small', parseSeed);
+}
+
+/**
+ * What the flags ask for; `undefined`: nothing is rounded.
+ * @throws `RangeError` for what says something about rounding that is not asked for.
+ */
+export function compactModeOf(flags: CompactFlags): CompactMode | undefined {
+  if (flags.compactLoss !== undefined && flags.compactMetric === undefined)
+    throw new RangeError('--compact-loss belongs to a score; give one with --compact-metric.');
+  if (flags.near || flags.small) return flags.near ? 'near' : 'small';
+  const alone = (
+    [
+      ['--compact-metric', flags.compactMetric],
+      ['--compact-data', flags.compactData],
+      ['--compact-loss', flags.compactLoss],
+      ['--compact-from', flags.compactFrom],
+      ['--trained-from-published', flags.trainedFromPublished],
+      ['--seed', flags.seed],
+    ] as const
+  ).find(([, value]) => value !== undefined);
+  if (alone) throw new RangeError(`${alone[0]} belongs to rounded releases; add --near or --small.`);
+  return undefined;
+}
+
+/** What {@link compactReference} works with. */
+export interface CompactRequest {
+  readonly mode: CompactMode;
+  readonly model: string;
+  readonly version: string;
+  readonly file: ReleaseVariant;
+  readonly server: ReleaseServer;
+  readonly keys: PublisherKeys;
+  readonly platform: Platform;
+  readonly flags: CompactFlags;
+  /** Absolute path of a data file. Default: inputs are made up. */
+  readonly data: string | undefined;
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly tell: (text: string) => void;
+  /** Opens the runtime that answers are compared in. Default: that of this machine. */
+  readonly open?: (target: 'node-cpu') => Promise<OptimizeRuntime>;
+}
+
+/** A release that was rounded, or was not because no step is good enough. */
+export interface CompactReference {
+  readonly file: ReleaseVariant;
+  readonly steps: UpdateSteps;
+  /** Version of the release that it was rounded around. */
+  readonly anchor: string;
+  readonly record: ModelTarget['compact'];
+  readonly notices: readonly string[];
+  readonly facts: CompactFacts;
+}
+
+/** What is told of it. */
+export interface CompactFacts {
+  readonly mode: CompactMode;
+  readonly anchor: string;
+  readonly chosen: CompactAttempt | null;
+  readonly attempts: readonly CompactAttempt[];
+  readonly sizeBytes: number;
+  /** Of the patch without rounding. */
+  readonly losslessBytes: number;
+  /** Of what is published, which is what was judged. */
+  readonly sha256: string;
+  readonly tensors: CompactRelease['tensors'];
+}
+
+/** Inputs that answers are compared on. */
+const mostSamples = 1024;
+
+/**
+ * Rounds a release around the one that devices have, as far as the gate lets it.
+ * @throws {@link ServerError} as `chooseAnchor` does; {@link ModelError} for a model without weights; {@link InputError}
+ * for samples that do not fit; `RangeError` for a metric that gives no number, or a base that has no such variant.
+ */
+export async function compactReference(request: CompactRequest): Promise<CompactReference> {
+  const { mode, model, version, file, flags, platform, tell, server } = request;
+  const targets = await currentTargets(request);
+  const anchor = chooseAnchor(targets, {
+    model,
+    version,
+    mode,
+    from: flags.compactFrom,
+    isTrainedFromPublished: flags.trainedFromPublished === true,
+  });
+  const bases = await readBases({ server, platform }, targets, { model, from: [anchor.version] });
+  const base = bases.get(file.variant)?.[0];
+  if (base === undefined) {
+    throw new RangeError(
+      `The release ${anchor.version} has no variant "${file.variant}" that the update could be rounded around.`,
+    );
+  }
+  if (weightsOf(file.bytes).length === 0) {
+    throw new ModelError(
+      'ERR_INLAY_MODEL_UNSUPPORTED',
+      `The model ${file.file} has no float32 weights that could be rounded; publish it without --near and --small.`,
+    );
+  }
+  const notices: string[] = [];
+  const { gate, close } = await openGate(request, base.bytes, notices);
+  const encode = (
+    from: Uint8Array<ArrayBuffer>,
+    to: Uint8Array<ArrayBuffer>,
+    steps: UpdateSteps,
+  ): Uint8Array => encodePatch(from, to, { platform, steps });
+  const seed = flags.seed ?? 1;
+  let release: CompactRelease;
+  try {
+    release = await compactRelease({
+      base: base.bytes,
+      next: file.bytes,
+      mode,
+      gate,
+      seed,
+      encode,
+      onAttempt: (attempt) => {
+        tell(
+          `compact  step ${attempt.step}, seed ${attempt.seed}: ${attempt.verdict.isGood ? 'good' : 'too far off'}`,
+        );
+      },
+    });
+  } finally {
+    await close();
+  }
+  const { chosen, attempts, bytes, steps, tensors } = release;
+  if (chosen === undefined)
+    notices.push(
+      attempts.length === 0
+        ? 'Nothing was rounded: only tensors of float32 or 8-bit integers with two axes and 4,096 numbers are, where they changed enough.'
+        : 'No step is good enough, so that the weights are published as they are.',
+    );
+  const sha256 = sha256Hex(platform, bytes);
+  return {
+    file: { ...file, bytes },
+    steps,
+    anchor: anchor.version,
+    record: chosen && { mode, step: chosen.step, seed: chosen.seed, anchor: base.sha256 },
+    notices,
+    facts: {
+      mode,
+      anchor: anchor.version,
+      chosen: chosen ?? null,
+      attempts,
+      sizeBytes: bytes.length,
+      losslessBytes: encode(base.bytes, file.bytes, new Map()).length,
+      sha256,
+      tensors,
+    },
+  };
+}
+
+/** The publisher's metric, or answers to inputs. */
+async function openGate(
+  { mode, file, flags, data, cwd, env, open = openTarget }: CompactRequest,
+  base: Uint8Array<ArrayBuffer>,
+  notices: string[],
+): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
+  const { compactMetric: command, compactLoss } = flags;
+  const next = file.bytes;
+  if (command !== undefined) {
+    const gate = await createMetricGate({
+      base,
+      next,
+      metric: (bytes) => runMetric({ command, cwd, env }, bytes),
+      maxLoss: compactLoss ?? compactLimits[mode].maxLoss,
+    });
+    return { gate, close: () => Promise.resolve() };
+  }
+  const runtime = await open('node-cpu');
+  try {
+    const session = await runtime.open(next);
+    const signature = { inputs: session.inputs, outputs: session.outputs };
+    await session.release();
+    const given = data === undefined ? undefined : await readSamples(data, signature, { limit: mostSamples });
+    const { list } = await chooseSamples(
+      next,
+      {
+        runtime,
+        monotonicMs: () => performance.now(),
+        maxSamples: mostSamples,
+        ...(given && { samples: given }),
+      },
+      notices,
+    );
+    const gate = await openAnswerGate({ runtime, next, samples: list, limits: compactLimits[mode] });
+    return { gate, close: () => runtime.close() };
+  } catch (error) {
+    await runtime.close();
+    throw error;
+  }
+}
+
+/** Says what was tried, both in bytes and in quality, and what is published. */
+export function describeCompact({
+  mode,
+  anchor,
+  chosen,
+  attempts,
+  sizeBytes,
+  losslessBytes,
+  sha256,
+}: CompactFacts): string {
+  const share = (bytes: number | undefined): string =>
+    bytes === undefined ? '' : `${formatBytes(bytes)}, ${formatShare(bytes / sizeBytes)}`;
+  const rows = attempts.map(({ step, seed, patchBytes, verdict }) => [
+    `${step} σ`,
+    String(seed),
+    share(patchBytes),
+    verdict.figures.map(describeFigure).join('\n'),
+    verdict.isGood ? 'good' : 'too far off',
+  ]);
+  return [
+    `Rounded around ${anchor} (--${mode}); the file stays ${formatBytes(sizeBytes)}, a lossless patch is ${share(losslessBytes)}`,
+    ...(rows.length === 0 ? [] : [table(['step', 'seed', 'patch', 'quality', ''], rows)]),
+    chosen === null
+      ? `Published as it is: ${sha256}`
+      : `Published with ${chosen.step} σ, exactly as judged: ${sha256}`,
+  ].join('\n');
+}
+
+function describeFigure(figure: Figure): string {
+  const { name, value, limit } = figure;
+  const number = (one: number): string => String(Number(one.toPrecision(4)));
+  const bound =
+    limit === undefined
+      ? ''
+      : 'atLeast' in limit
+        ? ` (at least ${number(limit.atLeast)})`
+        : ` (at most ${number(limit.atMost)})`;
+  return `${name} ${number(value)}${bound}${isReached(figure) ? '' : ', missed'}`;
+}
+
+function parseSeed(text: string): number {
+  const seed = Number(text);
+  if (/^\d{1,9}$/.test(text)) return seed;
+  throw new InvalidArgumentError('It is a whole number from 0 to 999999999.');
+}

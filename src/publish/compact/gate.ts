@@ -1,0 +1,209 @@
+/** What decides whether a rounded model is good enough to be published. */
+
+import type { TensorMap } from '../../core/backend.ts';
+import type { Tensor } from '../../core/tensor.ts';
+import { createComparer } from '../../optimize/compare.ts';
+import type { OptimizeRuntime, RuntimeSession } from '../../optimize/runtime.ts';
+
+/** A figure, for people and for the record. */
+export interface Figure {
+  readonly name: string;
+  readonly value: number;
+  /** What it must reach, or must not exceed; absent: it is only told. */
+  readonly limit?: { readonly atLeast: number } | { readonly atMost: number };
+}
+
+/** What a gate says of a model. */
+export interface Verdict {
+  readonly isGood: boolean;
+  readonly figures: readonly Figure[];
+}
+
+/** Judges model files. */
+export interface Gate {
+  judge(model: Uint8Array<ArrayBuffer>): Promise<Verdict>;
+}
+
+/** Judges by figures alone. */
+function verdictOf(figures: readonly Figure[]): Verdict {
+  return { isGood: figures.every(isReached), figures };
+}
+
+/** Tells whether a figure is within its limit; what is no number is not. */
+export function isReached({ value, limit }: Figure): boolean {
+  if (limit === undefined) return true;
+  return 'atLeast' in limit ? value >= limit.atLeast : value <= limit.atMost;
+}
+
+/** What {@link createMetricGate} works with. */
+export interface MetricGateOptions {
+  readonly base: Uint8Array<ArrayBuffer>;
+  readonly next: Uint8Array<ArrayBuffer>;
+  /** The publisher's own score of a model file. */
+  readonly metric: (model: Uint8Array<ArrayBuffer>) => Promise<number>;
+  /** Largest share of what `next` gains over `base` that may be lost. */
+  readonly maxLoss: number;
+}
+
+/**
+ * Judges by how much of the gain of `next` over `base` is lost. Whether high or low is good is seen from the two: `next`
+ * is taken to be the better one. Where they score the same, a model must score that too.
+ * @throws `RangeError` if a score is no finite number.
+ */
+export async function createMetricGate({ base, next, metric, maxLoss }: MetricGateOptions): Promise<Gate> {
+  const score = async (model: Uint8Array<ArrayBuffer>): Promise<number> => {
+    const value = await metric(model);
+    if (Number.isFinite(value)) return value;
+    throw new RangeError(`The metric of a model is ${value}; it has to be a finite number.`);
+  };
+  const [before, after] = [await score(base), await score(next)];
+  const gain = after - before;
+  return {
+    judge: async (model) => {
+      const value = await score(model);
+      const lost = gain === 0 ? Math.abs(value - after) && Number.POSITIVE_INFINITY : (after - value) / gain;
+      return verdictOf([
+        { name: 'metric of the base', value: before },
+        { name: 'metric of the new model', value: after },
+        { name: 'metric', value },
+        { name: 'share of the gain that is lost', value: lost, limit: { atMost: maxLoss } },
+      ]);
+    },
+  };
+}
+
+/** How far answers may be from those of the model that was trained. */
+export interface AnswerLimits {
+  /** Least share of rows whose largest element is in the same place. Absent: it is only told. */
+  readonly minAgreement?: number;
+  /** Largest mean Kullback-Leibler divergence of rows, nats. */
+  readonly maxDivergence: number;
+  /** Least signal-to-noise ratio of outputs without classes, dB. */
+  readonly minSqnrDb: number;
+}
+
+/** What {@link openAnswerGate} works with. */
+export interface AnswerGateOptions {
+  readonly runtime: OptimizeRuntime;
+  readonly next: Uint8Array<ArrayBuffer>;
+  /** Inputs, held in memory. */
+  readonly samples: readonly TensorMap[];
+  readonly limits: AnswerLimits;
+}
+
+/**
+ * Judges by how the answers differ from those of the model that was trained, on a calibration set.
+ * @throws {@link ModelError} or {@link BackendError} if the model does not load or run.
+ */
+export async function openAnswerGate({ runtime, next, samples, limits }: AnswerGateOptions): Promise<Gate> {
+  const answers = async (
+    model: Uint8Array<ArrayBuffer>,
+    take: (outputs: TensorMap) => void,
+  ): Promise<void> => {
+    const session: RuntimeSession = await runtime.open(model);
+    try {
+      for (const sample of samples) take(await session.run(sample));
+    } finally {
+      await session.release();
+    }
+  };
+  const expected: TensorMap[] = [];
+  await answers(next, (outputs) => expected.push(outputs));
+  return {
+    judge: async (model) => {
+      const comparer = createComparer();
+      const divergence = createDivergence();
+      let at = 0;
+      await answers(model, (outputs) => {
+        const right = expected[at++] ?? {};
+        comparer.add(right, outputs);
+        for (const [name, tensor] of Object.entries(right)) divergence.add(tensor, outputs[name]);
+      });
+      const { agreement, sqnrDb, findings } = comparer.result();
+      const { minAgreement, maxDivergence, minSqnrDb } = limits;
+      const { mean } = divergence;
+      const { isGood, figures } = verdictOf([
+        ...(agreement === undefined
+          ? []
+          : [
+              {
+                name: 'decisions that are the same',
+                value: agreement,
+                ...(minAgreement !== undefined && { limit: { atLeast: minAgreement } }),
+              },
+            ]),
+        ...(mean === undefined
+          ? []
+          : [{ name: 'divergence (KL), nats', value: mean, limit: { atMost: maxDivergence } }]),
+        {
+          name: 'signal to noise, dB',
+          value: sqnrDb,
+          ...(mean === undefined && { limit: { atLeast: minSqnrDb } }),
+        },
+      ]);
+      return { isGood: isGood && findings.length === 0, figures };
+    },
+  };
+}
+
+/**
+ * Mean Kullback-Leibler divergence of rows along the last axis, D(expected ‖ actual) in nats (Kullback and Leibler 1951).
+ * Rows that are distributions already are taken as they are, others as logits.
+ */
+export function createDivergence(): {
+  add(expected: Tensor, actual: Tensor | undefined): void;
+  /** `undefined`: there was no output with classes. */
+  readonly mean: number | undefined;
+} {
+  let rows = 0;
+  let sum = 0;
+  return {
+    add: (expected, actual) => {
+      const width = expected.shape.at(-1) ?? 1;
+      if (expected.dtype !== 'float32' || width < 2) return;
+      const [right, given] = [expected.data as Float32Array, actual?.data];
+      if (!(given instanceof Float32Array) || given.length !== right.length) {
+        rows += 1;
+        sum = Number.POSITIVE_INFINITY;
+        return;
+      }
+      for (let at = 0; at < right.length; at += width) {
+        rows += 1;
+        sum += divergenceOf(right.subarray(at, at + width), given.subarray(at, at + width));
+      }
+    },
+    get mean() {
+      return rows === 0 ? undefined : sum / rows;
+    },
+  };
+}
+
+function divergenceOf(right: Float32Array, given: Float32Array): number {
+  const isSure = isDistribution(right);
+  const [p, q] = [logsOf(right, isSure), logsOf(given, isSure)];
+  let sum = 0;
+  for (let i = 0; i < p.length; i += 1) {
+    const [a, b] = [p[i] as number, q[i] as number];
+    if (a > Number.NEGATIVE_INFINITY || Number.isNaN(a)) sum += Math.exp(a) * (a - b);
+  }
+  return Math.max(0, sum);
+}
+
+function isDistribution(row: Float32Array): boolean {
+  let sum = 0;
+  for (const value of row) {
+    if (!(value >= 0)) return false;
+    sum += value;
+  }
+  return Math.abs(sum - 1) < 1e-3;
+}
+
+/** Logarithms of probabilities; a tiny one stands for those that a float32 has no number for. */
+function logsOf(row: Float32Array, isSure: boolean): Float64Array {
+  if (isSure) return Float64Array.from(row, (value) => Math.log(Math.max(value, 1e-30)));
+  let largest = Number.NEGATIVE_INFINITY;
+  for (const value of row) if (value > largest) largest = value;
+  let sum = 0;
+  for (const value of row) sum += Math.exp(value - largest);
+  return Float64Array.from(row, (value) => value - largest - Math.log(sum));
+}

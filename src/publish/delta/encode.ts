@@ -1,0 +1,222 @@
+/** Makes patches of Inlay's own format (docs/spec/idp.md). */
+import { concatBytes } from '../../core/bytes.ts';
+import { createSha256 } from '../../core/hash.ts';
+import type { Platform } from '../../core/platform.ts';
+import {
+  UPDATES_PER_BLOCK,
+  type FrequencyTable,
+  type PatchContext,
+  type Segment,
+} from '../../update/delta/head.ts';
+import { writeHead } from '../../update/delta/write-head.ts';
+import { candidatesOf } from './candidates.ts';
+import { choose, countsOf, tablesOf, toOptions, type Option, type Picked } from './choose.ts';
+import { ownBits, sumCounts, tableBytes, toTable } from './counts.ts';
+import { createCopyFinder, gapsOf, type Range } from './glue.ts';
+import { alignGrown } from './grown.ts';
+import { mergePieces, type Piece, type PlainPiece } from './layout.ts';
+import { equalWords, wordsOf } from './numbers.ts';
+import { createBaseFinder } from './pairs.ts';
+import { createPayload } from './payload.ts';
+import { sideSymbols } from './scales.ts';
+import { createScratch, type Scratch } from './source.ts';
+import { segmentsOf, type Span } from './spans.ts';
+import type { UpdateSteps } from './steps.ts';
+
+/** How {@link encodePatch} works. */
+export interface EncodeOptions {
+  /** Hashes blocks and files. Default: in plain TypeScript. */
+  readonly platform?: Pick<Platform, 'createSha256'> | undefined;
+  /** Grids that tensors were rounded onto, by name. A grid without gains is found also where it is not named. */
+  readonly steps?: UpdateSteps | undefined;
+  /** Where the tensors of both files are, for a data file beside a model. Default: what {@link segmentsOf} finds. */
+  readonly spans?: { readonly base: readonly Span[]; readonly next: readonly Span[] } | undefined;
+}
+
+/** Tensors of fewer bytes are taken for glue. */
+const LEAST_TENSOR_BYTES = 64;
+/** More pieces than any model has: their heads would not fit into that of a patch. */
+const MAX_PIECES = 2 ** 17;
+/** Plain runs of fewer bytes are not packed. */
+const LEAST_PACKED_BYTES = 256;
+
+/**
+ * Makes the patch that turns `base` into `next`, bit for bit. Without a base it makes the file out of nothing: a file
+ * coded by itself. Every tensor is written in the way that takes the fewest bytes, what describes it included. The same
+ * files give the same patch.
+ */
+export function encodePatch(
+  base: Uint8Array | undefined,
+  next: Uint8Array,
+  options: EncodeOptions = {},
+): Uint8Array<ArrayBuffer> {
+  const platform = options.platform ?? { createSha256 };
+  const from = base ?? new Uint8Array(0);
+  const scratch = createScratch(Math.min(UPDATES_PER_BLOCK, 2 * next.length));
+  const pieces = layOut(from, next, options, scratch);
+  const { tables, sides, packed } = makeTables(pieces, next);
+  const all = [...tables.values(), ...sides.values(), ...(packed ? [packed] : [])];
+  const payload = createPayload(platform, scratch);
+  let at = 0;
+  const segments = pieces.map((piece): Segment => {
+    const start = at;
+    at += piece.sizeBytes;
+    if (piece.kind === 'copy') {
+      return { mode: 'same', baseOffset: piece.baseOffset, sizeBytes: piece.sizeBytes };
+    }
+    if (piece.kind === 'plain') {
+      const bytes = next.subarray(start, at);
+      const isPacked = packed !== undefined && isWorthPacking(bytes);
+      if (isPacked) payload.packed(bytes, packed);
+      else payload.plain(bytes);
+      return isPacked
+        ? { mode: 'packed', sizeBytes: bytes.length, table: all.indexOf(packed) }
+        : { mode: 'raw', sizeBytes: bytes.length };
+    }
+    const { pick, baseOffset } = piece;
+    const table = tables.get(pick.kind) as FrequencyTable;
+    const side = sides.get(pick.candidate.mode);
+    payload.tensor(pick, table, side);
+    return toSegment(pick, baseOffset, all.indexOf(table), side ? all.indexOf(side) : 0);
+  });
+  const hashOf = (bytes: Uint8Array): Uint8Array => {
+    const hash = platform.createSha256();
+    hash.update(bytes);
+    return hash.digest();
+  };
+  const head = writeHead({
+    base: base ? hashOf(base) : new Uint8Array(32),
+    target: hashOf(next),
+    baseBytes: from.length,
+    targetBytes: next.length,
+    tables: all,
+    segments,
+    blocks: payload.blocks,
+  });
+  return concatBytes([head, ...payload.pieces]);
+}
+
+/** A tensor that the base does not have as it is. */
+interface ChangedTensor {
+  /** Which piece it is. */
+  readonly piece: number;
+  readonly sizeBytes: number;
+  readonly baseOffset: number;
+  readonly options: readonly Option[];
+}
+
+/** Finds out what the file is made of, and how each tensor is written. */
+function layOut(
+  base: Uint8Array,
+  next: Uint8Array,
+  { spans, steps }: EncodeOptions,
+  scratch: Scratch,
+): readonly Piece[] {
+  const isLarge = ({ sizeBytes }: Span): boolean => sizeBytes >= LEAST_TENSOR_BYTES;
+  const aligned = alignGrown(spans?.base ?? segmentsOf(base), spans?.next ?? segmentsOf(next));
+  const [baseSpans, nextSpans] = [aligned.base.filter(isLarge), aligned.next.filter(isLarge)];
+  const findBase = createBaseFinder(base, baseSpans, next);
+  const findCopies = createCopyFinder(base, gapsOf(baseSpans, base.length), next);
+  const changed: ChangedTensor[] = [];
+  const pieces: Piece[] = [];
+  // Where the base goes on, if it goes on as the file does.
+  let expected = 0;
+  const putGlue = (range: Range): void => {
+    for (const { offset, sizeBytes, baseOffset } of findCopies(range, expected)) {
+      pieces.push(
+        baseOffset === undefined
+          ? { kind: 'plain', offset, sizeBytes }
+          : { kind: 'copy', baseOffset, sizeBytes },
+      );
+      expected = (baseOffset ?? expected) + sizeBytes;
+    }
+  };
+  const putTensor = (span: Span): void => {
+    const { numbers, offset, sizeBytes } = span;
+    const origin = findBase(span);
+    const words = wordsOf(next, numbers, offset, sizeBytes);
+    const old = origin && wordsOf(base, numbers, origin.offset, sizeBytes);
+    const baseOffset = origin?.offset ?? 0;
+    if (origin) expected = baseOffset + sizeBytes;
+    if (old && equalWords(old, words)) {
+      pieces.push({ kind: 'copy', baseOffset, sizeBytes });
+      return;
+    }
+    const candidates = candidatesOf({ span, next: words, base: old, step: steps?.get(span.name) }, scratch);
+    changed.push({ piece: pieces.length, sizeBytes, baseOffset, options: toOptions(candidates) });
+    pieces.push({ kind: 'plain', offset, sizeBytes });
+  };
+  const gaps = gapsOf(nextSpans, next.length);
+  let gap = 0;
+  for (const span of [...nextSpans, undefined]) {
+    for (; gap < gaps.length && (gaps[gap] as Range).offset < (span?.offset ?? next.length); gap += 1) {
+      putGlue(gaps[gap] as Range);
+    }
+    if (span) putTensor(span);
+  }
+  choose(changed).forEach((pick, i) => {
+    const { piece, sizeBytes, baseOffset } = changed[i] as ChangedTensor;
+    if (pick) pieces[piece] = { kind: 'tensor', sizeBytes, pick, baseOffset };
+  });
+  const merged = mergePieces(pieces);
+  return merged.length > MAX_PIECES ? [{ kind: 'plain', offset: 0, sizeBytes: next.length }] : merged;
+}
+
+interface Tables {
+  readonly tables: ReadonlyMap<string, FrequencyTable>;
+  /** Of scales, by mode. */
+  readonly sides: ReadonlyMap<string, FrequencyTable>;
+  readonly packed: FrequencyTable | undefined;
+}
+
+function makeTables(pieces: readonly Piece[], next: Uint8Array): Tables {
+  const picks = pieces.flatMap((piece) => (piece.kind === 'tensor' ? [piece.pick] : []));
+  const sides = new Map<string, FrequencyTable>();
+  for (const mode of new Set(picks.map(({ candidate }) => candidate.mode))) {
+    const members = picks.flatMap(({ candidate: { mode: own, scales } }) =>
+      own === mode && scales ? [scales] : [],
+    );
+    if (members.length === 0) continue;
+    const parts = members.map((scales) => ({ counts: countsOf(sideSymbols(scales)), shift: 0 }));
+    sides.set(mode, toTable(sumCounts(parts, 256), 256));
+  }
+  const plain = pieces.filter((piece): piece is PlainPiece => piece.kind === 'plain');
+  const runs = plain
+    .map(({ offset, sizeBytes }) => next.subarray(offset, offset + sizeBytes))
+    .filter(isWorthPacking);
+  return { tables: tablesOf(picks), sides, packed: packedTable(runs) };
+}
+
+/** Long runs whose bytes are uneven enough. */
+function isWorthPacking(bytes: Uint8Array): boolean {
+  return bytes.length >= LEAST_PACKED_BYTES && ownBits(countsOf(bytes), 256) < 8 * 0.9 * bytes.length;
+}
+
+function packedTable(runs: readonly Uint8Array[]): FrequencyTable | undefined {
+  const parts = runs.map((bytes) => ({ counts: countsOf(bytes), shift: 0 }));
+  const table = toTable(sumCounts(parts, 256), 256);
+  const savedBytes = runs.reduce((sum, bytes, i) => {
+    const { counts } = parts[i] as (typeof parts)[number];
+    return sum + bytes.length - ownBits(counts, 256) / 8 - 16;
+  }, 0);
+  return savedBytes > tableBytes(table) ? table : undefined;
+}
+
+function toSegment(
+  { candidate, context }: Picked,
+  baseOffset: number,
+  table: number,
+  sideTable: number,
+): Segment {
+  const { mode, predictor, rows, parts, scales } = candidate;
+  const { numbers, columns, step = 1 } = parts;
+  const chosen: PatchContext = scales
+    ? { kind: 'scales', bias: scales.bias, sideTable }
+    : candidate.context === 'fraction'
+      ? { kind: 'fraction' }
+      : { kind: 'constant', context };
+  const shape = { numbers, rows, columns };
+  if (mode === 'self') return { mode, ...shape, context: chosen, table };
+  const common = { ...shape, baseOffset, predictor, context: chosen };
+  return mode === 'delta' ? { mode, ...common, table } : { mode, ...common, layers: [{ step, table }] };
+}

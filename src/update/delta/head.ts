@@ -1,0 +1,89 @@
+/** What a patch of Inlay's own format says of itself (docs/spec/idp.md). Encoder and decoder share these types. */
+
+/** Numbers that a segment holds, in the order of their codes. */
+export const NUMBER_KINDS = ['float32', 'float16', 'bfloat16', 'int8', 'int4'] as const;
+/** Kind of the numbers of a segment; `int8` and `int4` stand for unsigned ones as well. */
+export type NumberKind = (typeof NUMBER_KINDS)[number];
+
+/** Predictors in the order of their codes. */
+export const PREDICTORS = ['same', 'gain', undefined, 'requantized', 'requantized-unsigned'] as const;
+/**
+ * How what is expected comes from the base: the number there, that times a gain of its row, or an integer requantized
+ * by it, which is taken as signed (two's complement) or as unsigned about the middle (128 or 8).
+ */
+export type Predictor = Exclude<(typeof PREDICTORS)[number], undefined>;
+
+/** Which of the probabilities hold for a number. */
+export type PatchContext =
+  | { readonly kind: 'constant'; readonly context: number }
+  | { readonly kind: 'scales'; readonly bias: number; readonly sideTable: number }
+  | { readonly kind: 'fraction' };
+
+/** Numbers in C order. */
+export interface NumberShape {
+  readonly numbers: NumberKind;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** One multiple of a step that an update adds. */
+export interface Layer {
+  readonly step: number;
+  readonly table: number;
+}
+
+/** A run of bytes of the file that comes out, and how they come about. */
+export type Segment =
+  | { readonly mode: 'same'; readonly baseOffset: number; readonly sizeBytes: number }
+  | { readonly mode: 'raw'; readonly sizeBytes: number }
+  | { readonly mode: 'packed'; readonly sizeBytes: number; readonly table: number }
+  | (NumberShape & { readonly mode: 'self'; readonly context: PatchContext; readonly table: number })
+  | (NumberShape & {
+      readonly mode: 'delta';
+      readonly baseOffset: number;
+      readonly predictor: Predictor;
+      readonly context: PatchContext;
+      readonly table: number;
+    })
+  | (NumberShape & {
+      readonly mode: 'update';
+      readonly baseOffset: number;
+      readonly predictor: Predictor;
+      readonly context: PatchContext;
+      readonly layers: readonly Layer[];
+    });
+
+/** A segment of numbers. */
+export type NumberSegment = Extract<Segment, NumberShape>;
+
+/** A piece of payload. */
+export interface PatchBlock {
+  readonly sizeBytes: number;
+  /** 32 bytes. */
+  readonly sha256: Uint8Array;
+}
+
+/** Frequencies of symbols by context, of 4096: `contexts * symbols` of them. */
+export interface FrequencyTable {
+  readonly symbols: number;
+  readonly frequencies: Uint16Array;
+}
+
+/** The head of a patch. */
+export interface PatchHead {
+  /** SHA-256, 32 bytes; all zero: there is no base. */
+  readonly base: Uint8Array;
+  readonly target: Uint8Array;
+  readonly baseBytes: number;
+  readonly targetBytes: number;
+  readonly tables: readonly FrequencyTable[];
+  readonly segments: readonly Segment[];
+  readonly blocks: readonly PatchBlock[];
+}
+
+/** Numbers in a block of the modes `self` and `delta`. */
+export const NUMBERS_PER_BLOCK = 65_536;
+/** Numbers in a block of the mode `update`. */
+export const UPDATES_PER_BLOCK = 262_144;
+/** Bytes in a block of the modes `raw` and `packed`. */
+export const BYTES_PER_BLOCK = 1_048_576;

@@ -1,0 +1,139 @@
+/** Two interleaved rANS states (J. Duda, arXiv:1311.2540) with probabilities of 12 bits: what decoders need. */
+
+import { LOW, MAX_CONTEXTS, patchError, SCALE, SCALE_BITS } from './bounds.ts';
+import type { FrequencyTable } from './head.ts';
+
+/** Frequencies made ready for coding. Contexts that a table does not have are there, and do not occur. */
+export interface Coding {
+  readonly symbols: number;
+  /** Symbol of each slot: `context << 12 | slot`. */
+  readonly symbolOf: Uint8Array;
+  /** `frequency << 12 | first slot` of each symbol: `context * symbols + symbol`; 0 if it does not occur. */
+  readonly stepOf: Int32Array;
+}
+
+/** Bytes before the words of a block: both states and the number of words. */
+export const BLOCK_PREFIX_BYTES = 12;
+
+/**
+ * Makes a table ready.
+ * @param contexts - how many contexts are looked up. Default: as many as there may be.
+ */
+export function createCoding(
+  { symbols, frequencies }: FrequencyTable,
+  contexts: number = MAX_CONTEXTS,
+): Coding {
+  const symbolOf = new Uint8Array(contexts << SCALE_BITS);
+  const stepOf = new Int32Array(contexts * symbols);
+  const end = Math.min(stepOf.length, frequencies.length);
+  for (let at = 0, slot = 0; at < end; at += 1) {
+    const symbol = at % symbols;
+    // A context without frequencies leaves its slots to the next.
+    if (symbol === 0) slot = (at / symbols) << SCALE_BITS;
+    const frequency = frequencies[at] as number;
+    if (frequency === 0) continue;
+    symbolOf.fill(symbol, slot, slot + frequency);
+    stepOf[at] = (frequency << SCALE_BITS) | (slot & (SCALE - 1));
+    slot += frequency;
+  }
+  return { symbols, symbolOf, stepOf };
+}
+
+/** Coded symbols of a block, and how far they were decoded. */
+export interface Cursor {
+  /** State of the next symbol, and that of the one after it. */
+  next: number;
+  after: number;
+  /** Words of 16 bits that were read. */
+  word: number;
+  /** Raw bits that were read. */
+  bit: number;
+  /** Negative if a symbol was decoded that does not occur. */
+  fault: number;
+  readonly words: Uint16Array;
+  /** Raw bits, from the lowest of the first on, and 32 more that are 0. */
+  readonly raw: Int32Array;
+  readonly rawBytes: number;
+}
+
+/**
+ * Opens a block of coded symbols.
+ * @param symbols - how many the block has.
+ * @param start - where it begins in `block`.
+ * @throws {@link UpdateError} `ERR_INLAY_PATCH`
+ */
+export function openBlock(block: Uint8Array, symbols: number, start = 0): Cursor {
+  const rawAt = start + BLOCK_PREFIX_BYTES;
+  if (rawAt > block.length) throw patchError('A block of the patch is too short for its states');
+  const view = new DataView(block.buffer, block.byteOffset);
+  const next = view.getUint32(start, true);
+  const after = view.getUint32(start + 4, true);
+  const wordCount = view.getUint32(start + 8, true);
+  const outside = Math.min(next, after) < LOW || Math.max(next, after) >= 2 ** 31;
+  if (outside || wordCount > symbols || wordCount * 2 > block.length - rawAt) {
+    throw patchError('A block of the patch begins with states or a length that cannot be');
+  }
+  const wordsEnd = rawAt + 2 * wordCount;
+  const rawBytes = block.length - wordsEnd;
+  const raw = new Int32Array((rawBytes >> 2) + 2);
+  new Uint8Array(raw.buffer).set(block.subarray(wordsEnd));
+  const words = new Uint16Array(block.slice(rawAt, wordsEnd).buffer);
+  return { next, after, word: 0, bit: 0, fault: 0, words, raw, rawBytes };
+}
+
+/**
+ * Checks that a block ended where its symbols did.
+ * @throws {@link UpdateError} `ERR_INLAY_PATCH`
+ */
+export function assertEnded({ next, after, word, bit, fault, words, raw, rawBytes }: Cursor): void {
+  const rest = (raw[bit >> 5] ?? 0) >>> (bit & 31);
+  if (
+    fault < 0 ||
+    next !== LOW ||
+    after !== LOW ||
+    word !== words.length ||
+    (bit + 7) >> 3 !== rawBytes ||
+    rest !== 0
+  ) {
+    throw patchError('A block of the patch does not end where its symbols do');
+  }
+}
+
+/**
+ * Checks that no more was read than the block has, after each stretch: what is read beyond it is 0 or no part of it.
+ * @throws {@link UpdateError} `ERR_INLAY_PATCH`
+ */
+export function assertWithin({ word, bit, words, rawBytes }: Cursor): void {
+  if (word > words.length || bit > 8 * rawBytes)
+    throw patchError('A block of the patch ends before its symbols do');
+}
+
+/** Decodes symbols, each in its context, until `symbols` is full. */
+export function decodeSymbols(
+  { symbolOf, stepOf, symbols: alphabet }: Coding,
+  cursor: Cursor,
+  contexts: Uint8Array,
+  symbols: Uint8Array,
+): void {
+  const { words } = cursor;
+  let { next, after, word, fault } = cursor;
+  for (let k = 0; k < symbols.length; k += 1) {
+    const context = contexts[k] as number;
+    const slot = next & 4095;
+    const symbol = symbolOf[(context << 12) | slot] as number;
+    const step = stepOf[context * alphabet + symbol] as number;
+    fault |= step - 1;
+    let x = Math.imul(step >>> 12, next >>> 12) + slot - (step & 4095);
+    if (x < 32768) {
+      x = (x << 16) | (words[word] as number);
+      word += 1;
+    }
+    next = after;
+    after = x;
+    symbols[k] = symbol;
+  }
+  cursor.next = next;
+  cursor.after = after;
+  cursor.word = word;
+  cursor.fault = fault;
+}

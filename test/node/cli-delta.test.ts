@@ -1,0 +1,185 @@
+import { open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { replaceWhole } from '../../src/cli/patch-files.ts';
+import type { CompactFacts } from '../../src/cli/publish-compact.ts';
+import type { WritableFileSystem } from '../../src/optimize-node/staged-file.ts';
+import type { ModelTarget } from '../../src/trust/metadata.ts';
+import { startUser, type User } from './cli-user.ts';
+import { draw, trainPair, width } from './compact-fixture.ts';
+import { temporaryDirectory, verify } from './server-fixture.ts';
+
+vi.mock('../../src/cli/publish-backend.ts', () => import('./publish-fixture.ts'));
+vi.mock('../../src/optimize-node/target.ts', () => import('./optimize-fixture.ts'));
+
+let pair: ReturnType<typeof trainPair>;
+beforeAll(() => {
+  pair = trainPair();
+});
+
+/** A publisher who has both models. */
+async function startPublisher(): Promise<User> {
+  const user = await startUser();
+  await user.write('1.onnx', pair.base);
+  await user.write('2.onnx', pair.next);
+  return user;
+}
+
+interface Published {
+  readonly path: string;
+  readonly sha256: string;
+  readonly compact: CompactFacts;
+  readonly ways: readonly { readonly kind: string; readonly codec: string; readonly sizeBytes: number }[];
+}
+
+describe('inlay publish --near and --small', () => {
+  const held = draw(200, 11, 0.5);
+  const rows = Array.from({ length: 200 }, (_, row) =>
+    JSON.stringify({ x: [...held.x.subarray(row * width, (row + 1) * width)] }),
+  );
+  const publish = (version: string, ...flags: readonly string[]): readonly string[] => [
+    ...['publish', version === '1' ? '1.onnx' : '2.onnx', '--name', 'm', '--version', version],
+    // Whether they run is for other tests.
+    ...['--no-check', ...flags],
+  ];
+  const signedOf = async (user: User, path: string): Promise<ModelTarget> => {
+    const { targets } = await verify(user.server);
+    return targets.targets[path]?.custom as unknown as ModelTarget;
+  };
+
+  it('publishes what was judged with a small patch, signs how it was rounded, and rounds around the anchor from then on', async () => {
+    const user = await startPublisher();
+    await user.write('held.jsonl', `${rows.join('\n')}\n`);
+    const refused = await user.run(...publish('1', '--near'));
+    expect([refused.code, refused.err]).toEqual([1, expect.stringContaining('no release')]);
+    const first = await user.json<Published>(...publish('1'));
+
+    const near = publish('2', '--near', '--compact-data', 'held.jsonl');
+    const second = await user.json<Published>(...near);
+    const { compact, ways, sha256, path } = second;
+    expect(compact.sha256).toBe(sha256);
+    expect(compact.anchor).toBe('1');
+    expect(compact.chosen?.verdict.isGood).toBe(true);
+    const patch = ways.find(({ codec }) => codec === 'idp');
+    expect(patch?.sizeBytes).toBe(compact.chosen?.patchBytes);
+    expect(patch?.sizeBytes).toBeLessThan(compact.losslessBytes / 2);
+    expect((await signedOf(user, path)).compact).toEqual({
+      mode: 'near',
+      step: compact.chosen?.step,
+      seed: 1,
+      anchor: first.sha256,
+    });
+    // It comes out the same again: nothing is there twice.
+    expect(await user.ok(...near)).toMatch(/was published before/);
+
+    const small = ['--small', '--compact-metric', 'echo 1'];
+    const closed = await user.run(...publish('3', ...small, '--compact-from', '2'));
+    expect([closed.code, closed.err]).toEqual([1, expect.stringContaining('--trained-from-published')]);
+    const shown = await user.ok(...publish('3', ...small, '--seed', '7'));
+    expect(shown).toMatch(
+      /Rounded around 1 \(--small\)[^]*4 σ +7 +[\d.]+ kB, [\d.]+ %[^]*exactly as judged: [0-9a-f]{64}[^]*Published m 3/,
+    );
+  });
+
+  it('takes flags about rounding only with --near or --small', async () => {
+    const user = await startPublisher();
+    const { code, err } = await user.run(...publish('9', '--seed', '3'));
+    expect([code, err]).toEqual([1, expect.stringContaining('--seed belongs to rounded releases')]);
+  });
+});
+
+describe('inlay diff', () => {
+  it('tells for each tensor what its bytes are for, as text, JSON and a page that needs nothing else', async () => {
+    const user = await startPublisher();
+    const out = await user.ok('diff', '1.onnx', '2.onnx', '--explain', '--html', 'diff.html');
+    expect(out).toMatch(/patch +[\d.]+ kB, \d\d(\.\d)? % of the file/);
+    expect(out).toMatch(/w1 +float32 128 × 64 +delta, \S+ +\d+\.\d\d +[\d.]+ kB +[\d.]+ % +noise/);
+    const page = await readFile(user.path('diff.html'), 'utf8');
+    expect(page).toMatch(/<svg[^]*w1[^]*prefers-color-scheme|prefers-color-scheme[^]*<svg[^]*w1/);
+    expect(page).not.toMatch(/<script|https?:/);
+    const { segments } = await user.json<{ segments: { names: string[] }[] }>('diff', '1.onnx', '1.onnx');
+    expect(segments).toHaveLength(1);
+  });
+});
+
+describe('inlay patch', () => {
+  it('makes patches, shows them, and makes the very file of them', async () => {
+    const user = await startPublisher();
+    const made = await user.json<{ sizeBytes: number; share: number }>(
+      'patch',
+      'create',
+      '1.onnx',
+      '2.onnx',
+      '-o',
+      'p.idp',
+    );
+    expect(made.share).toBeLessThan(0.8);
+    const shown = await user.ok('patch', 'show', 'p.idp');
+    expect(shown).toMatch(/target {2}[0-9a-f]{64}/);
+    expect(shown).toMatch(/delta/);
+    await user.ok('patch', 'apply', '1.onnx', 'p.idp', '-o', 'again.onnx');
+    expect((await readFile(user.path('again.onnx'))).equals(pair.next)).toBe(true);
+  });
+
+  it('writes nothing for another base or a patch that was damaged', async () => {
+    const user = await startPublisher();
+    await user.ok('patch', 'create', '1.onnx', '2.onnx', '-o', 'p.idp');
+    const damaged = await readFile(user.path('p.idp'));
+    damaged[damaged.length - 9] = (damaged.at(-9) as number) ^ 1;
+    await user.write('damaged.idp', damaged);
+    await user.write('no.idp', 'no patch');
+    for (const [base, patch] of [
+      ['2.onnx', 'p.idp'],
+      ['1.onnx', 'damaged.idp'],
+      ['1.onnx', 'no.idp'],
+      ['1.onnx', '1.onnx'],
+    ] as const) {
+      const { code, err } = await user.run('patch', 'apply', base, patch, '-o', 'never.onnx');
+      expect([code, err]).toEqual([1, expect.stringContaining('ERR_INLAY_PATCH')]);
+    }
+    expect((await readdir(user.cwd)).filter((name) => name.includes('never'))).toEqual([]);
+  });
+
+  it('leaves what was there when the disk fails at any step', async () => {
+    const folder = await temporaryDirectory();
+    const kept = join(folder, 'kept');
+    await writeFile(kept, 'before');
+    let calls = 0;
+    const failAt = (step: number): WritableFileSystem => {
+      calls = 0;
+      const fails = (): void => {
+        calls += 1;
+        if (calls === step) throw Object.assign(new Error('no space'), { code: 'ENOSPC' });
+      };
+      return {
+        rm,
+        rename: async (from, to) => {
+          fails();
+          await rename(from, to);
+        },
+        open: async (path, flags) => {
+          if (flags === 'r') return open(path, flags);
+          fails();
+          const file = await open(path, flags);
+          return {
+            writev: async (buffers, position) => {
+              fails();
+              return file.writev(buffers as Uint8Array[], position);
+            },
+            sync: async () => {
+              fails();
+              await file.sync();
+            },
+            close: () => file.close(),
+          };
+        },
+      };
+    };
+    for (let step = 1; step <= 4; step += 1) {
+      const writing = replaceWhole(kept, [Uint8Array.of(1)], undefined, failAt(step));
+      await expect(writing).rejects.toMatchObject({ code: 'ERR_INLAY_STORE_FULL' });
+      expect(await readFile(kept, 'utf8')).toBe('before');
+    }
+    expect(await readdir(folder)).toEqual(['kept']);
+  });
+});
