@@ -1,5 +1,7 @@
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
+import { ModelError } from '../core/errors.ts';
+import type { ModelProto } from '../onnx/messages.ts';
 import { encodeModel } from '../onnx/model.ts';
 import { signatureOf } from '../onnx/signature.ts';
 import { compareModels, type ModelComparison } from '../optimize/compare-models.ts';
@@ -59,7 +61,9 @@ export function addCompare(program: Command, terminal: Terminal, exitWith: (code
     .addHelpText('after', help)
     .action(async (file: string, other: string, flags: Flags) => {
       const path = (given: string): string => resolve(terminal.cwd, given);
-      const [expected, actual] = [await openModelFile(path(file)), await openModelFile(path(other))];
+      const open = (given: string): ReturnType<typeof openModelFile> => openNamed(path(given), given);
+      const [expected, actual] = [await open(file), await open(other)];
+      assertSameInputs(expected.model, actual.model);
       const samples = openSamples(path(flags.inputs), signatureOf(expected.model), {
         mappings: flags.map,
         limit: flags.samples,
@@ -90,6 +94,31 @@ export function addCompare(program: Command, terminal: Terminal, exitWith: (code
       else terminal.print(describe(comparison, missed));
       if (missed.length > 0) exitWith(APART);
     });
+}
+
+/** Opens a model; of two, people want to know which one is broken. */
+async function openNamed(path: string, name: string): ReturnType<typeof openModelFile> {
+  try {
+    return await openModelFile(path);
+  } catch (error) {
+    if (!(error instanceof ModelError) || error.message.includes(name)) throw error;
+    throw new ModelError(error.code, `${name}: ${error.message}`, { details: error.details, cause: error });
+  }
+}
+
+/** @throws {@link ModelError} `ERR_INLAY_MODEL_UNSUPPORTED` for models that do not take the same feeds. */
+function assertSameInputs(expected: ModelProto, actual: ModelProto): void {
+  const [wanted, given] = [expected, actual].map((model) =>
+    signatureOf(model)
+      .inputs.map(({ name, dtype }) => `${name} ${dtype}`)
+      .sort()
+      .join(', '),
+  );
+  if (wanted === given) return;
+  throw new ModelError(
+    'ERR_INLAY_MODEL_UNSUPPORTED',
+    `The models do not take the same inputs: the first takes ${wanted || 'none'}, the other ${given || 'none'}; compare models of one signature.`,
+  );
 }
 
 /** What a comparison lacks, in words. */

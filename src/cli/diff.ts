@@ -137,7 +137,7 @@ function isChanged({ mode, names }: ExplainedSegment): boolean {
 
 const help = `
 Modes: same (copied from the base), delta (differences from the base), update (whole steps of a release
-that was rounded, see \`inlay publish --near\`), self (coded by themselves), packed and raw (bytes).
+that was rounded, see \`inlay publish --near\`), self (coded by themselves), grid (whole multiples of a step, see \`inlay publish --snap\`), packed and raw (bytes).
 Mostly: magnitudes (how large changes are), noise (their lower bits and signs, which nothing predicts;
 rounding is what helps), scales (of rows and columns), bytes (carried as they are), framing.
 

@@ -16,24 +16,39 @@ export interface FileCosts extends CostReport {
   readonly reason?: string;
   /** Names of the inputs' axes whose lengths are not given. */
   readonly axes: readonly string[];
+  /** Lengths that are taken for granted: first axes, of which a run has at least one row. */
+  readonly assumed: Readonly<Record<string, number>>;
 }
 
 /** Tells what the parts of a model file weigh and compute, with shapes that onnxruntime infers, if it can. */
 export async function costsOfFile(
   path: string,
   bytes: Uint8Array,
-  lengths: Readonly<Record<string, number>>,
+  given: Readonly<Record<string, number>>,
 ): Promise<FileCosts> {
   const model = parseModel(bytes);
-  const inputs = feedsOf(model.graph).flatMap(({ type }) => toShape(type?.tensorType?.shape) ?? []);
+  const shapes = feedsOf(model.graph).map(({ type }) => toShape(type?.tensorType?.shape) ?? []);
+  const inputs = shapes.flat();
+  const stray = Object.keys(given).find((name) => !inputs.includes(name));
+  if (stray !== undefined) {
+    const known = [...new Set(inputs.filter((axis) => typeof axis === 'string'))];
+    throw new RangeError(
+      `No input has an axis called ${stray}, which --dim names; ${known.length === 0 ? 'the lengths of all of them are fixed' : `there is ${known.join(', ')}`}.`,
+    );
+  }
+  const rows = shapes.flatMap(([axis]) =>
+    typeof axis === 'string' && !Object.hasOwn(given, axis) ? [[axis, 1] as const] : [],
+  );
+  const assumed = Object.fromEntries(rows);
+  const lengths = { ...assumed, ...given };
   const symbols = inputs.filter((axis) => typeof axis === 'string' && !Object.hasOwn(lengths, axis));
   const axes = [...new Set(symbols.map(String))];
   try {
     const types = await typesOfFile(path);
-    return { types: 'onnxruntime', axes, ...costsOf(model, { types, lengths }) };
+    return { types: 'onnxruntime', axes, assumed, ...costsOf(model, { types, lengths }) };
   } catch (error) {
     if (!isInlayError(error)) throw error;
-    return { types: 'model', reason: error.message, axes, ...costsOf(model, { lengths }) };
+    return { types: 'model', reason: error.message, axes, assumed, ...costsOf(model, { lengths }) };
   }
 }
 
@@ -49,7 +64,7 @@ async function typesOfFile(path: string): Promise<ValueTypes> {
 
 /** Writes costs as tables: operators, and the largest of nodes and tensors. */
 export function describeCosts(
-  { nodes, tensors, operators, total, types, reason, axes }: FileCosts,
+  { nodes, tensors, operators, total, types, reason, axes, assumed }: FileCosts,
   top: number,
 ): string {
   const heaviest = nodes
@@ -97,6 +112,9 @@ export function describeCosts(
       : `One run takes at least ${work} FLOPs; for ${total.unknown} of ${nodes.filter(({ isInBody }) => !isInBody).length} nodes it is unknown.`,
     ...(types === 'model'
       ? [`Shapes are those that the model states: ${reason ?? 'nothing else is known.'}`]
+      : []),
+    ...(Object.keys(assumed).length > 0
+      ? [`Counted with ${Object.keys(assumed).join(' = ')} = 1; give other lengths with --dim.`]
       : []),
     ...(axes.length > 0
       ? [`Axes of unknown length: ${axes.join(', ')}; give them with --dim, as in --dim ${axes[0]}=1.`]

@@ -21,6 +21,7 @@ import {
   toPattern,
 } from './optimize-flags.ts';
 import { openSamples, withSampleFlags, type SampleFlags } from './optimize-inputs.ts';
+import { notesOnExcluded, outputsOf } from './optimize-output.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
 
 /** Flags that say what is asked of a model; `inlay publish --optimize` has defaults for them. */
@@ -55,8 +56,10 @@ const techniques: Readonly<Record<string, Technique>> = {
   'int8-row': { kind: 'dynamic', mode: 'row' },
   'int8-dynamic': { kind: 'dynamic', mode: 'tensor' },
   'int8-static': { kind: 'static' },
-  'int8-blocks': { kind: 'nbits', bits: 8 },
-  'int4-blocks': { kind: 'nbits', bits: 4 },
+  'int8-conv': { kind: 'dynamic', mode: 'tensor', convolutions: true },
+  'int8-block128': { kind: 'nbits', bits: 8, blockSize: 128 },
+  'int4-block32': { kind: 'nbits', bits: 4, blockSize: 32 },
+  'int4-block128': { kind: 'nbits', bits: 4, blockSize: 128 },
   fp16: { kind: 'float16' },
 };
 
@@ -75,7 +78,10 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
     )
     .option('--auto', 'try what suits model and target, and take the best (default without --technique)')
     .addOption(
-      new Option('--technique <name>', 'take this one if it holds the goal')
+      new Option(
+        '--technique <name>',
+        `take this one if it holds the goal: ${Object.keys(techniques).join(', ')}`,
+      )
         .argParser(parseTechnique)
         .conflicts('auto'),
     )
@@ -127,8 +133,19 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
     .addHelpText('after', help)
     .action(async (file: string, flags: Flags) => {
       const path = (given: string): string => resolve(terminal.cwd, given);
-      const { model, sizeBytes } = await openModelFile(path(file));
+      if (flags.technique?.kind === 'static' && flags.calib === undefined)
+        throw new RangeError('int8-static takes ranges from calibration data; give some with --calib.');
+      const written = [
+        flags.output,
+        ...flags.report,
+        ...(flags.goldenOut === undefined ? [] : [flags.goldenOut]),
+      ];
+      await outputsOf(terminal.cwd, file, written);
+      const exclude = (flags.exclude ?? []).map(toPattern);
+      const { model, sizeBytes, files } = await openModelFile(path(file));
       const runtime = await openTarget(flags.target, { browser: flags.browser && path(flags.browser) });
+      // What a browser or WebAssembly cannot say of a graph, the native library says as well.
+      const preparer = flags.target === 'node-cpu' ? undefined : await openTarget('node-cpu');
       let optimized: Optimized;
       try {
         const session = await runtime.open(encodeModel(model)).catch(() => undefined);
@@ -141,6 +158,7 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
           });
         optimized = await optimizeModel(model, {
           runtime,
+          ...(preparer && { preparer }),
           monotonicMs: () => performance.now(),
           batches: flags.batch,
           threads: flags.threads,
@@ -152,7 +170,7 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
           ...(flags.calib !== undefined && {
             calibration: { data: read(flags.calib), method: flags.calibMethod, max: flags.samples },
           }),
-          exclude: (flags.exclude ?? []).map(toPattern),
+          exclude,
           isForced: flags.force === true,
           onProgress: ({ step, candidate, ratio }) => {
             const what = candidate === undefined ? step : `${step}: ${candidate}`;
@@ -161,6 +179,7 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
         });
       } finally {
         await runtime.close();
+        await preparer?.close();
       }
       for (const report of flags.report) await writeText(path(report), reportOf(optimized, report));
       if (flags.goldenOut !== undefined) await writeText(path(flags.goldenOut), goldenOf(optimized));
@@ -168,7 +187,10 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
         ? await saveModelFile(path(flags.output), optimized.model)
         : undefined;
       if (saved === undefined) exitWith(KEPT);
-      terminal.print(flags.json ? toText(optimized, saved) : describe(optimized, flags, sizeBytes, saved));
+      for (const note of notesOnExcluded(exclude, [model, optimized.model]))
+        terminal.printError(`note: ${note}`);
+      const before = sizeBytes + [...files.values()].reduce((sum, size) => sum + size, 0);
+      terminal.print(flags.json ? toText(optimized, saved) : describe(optimized, flags, before, saved));
     });
 }
 

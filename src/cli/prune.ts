@@ -12,6 +12,7 @@ import { formatDb, missedBy } from './compare.ts';
 import { formatShare } from './format.ts';
 import { parseNumber, parseRatio, toPattern } from './optimize-flags.ts';
 import { openSamples, withSampleFlags, type SampleFlags } from './optimize-inputs.ts';
+import { notesOnExcluded, outputsOf } from './optimize-output.ts';
 import { describeNodes, withRewriteFlags, type RewriteFlags } from './quantize.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
 
@@ -60,6 +61,8 @@ async function pruneFile(
   const onProgress = (step: string): void => {
     if (!flags.json) terminal.printError(`${step} …`);
   };
+  await outputsOf(terminal.cwd, file, [flags.output]);
+  const exclude = (flags.exclude ?? []).map(toPattern);
   const { model } = await openModelFile(path(file));
   const runtime = await openTarget('node-cpu');
   try {
@@ -67,7 +70,7 @@ async function pruneFile(
     const rewritten = await convertModel(model, technique, {
       runtime,
       prepares: flags.prepare,
-      exclude: (flags.exclude ?? []).map(toPattern),
+      exclude,
       onProgress,
     });
     const [before, after] = [encodeModel(model), encodeModel(rewritten.model)];
@@ -87,7 +90,8 @@ async function pruneFile(
         : await saveModelFile(path(flags.output), rewritten.model, { external: flags.external });
     if (saved === undefined) exitWith(APART);
     const gzipBytes = [packedBefore ?? 0, packedAfter ?? 0] as const;
-    const { changed, kept, warnings } = rewritten;
+    const { changed, kept } = rewritten;
+    const warnings = [...rewritten.warnings, ...notesOnExcluded(exclude, [model, rewritten.model])];
     if (flags.json) {
       const facts = {
         sizeBytes: [before.length, after.length],

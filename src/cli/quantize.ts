@@ -10,6 +10,7 @@ import { isDataPath } from './data/open-file.ts';
 import type { Mapping } from './data/columns.ts';
 import { toPattern } from './optimize-flags.ts';
 import { openSamples, parseSampleCount } from './optimize-inputs.ts';
+import { notesOnExcluded, outputsOf } from './optimize-output.ts';
 import { parseMapping } from './run.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
 
@@ -185,6 +186,8 @@ async function rewriteFile(
   calibration?: CalibrationFlags,
 ): Promise<void> {
   const path = (given: string): string => resolve(terminal.cwd, given);
+  await outputsOf(terminal.cwd, file, [flags.output]);
+  const exclude = (flags.exclude ?? []).map(toPattern);
   const { model, sizeBytes, files } = await openModelFile(path(file));
   const runtime = await openTarget('node-cpu');
   let rewritten: Rewritten;
@@ -192,7 +195,7 @@ async function rewriteFile(
     rewritten = await convertModel(model, technique, {
       runtime,
       prepares: flags.prepare,
-      exclude: (flags.exclude ?? []).map(toPattern),
+      exclude,
       isForced: flags.force === true,
       ...(calibration && {
         calibration: {
@@ -212,7 +215,8 @@ async function rewriteFile(
   const saved = await saveModelFile(path(flags.output), rewritten.model, { external: flags.external });
   const before = sizeBytes + [...files.values()].reduce((sum, size) => sum + size, 0);
   const after = saved.sizeBytes + (saved.data?.sizeBytes ?? 0);
-  const { changed, kept, warnings } = rewritten;
+  const { changed, kept } = rewritten;
+  const warnings = [...rewritten.warnings, ...notesOnExcluded(exclude, [model, rewritten.model])];
   if (flags.json) {
     terminal.print(
       JSON.stringify({ v: 1, technique, sizeBytes: [before, after], changed, kept, warnings, saved }),

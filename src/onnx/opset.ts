@@ -3,10 +3,11 @@
  * from the change log of ONNX (onnx docs/Changelog.md).
  */
 
+import { dtypeFromOnnx, type DType } from '../core/dtype.ts';
 import { ModelError } from '../core/errors.ts';
-import { Tensor } from '../core/tensor.ts';
+import { Tensor, tensorFrom } from '../core/tensor.ts';
 import { toAttribute, type AttributeValue } from './attributes.ts';
-import type { ModelProto, NodeProto } from './messages.ts';
+import type { ModelProto, NodeProto, TensorType } from './messages.ts';
 import { rewriteModel, type Edit } from './rewrite.ts';
 import { attributeOf, floatOf, intOf, isStandardOp, labelOf, type Scope } from './scope.ts';
 import { fromTensorProto } from './tensors.ts';
@@ -14,8 +15,8 @@ import { fromTensorProto } from './tensors.ts';
 /** The operator set that models are carried over to: the first in which scales may be per channel. */
 export const RAISED_OPSET = 13;
 
-/** Before it, operators broadcast by attributes. */
-const OLDEST = 7;
+/** The lowest operator set that {@link raiseOpset} takes: before it, operators broadcast by attributes. */
+export const OLDEST_OPSET = 7;
 
 /** Nodes in place of one, or why it has no newer form. */
 type Raise = (node: NodeProto, edit: Edit, from: number) => readonly NodeProto[] | string;
@@ -72,7 +73,8 @@ export function opsetOf(model: ModelProto): number | undefined {
 export function raiseOpset(model: ModelProto): ModelProto {
   const from = opsetOf(model) ?? RAISED_OPSET;
   if (from >= RAISED_OPSET) return model;
-  if (from < OLDEST) throw unsupported(`it is of operator set ${from}, and ${OLDEST} is the oldest`);
+  if (from < OLDEST_OPSET)
+    throw unsupported(`it is of operator set ${from}, and ${OLDEST_OPSET} is the oldest`);
   if ((model.functions ?? []).length > 0) throw unsupported('it has local functions');
   const problems: string[] = [];
   const raised = rewriteModel(
@@ -182,7 +184,9 @@ function raiseTopK(node: NodeProto, edit: Edit): readonly NodeProto[] {
 function raiseClip(node: NodeProto, edit: Edit): readonly NodeProto[] {
   const bound = (name: 'min' | 'max'): string => {
     const { f } = attributeOf(node, name) ?? {};
-    return f === undefined ? '' : edit.constant(`${labelOf(node)}_${name}`, float32([f], []));
+    return f === undefined
+      ? ''
+      : edit.constant(`${labelOf(node)}_${name}`, tensorFrom(dtypeAround(edit.scope, node), f));
   };
   return [
     { ...withAttributes(node, ['min', 'max']), input: [node.input[0] ?? '', bound('min'), bound('max')] },
@@ -194,7 +198,8 @@ function raisePad(node: NodeProto, edit: Edit): readonly NodeProto[] | string {
   if (pads === undefined) return 'it has no pads';
   const inputs = [node.input[0] ?? '', edit.constant(`${labelOf(node)}_pads`, int64(pads))];
   const value = floatOf(node, 'value', 0);
-  if (value !== 0) inputs.push(edit.constant(`${labelOf(node)}_value`, float32([value], [])));
+  if (value !== 0)
+    inputs.push(edit.constant(`${labelOf(node)}_value`, tensorFrom(dtypeAround(edit.scope, node), value)));
   return [{ ...withAttributes(node, ['pads', 'value']), input: inputs }];
 }
 
@@ -264,9 +269,17 @@ function floatsOf(constant: Parameters<typeof fromTensorProto>[0]): readonly num
 }
 
 /** Axes of a value, where the graph says. */
-function rankOf({ graph, constant }: Scope, value: string): number | undefined {
-  const info = [...graph.input, ...graph.output, ...(graph.valueInfo ?? [])].find(
-    ({ name }) => name === value,
-  );
-  return info?.type?.tensorType?.shape?.dim.length ?? constant(value)?.dims.length;
+function rankOf(scope: Scope, value: string): number | undefined {
+  return declaredOf(scope, value)?.shape?.dim.length ?? scope.constant(value)?.dims.length;
+}
+
+/** Dtype of what a node takes and gives alike, where the graph says; float32 otherwise. */
+function dtypeAround(scope: Scope, { input, output }: NodeProto): DType {
+  const types = [input[0], output[0]].map((value = '') => declaredOf(scope, value)?.elemType);
+  return dtypeFromOnnx(types.find((type) => type !== undefined) ?? 0) ?? 'float32';
+}
+
+function declaredOf({ graph }: Scope, value: string): TensorType | undefined {
+  const values = [...graph.input, ...graph.output, ...(graph.valueInfo ?? [])];
+  return values.find(({ name }) => name === value)?.type?.tensorType;
 }

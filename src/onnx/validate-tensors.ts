@@ -95,8 +95,10 @@ function oddityOf({ dtype, data, size }: Tensor): string | undefined {
   const { nans, infinities } = isWide
     ? countWide(data as Float32Array | Float64Array)
     : countNarrow(data as Uint16Array, fraction ?? 0);
-  if (nans > 0) return `holds ${nans} values that are no numbers`;
-  return infinities > 0 && size > 1 ? `holds ${infinities} infinite values` : undefined;
+  if (nans > 0) return `holds ${nans} NaN`;
+  return infinities > 0 && size > 1
+    ? `holds ${infinities} infinite ${infinities === 1 ? 'value' : 'values'}`
+    : undefined;
 }
 
 /** Bits of the fraction of 16-bit floats, which are held as bit patterns. */

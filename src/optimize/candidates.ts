@@ -98,7 +98,8 @@ export function listCandidates(context: CandidateContext): {
 export function nameOfTechnique(technique: Technique): string {
   switch (technique.kind) {
     case 'dynamic':
-      return (technique.mode ?? 'row') === 'row' ? 'int8-row' : 'int8-dynamic';
+      if ((technique.mode ?? 'row') === 'row') return 'int8-row';
+      return technique.convolutions === true ? 'int8-conv' : 'int8-dynamic';
     case 'static':
       return 'int8-static';
     case 'nbits':

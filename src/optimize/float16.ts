@@ -74,7 +74,7 @@ function assertConvertible(model: ModelProto, opset: number, { isForced = false 
     // Weights in blocks are read with scales of either type; only sums of integers are too large.
     if (!isQuantizedOp(node) || /NBits$|^GatherBlock/.test(opType)) continue;
     throw refuse(
-      `The model is quantized already: node "${labelOf(node)}" is ${opType}; start from the float model, or pass isForced.`,
+      `The model is quantized already: node "${labelOf(node)}" is ${opType}; start from the float model, or force it (isForced, --force).`,
       { node: labelOf(node), op: opType },
     );
   }

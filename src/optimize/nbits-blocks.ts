@@ -145,7 +145,10 @@ function findSymmetric(low: number, high: number, bits: number): BlockAffine {
 function findAsymmetric(low: number, high: number, bits: number): BlockAffine {
   const largest = 2 ** bits - 1;
   const min = Math.min(low, 0);
-  const scale = Math.fround(Math.fround(Math.max(high, 0) - min) / largest);
+  const spread = Math.max(high, 0) - min;
+  const rounded = Math.fround(spread);
+  // The difference of huge weights overflows.
+  const scale = Math.fround((Number.isFinite(rounded) ? rounded : spread) / largest);
   if (scale === 0) return { scale, zeroPoint: 0 };
   const zeroPoint = Math.round(Math.fround(-min / scale));
   return { scale, zeroPoint: Math.min(zeroPoint, largest) };

@@ -5,26 +5,22 @@ import { InputError, isInlayError } from '../core/errors.ts';
 import type { GoldenCase } from '../update/golden.ts';
 import type { ModelProto } from '../onnx/messages.ts';
 import { encodeModel } from '../onnx/model.ts';
+import { allNodes } from '../onnx/walk.ts';
 import { applyTechnique } from './apply.ts';
 import { calibrate, type Calibration } from './calibrate.ts';
-import {
-  listCandidates,
-  nameOfTechnique,
-  workloadOf,
-  type Candidate,
-  type CandidateContext,
-} from './candidates.ts';
+import { listCandidates, nameOfTechnique, workloadOf, type CandidateContext } from './candidates.ts';
 import { fastest, percent, round, speedupOf } from './choose.ts';
 import type { Attempt, Decision } from './decision.ts';
 import { goldenCases } from './golden.ts';
 import { assertBatches, completeGoal, type OptimizeOptions } from './options.ts';
 import { prepareModel } from './prepare.ts';
+import { isQuantizedOp } from './refusals.ts';
 import { createReport, type Report } from './report.ts';
 import { openSamples } from './samples.ts';
 import { confirm, nearestOf, tryAll, type Tell } from './search.ts';
 import { statesOf, type State } from './states.ts';
 import type { Technique, ValueTypes } from './technique.ts';
-import { createTrials, type Trial, type Trials } from './trial.ts';
+import { createTrials, type Trial } from './trial.ts';
 import { inferTypes } from './types.ts';
 
 /** What came of a model. */
@@ -55,7 +51,12 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
   assertBatches(batches);
   const [state] = statesOf(model);
   const goal = completeGoal(options.goal, batches, state !== undefined);
-  const warnings = state === undefined || options.evaluate !== undefined ? [] : [noteOn(state)];
+  const warnings = [
+    ...(state === undefined || options.evaluate !== undefined ? [] : [noteOn(state)]),
+    ...(options.isForced !== true && Array.from(allNodes(model)).some(isQuantizedOp)
+      ? ['The model is quantized already, which leaves little to gain: start from the float model.']
+      : []),
+  ];
   const bytes = encodeModel(model);
   const tell = (step: string, ratio: number, candidate?: string): void => {
     assertNotAborted(signal);
@@ -72,7 +73,7 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
   const trials = await createTrials({ bytes, samples, options, goal, batches, threads });
   try {
     tell('preparing', 0.05);
-    const prepared = await prepareModel(model, runtime, (note) => warnings.push(note));
+    const prepared = await prepare(model, options, (note) => warnings.push(note));
     const types = await inferTypes(prepared, runtime);
     const calibration = await calibrated(prepared, types, options, technique, tell);
     warnings.push(...(calibration?.warnings ?? []));
@@ -92,7 +93,12 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
       trials,
     );
     const attempts = [...found.map(({ attempt }) => attempt), ...dismissed.map(toDismissed)];
-    const { best, reason } = decide(found, trials.original(), goal, technique);
+    const { best, reason: verdict } = decide(found, trials.original(), goal, technique);
+    const untried = calibration === undefined && dismissed.find(({ name }) => name === 'int8-static');
+    const reason =
+      best === undefined && untried
+        ? `${verdict}; ${untried.name} was not tried: ${untried.reason}`
+        : verdict;
     tell('comparing layers', 0.95);
     const shown = best ?? nearestOf(found.filter(({ model: made }) => made !== undefined));
     const layers = shown && (await trials.layers(shown, prepared));
@@ -125,6 +131,21 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
     };
   } finally {
     await trials.close();
+  }
+}
+
+/** What the target does not say of a model, another runtime may; what that one cannot do says nothing of the target. */
+async function prepare(
+  model: ModelProto,
+  { runtime, preparer }: OptimizeOptions,
+  warn: (note: string) => void,
+): Promise<ModelProto> {
+  if (runtime.optimized !== undefined || preparer === undefined) return prepareModel(model, runtime, warn);
+  try {
+    return await prepareModel(model, preparer, warn);
+  } catch (error) {
+    if (!isInlayError(error)) throw error;
+    return prepareModel(model, runtime, warn);
   }
 }
 
@@ -163,7 +184,8 @@ function decide(
       best: undefined,
       reason: 'there is nothing in the model that a technique for this target would speed up',
     };
-  return { best: undefined, reason: 'no candidate holds the goal' };
+  const isAnyUsable = tried.some(({ attempt }) => attempt.outcome !== 'failed');
+  return { best: undefined, reason: `no candidate ${isAnyUsable ? 'holds the goal' : 'can be used'}` };
 }
 
 function withOutcome(attempt: Attempt, best: Attempt | undefined, why: string): Attempt {
@@ -173,7 +195,7 @@ function withOutcome(attempt: Attempt, best: Attempt | undefined, why: string): 
   if (best === undefined)
     return {
       ...attempt,
-      reason: `it is not more than 5 % faster than the original, at ${round(speed)} times`,
+      reason: `it is not more than 5 % faster than the original, at ${speed.toFixed(2)} times`,
     };
   const isSlower = speed < (speedupOf(best) ?? 1);
   return {
@@ -255,7 +277,7 @@ function unmeasured(
             name: nameOfTechnique(technique),
             technique,
             outcome: 'chosen',
-            reason: `it is asked for; ${why}`,
+            reason: 'it is asked for',
             sizeBytes,
             sizeRatio: sizeBytes / bytes.length,
             changed: rewritten.changed.length,
@@ -269,8 +291,8 @@ function unmeasured(
     original,
     attempts,
     chosen: attempts[0]?.name ?? null,
-    reason: why,
-    warnings: [`Of this model, ${why}.`, ...(rewritten?.warnings ?? [])],
+    reason: attempts[0] === undefined ? why : `${attempts[0].name} is asked for; ${why}`,
+    warnings: rewritten?.warnings ?? [],
   };
   return {
     model: rewritten?.model ?? model,

@@ -61,6 +61,11 @@ export interface OptimizeProgress {
 export interface OptimizeOptions extends TechniqueOptions {
   /** Where candidates are tried, compared and timed: the target itself. */
   readonly runtime: OptimizeRuntime;
+  /**
+   * Where the model is tidied up before techniques see it, if the target cannot say how it rewrites models: what the level
+   * `basic` does holds everywhere. Default: it is not.
+   */
+  readonly preparer?: Pick<OptimizeRuntime, 'description' | 'optimized'>;
   /** Rows of one call; each is measured. Default `[1]`. */
   readonly batches?: readonly number[];
   /** Threads inside one operator. Default 1. */

@@ -23,7 +23,7 @@ import type { OptimizeRuntime } from './runtime.ts';
  */
 export async function prepareModel(
   given: ModelProto,
-  runtime: OptimizeRuntime,
+  runtime: Pick<OptimizeRuntime, 'description' | 'optimized'>,
   warn: (note: string) => void = () => {},
 ): Promise<ModelProto> {
   if (hasExternal(given)) {

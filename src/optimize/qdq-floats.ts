@@ -6,7 +6,7 @@ import type { Edit } from '../onnx/rewrite.ts';
 import { isStandardOp, type Scope } from '../onnx/scope.ts';
 import { INT8_RANGES } from './arithmetic.ts';
 import type { Mark, Plan } from './qdq-plan.ts';
-import { roleOf } from './qdq-rules.ts';
+import { poolFault, roleOf } from './qdq-rules.ts';
 import type { Int8 } from './technique.ts';
 
 /**
@@ -42,7 +42,8 @@ export interface FloatReads {
  * Lets float nodes read what other float nodes gave before it was rounded, and keeps onnxruntime from quantizing their
  * weights: it takes each Conv, ConvTranspose and Gemm behind a DequantizeLinear for a quantized one whose weights were
  * forgotten, and rounds them with one scale for all channels (core/optimizer/qdq_transformer/weight_bias_quantization.cc).
- * A Clip to what the integers can say changes no value and makes it pass by.
+ * It also takes pools between rounded values for quantized ones. A Clip to what the integers can say changes no value and
+ * makes it pass by.
  */
 export function createFloatReads(
   { marks, integers }: Plan,
@@ -93,10 +94,9 @@ export function createFloatReads(
     of: (node) => {
       const input = node.input.map((value) => unrounded.get(value) ?? value);
       const [data = '', weights = ''] = input;
-      const mark =
-        isStandardOp(node) && REQUANTIZED.has(node.opType ?? '') && scope.constant(weights) !== undefined
-          ? markBehind(originals.get(data) ?? data)
-          : undefined;
+      const isProduct = REQUANTIZED.has(node.opType ?? '') && scope.constant(weights) !== undefined;
+      const isTaken = isStandardOp(node) && (isProduct || poolFault(node) !== undefined);
+      const mark = isTaken ? markBehind(originals.get(data) ?? data) : undefined;
       if (mark === undefined) return { input, before: [] };
       const { output, node: clip } = guard(data, mark);
       return { input: [output, ...input.slice(1)], before: clip === undefined ? [] : [clip] };

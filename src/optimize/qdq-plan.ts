@@ -9,7 +9,7 @@ import { affineOf, INT8_RANGES, type Affine } from './arithmetic.ts';
 import { readEmbedding } from './embedding.ts';
 import { tailOf } from './qdq-floats.ts';
 import { plannedProduct, productOf, type Product } from './qdq-products.ts';
-import { roleOf } from './qdq-rules.ts';
+import { poolFault, roleOf } from './qdq-rules.ts';
 import {
   isExcluded,
   type NodeNote,
@@ -152,7 +152,7 @@ export function planStatic(
     if (constants.some((constant) => constant && !readWeights(constant).data.every(Number.isFinite))) {
       return 'it reads a constant that is not finite';
     }
-    const refusal = unknown(values) ?? finishNode(node);
+    const refusal = poolFault(node) ?? unknown(values) ?? finishNode(node);
     if (refusal !== undefined) return refusal;
     for (const value of values) mark(value);
     if (constants.length > 0) operands.add(node.output[0] ?? '');

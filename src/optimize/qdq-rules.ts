@@ -1,7 +1,7 @@
 /** Which operators static quantization is for, and in which part. */
 
 import type { ModelProto, NodeProto } from '../onnx/messages.ts';
-import { isStandardOp, openScope } from '../onnx/scope.ts';
+import { intOf, intsOf, isStandardOp, openScope } from '../onnx/scope.ts';
 
 /**
  * - `product`: sums of products with constant weights, which is where the time goes.
@@ -43,6 +43,18 @@ const ROLE_OF: ReadonlyMap<string, Role> = /* @__PURE__ */ new Map(
 /** The part that a node plays; `undefined`: it stays as it is, and nobody expects otherwise. */
 export function roleOf(node: NodeProto): Role | undefined {
   return isStandardOp(node) ? ROLE_OF.get(node.opType ?? '') : undefined;
+}
+
+/**
+ * Why the answers of a pool would be others with integers, one clause: what `com.microsoft::QLinearAveragePool` of
+ * onnxruntime does not know, or does otherwise.
+ */
+export function poolFault(node: NodeProto): string | undefined {
+  if (node.opType !== 'AveragePool') return undefined;
+  if (intsOf(node, 'dilations')?.some((step) => step !== 1))
+    return 'its kernel with 8 bits knows no dilations';
+  const isRoundedUp = intOf(node, 'ceil_mode', 0) !== 0 && intOf(node, 'count_include_pad', 0) !== 0;
+  return isRoundedUp ? 'its kernel with 8 bits counts windows at the border otherwise' : undefined;
 }
 
 /** Values of the graph that are not constant and that nodes with a part read or give: those whose ranges count. */

@@ -2,7 +2,7 @@
 
 import { ModelError } from '../core/errors.ts';
 import type { ModelProto, NodeProto } from '../onnx/messages.ts';
-import { opsetOf } from '../onnx/opset.ts';
+import { OLDEST_OPSET, opsetOf } from '../onnx/opset.ts';
 import { isStandardOp, labelOf } from '../onnx/scope.ts';
 import { allNodes } from '../onnx/walk.ts';
 import type { TechniqueOptions } from './technique.ts';
@@ -28,7 +28,7 @@ export function assertQuantizable(model: ModelProto, { isForced = false }: Techn
   const opset = opsetOf(model) ?? 0;
   if (opset < LOWEST_OPSET) {
     throw refusal(
-      `The model uses opset ${opset}, and quantization needs ${LOWEST_OPSET} or later; carry it over with raiseOpset of inlay/onnx, or export it anew.`,
+      `The model uses opset ${opset}, and quantization needs ${LOWEST_OPSET} or later; ${opset < OLDEST_OPSET ? 'export it anew' : 'carry it over with raiseOpset of inlay/onnx, or export it anew'}.`,
       { opset },
     );
   }
@@ -43,7 +43,7 @@ export function assertQuantizable(model: ModelProto, { isForced = false }: Techn
   for (const node of allNodes(model)) {
     if (!isQuantizedOp(node)) continue;
     throw refusal(
-      `The model is quantized already: node "${labelOf(node)}" is ${node.opType ?? ''}; start from the float model, or pass isForced.`,
+      `The model is quantized already: node "${labelOf(node)}" is ${node.opType ?? ''}; start from the float model, or force it (isForced, --force).`,
       { node: labelOf(node), op: node.opType ?? '' },
     );
   }

@@ -55,7 +55,11 @@ export function describeDecision(decision: Decision): ReportFacts {
     {
       title: 'Left as they were',
       head: ['node', 'operator', 'reason'],
-      rows: (taken?.kept ?? []).map(({ node, op, reason: why }) => [node, op, why]),
+      rows: (taken?.kept ?? []).map(({ node, op, reason: why }) => [
+        node,
+        op,
+        taken?.excluded?.includes(node) ? 'it is better off in floats, see above' : why,
+      ]),
     },
     {
       title: 'Not fused by the library',

@@ -90,12 +90,17 @@ function plotsOf({ original, attempts, batches, chosen }: Decision): readonly Ba
 /** Writes a table under its heading. */
 export function writeTable({ title, head, rows, marked }: FactTable): string {
   const cells = (row: readonly string[], tag: string): string =>
-    row.map((cell) => `<${tag}>${escapeHtml(cell)}</${tag}>`).join('');
+    row.map((cell) => `<${tag}>${escapeHtml(withUnits(cell))}</${tag}>`).join('');
   const lines = rows.map((row, i) => `<tr${i === marked ? ' class="marked"' : ''}>${cells(row, 'td')}</tr>`);
   return (
     `<h2>${escapeHtml(title)}</h2><div class="table"><table><thead><tr>${cells(head, 'th')}</tr></thead>` +
     `<tbody>${lines.join('')}</tbody></table></div>`
   );
+}
+
+/** Keeps numbers and their units in one line. */
+function withUnits(text: string): string {
+  return text.replace(/(\d) (?=(?:%|[kMG]?B|ms|dB)(?:\W|$))/g, '$1\u00a0');
 }
 
 const style = `
@@ -115,5 +120,7 @@ svg { display: block; width: 100%; height: auto; overflow: visible } svg text { 
 .table { overflow-x: auto } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 th { color: var(--faint); font-weight: 600 } tr.marked td { color: var(--mark); font-weight: 600 }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr } dd { margin-bottom: .4rem } }
+@media (max-width: 30rem) { svg text { font-size: 17px } }
+@media (max-width: 40rem) { table { font-size: .9rem }
+  th, td { padding: .35rem .4rem } dl { grid-template-columns: 1fr } dd { margin-bottom: .4rem } }
 `;

@@ -104,6 +104,14 @@ export function isWithdrawn(
   return seq < floorSeq || revoked.includes(seq);
 }
 
+/** What is withdrawn by either of two policies. */
+export function joinPolicies(a: ModelPolicy, b: ModelPolicy): ModelPolicy {
+  return {
+    floorSeq: Math.max(a.floorSeq ?? 0, b.floorSeq ?? 0),
+    revoked: [...new Set([...(a.revoked ?? []), ...(b.revoked ?? [])])].sort((x, y) => x - y),
+  };
+}
+
 function isCurrent(
   { assertCurrent }: Partial<Pick<TrustedMetadata, 'assertCurrent'>>,
   now?: number,

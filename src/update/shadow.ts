@@ -90,7 +90,7 @@ export function createShadow(parts: ShadowParts): Shadow {
         await parts.inTurn(async () => {
           if (!isPresent()) return;
           await end();
-          await slots.reject(trial.release.sha256, verdict.reason, verdict.detail);
+          await slots.reject(trial.release.sha256, verdict.reason, verdict.detail, trial.file.sha256);
         });
         await parts.onSettled();
       },

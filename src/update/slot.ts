@@ -140,3 +140,12 @@ export function isSameRelease(a: Slot | undefined, b: Slot): boolean {
 export function ownRelease({ arm, cand }: SeenPlan): string {
   return arm?.sha256 ?? cand;
 }
+
+/** Files that a state cannot do without: those of the slots, and those that runs have open. */
+export function neededBlobs(state: SlotsState): readonly string[] {
+  const slots = slotNames.flatMap((name) => state[name] ?? []);
+  const files = slots.flatMap(({ file, golden, profile, proof = [] }) =>
+    [file.sha256, ...[golden, profile].flatMap((one) => one?.sha256 ?? [])].concat(proof),
+  );
+  return [...new Set([...files, ...state.markers.map(({ sha256 }) => sha256)])];
+}

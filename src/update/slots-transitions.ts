@@ -6,7 +6,7 @@
 import type { ModelPolicy } from '../trust/metadata.ts';
 import type { NewUpdateEvent } from './events.ts';
 import type { PlanEntry } from './plan.ts';
-import { isWithdrawn } from './resolve.ts';
+import { isWithdrawn, joinPolicies } from './resolve.ts';
 import { addRejection, rejectionOf, type SlotsContext } from './slots-rejections.ts';
 import {
   ownRelease,
@@ -249,41 +249,44 @@ export function commitTrial(state: SlotsState, sha256: string, context: SlotsCon
 }
 
 /**
- * Rejects a release; on trial, only the file that is tried. In another slot, it is stepped over while the rejection holds.
- * @param tried - SHA-256 of the file that failed. Where no slot has it any more, as another process has moved on to
- * another variant, it alone is rejected.
+ * Rejects a release; on trial, only the file that is tried. In another slot, it is stepped over while the rejection holds,
+ * but for a variant in `committed`: where something else can run meanwhile, it goes, and the release may come as another.
+ * @param file - SHA-256 of what failed. Where no slot has it any more, since another process has moved on to another
+ * variant, it alone is rejected.
  */
 export function rejectRelease(
   state: SlotsState,
   release: NamedRelease,
   { reason, detail, retryNonce = 0 }: Grounds,
   context: SlotsContext,
-  tried?: string,
+  file?: string,
 ): Step {
   const { sha256 } = release;
-  const isHeld = ({ release: one, file: held }: Slot): boolean => one.sha256 === sha256 && held.sha256 === tried;
-  if (tried !== undefined && !slotNames.some((one) => state[one] && isHeld(state[one]))) {
-    const other = { ...release, sha256: tried };
-    return {
-      state: addRejection(state, other, { reason, detail, retryNonce, isOnly: false }, context),
-      events: [about(other, 'rejected', { reason, detail })],
-    };
-  }
-  const name = slotNames.find((one) => state[one]?.release.sha256 === sha256);
-  const file = name && state[name]?.file.sha256;
-  const { trial, ...others } = state;
-  const isOnTrial = trial?.release.sha256 === sha256;
+  const { trial, committed, ...others } = state;
+  const isMeant = (slot: Slot | undefined): boolean =>
+    slot?.release.sha256 === sha256 && (file === undefined || slot.file.sha256 === file);
+  const name = slotNames.find((one) => isMeant(state[one]));
+  const failed = (name && state[name]?.file.sha256) ?? file;
+  const canRun = (slot: Slot | undefined): boolean =>
+    slot !== undefined && !isWithdrawn(state.policy ?? {}, slot.release);
+  const hasRefuge = [others.previous, others.embedded].some(canRun);
+  const isGone = name === 'committed' && failed !== sha256 && hasRefuge;
+  const isAlone = name === 'trial' || name === undefined || isGone;
+  const refused = isAlone && failed !== undefined ? { ...release, sha256: failed } : release;
   const seen = state.plan && ownRelease(state.plan) === sha256 ? (state.plan.retryNonce ?? 0) : 0;
-  const nonce = Math.max(retryNonce, seen, isOnTrial ? trial.retryNonce : 0);
-  const rest = isOnTrial ? others : state;
-  const hasOther = [others.committed, others.previous, others.embedded].some(
-    (slot) => slot !== undefined && !isWithdrawn(state.policy ?? {}, slot.release),
-  );
-  const isOnly = !hasOther && mayBeLuck.includes(reason);
-  const refused = isOnTrial ? { ...release, sha256: trial.file.sha256 } : release;
+  const nonce = Math.max(retryNonce, seen, trial?.release.sha256 === sha256 ? trial.retryNonce : 0);
+  const isOnly = !hasRefuge && !canRun(committed) && mayBeLuck.includes(reason);
+  const rest: SlotsState = {
+    ...others,
+    ...(trial && name !== 'trial' && { trial }),
+    ...(committed && !isGone && { committed }),
+  };
   const rejected = addRejection(rest, refused, { reason, detail, retryNonce: nonce, isOnly }, context);
   return {
-    state: file === undefined ? rejected : { ...rejected, strikes: withoutKey(rejected.strikes, file) },
+    state:
+      name === undefined || failed === undefined
+        ? rejected
+        : { ...rejected, strikes: withoutKey(rejected.strikes, failed) },
     events: [about(refused, 'rejected', { ...(name && { slot: name }), reason, detail })],
   };
 }
@@ -361,23 +364,6 @@ export function applyPolicy(state: SlotsState, policy: ModelPolicy): Step {
   };
 }
 
-/** What is withdrawn by either of two policies. */
-export function joinPolicies(a: ModelPolicy, b: ModelPolicy): ModelPolicy {
-  return {
-    floorSeq: Math.max(a.floorSeq ?? 0, b.floorSeq ?? 0),
-    revoked: [...new Set([...(a.revoked ?? []), ...(b.revoked ?? [])])].sort((x, y) => x - y),
-  };
-}
-
-/** Files that a state cannot do without: those of the slots, and those that runs have open. */
-export function neededBlobs(state: SlotsState): readonly string[] {
-  const slots = slotNames.flatMap((name) => state[name] ?? []);
-  const files = slots.flatMap(({ file, golden, profile, proof = [] }) =>
-    [file.sha256, ...[golden, profile].flatMap((one) => one?.sha256 ?? [])].concat(proof),
-  );
-  return [...new Set([...files, ...state.markers.map(({ sha256 }) => sha256)])];
-}
-
 /**
  * Forgets strikes of files that no slot has any more, the oldest first, once there are many. Not at once: a rollout that
  * goes on and off must not make a release clean.
@@ -409,7 +395,7 @@ function strike(
   const events = [about(slot.release, 'strike', facts)];
   if (count >= limit || (name === 'trial' && !mayBeLuck.includes(reason))) {
     return then({ state, events }, (present) =>
-      rejectRelease(present, slot.release, { reason, detail }, context),
+      rejectRelease(present, slot.release, { reason, detail }, context, marker.sha256),
     );
   }
   return { state: { ...state, strikes: { ...state.strikes, [marker.sha256]: count } }, events };

@@ -27,7 +27,6 @@ import {
   failLoad,
   firstAnswer,
   listTries,
-  neededBlobs,
   rejectRelease,
   revertTo,
   seePlan,
@@ -40,6 +39,7 @@ import {
   type Try,
 } from './slots-transitions.ts';
 import {
+  neededBlobs,
   slotNames,
   type Marker,
   type RejectReason,
@@ -50,9 +50,10 @@ import {
   type Trial,
 } from './slot.ts';
 
-export { isWithdrawn } from './resolve.ts';
+export { isWithdrawn, joinPolicies } from './resolve.ts';
 export { rejectionOf, type SlotsContext } from './slots-rejections.ts';
-export { joinPolicies, neededBlobs, type NamedRelease, type Try } from './slots-transitions.ts';
+export { neededBlobs } from './slot.ts';
+export type { NamedRelease, Try } from './slots-transitions.ts';
 
 /** What {@link openSlots} needs. */
 export interface SlotsParts {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { replaceWhole } from '../../src/cli/patch-files.ts';
 import type { CompactFacts } from '../../src/cli/publish-compact.ts';
+import type { SnapFacts } from '../../src/cli/publish-snap.ts';
 import type { WritableFileSystem } from '../../src/optimize-node/staged-file.ts';
 import type { ModelTarget } from '../../src/trust/metadata.ts';
 import { startUser, type User } from './cli-user.ts';
@@ -29,6 +30,7 @@ interface Published {
   readonly path: string;
   readonly sha256: string;
   readonly compact: CompactFacts;
+  readonly snap: SnapFacts;
   readonly ways: readonly { readonly kind: string; readonly codec: string; readonly sizeBytes: number }[];
 }
 
@@ -60,7 +62,7 @@ describe('inlay publish --near and --small', () => {
     expect(compact.sha256).toBe(sha256);
     expect(compact.anchor).toBe('1');
     expect(compact.chosen?.verdict.isGood).toBe(true);
-    const patch = ways.find(({ codec }) => codec === 'idp');
+    const patch = ways.find(({ kind }) => kind === 'patch');
     expect(patch?.sizeBytes).toBe(compact.chosen?.patchBytes);
     expect(patch?.sizeBytes).toBeLessThan(compact.losslessBytes / 2);
     expect((await signedOf(user, path)).compact).toEqual({
@@ -79,6 +81,37 @@ describe('inlay publish --near and --small', () => {
     expect(shown).toMatch(
       /Rounded around 1 \(--small\)[^]*4 σ +7 +[\d.]+ kB, [\d.]+ %[^]*exactly as judged: [0-9a-f]{64}[^]*Published m 3/,
     );
+  });
+
+  it('snaps weights to a grid if that is good enough, tries out what it signs, and says what it takes', async () => {
+    const user = await startPublisher();
+    await user.write('held.jsonl', `${rows.join('\n')}\n`);
+    const good = await user.json<Published>(
+      ...['publish', '2.onnx', '--name', 'm', '--version', '1'],
+      ...['--snap', '8', '--compact-data', 'held.jsonl'],
+    );
+    expect(good.snap).toMatchObject({ bits: 8, isSnapped: true, sha256: good.sha256 });
+    expect(good.ways.map(({ kind, codec, sizeBytes }) => [kind, codec, sizeBytes])).toEqual([
+      ['compressed', 'gzip', good.snap.snapped.gzip],
+      ['compressed', 'idp', good.snap.snapped.idp],
+    ]);
+    expect(good.snap.snapped.idp).toBeLessThan(0.34 * good.snap.sizeBytes);
+    expect(good.snap.trained.idp).toBeGreaterThan(0.8 * good.snap.sizeBytes);
+    expect((await signedOf(user, good.path)).snap).toEqual({ bits: 8 });
+
+    const scored = ['--snap', '6', '--compact-metric', 'wc -c < "$INLAY_MODEL"'];
+    expect(await user.ok(...publish('2', ...scored))).toMatch(
+      /as trained[^]*6 bits +[\d.]+ kB, [\d.]+ % +[\d.]+ kB, [\d.]+ % +metric[^]*exactly as judged/,
+    );
+    const coarse = await user.json<Published>(...publish('3', '--snap', '1', '--compact-data', 'held.jsonl'));
+    expect([coarse.snap.isSnapped, coarse.snap.verdict?.isGood]).toEqual([false, false]);
+    expect((await signedOf(user, coarse.path)).snap).toBeUndefined();
+    for (const [flags, problem] of [
+      [['--snap', '6', '--near'], /cannot be used with/],
+      [['--snap', '21'], /from 1 to 20/],
+      [['--snap', '6', '--compact-from', '1'], /belongs to rounded releases/],
+    ] as const)
+      expect((await user.run(...publish('9', ...flags))).err).toMatch(problem);
   });
 
   it('takes flags about rounding only with --near or --small', async () => {

@@ -49,10 +49,15 @@ describe('inlay inspect --costs', () => {
     expect(out).not.toContain('--dim');
   });
 
-  it('names the axes that it lacks', async () => {
+  it('counts one row where nobody says how many, and says so', async () => {
     const { out } = await inspect(await folderWithModel(), 'a.onnx', '--costs');
-    expect(out).toContain('One run takes at least 0 FLOPs; for 3 of 3 nodes it is unknown.');
-    expect(out).toContain('Axes of unknown length: batch; give them with --dim, as in --dim batch=1.');
+    expect(out).toMatch(/^One run takes \S+( k)? FLOPs\.$/m);
+    expect(out).toContain('Counted with batch = 1; give other lengths with --dim.');
+  });
+
+  it('refuses a length of an axis that no input has', async () => {
+    const { code, out } = await inspect(await folderWithModel(), 'a.onnx', '--costs', '--dim', 'rows=8');
+    expect([code, out]).toEqual([1, expect.stringMatching(/axis called rows.*there is batch/)]);
   });
 
   it('shows as many rows as asked for', async () => {

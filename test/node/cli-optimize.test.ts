@@ -6,6 +6,7 @@ import { runCommand } from '../../src/cli/program.ts';
 import { Tensor } from '../../src/core/tensor.ts';
 import { createGraph, encodeModel, parseModel } from '../../src/onnx/index.ts';
 import type { Decision } from '../../src/optimize/decision.ts';
+import { openModelFile, saveModelFile } from '../../src/optimize-node/model-file.ts';
 import { temporaryDirectory } from './server-fixture.ts';
 import type { Result } from './cli-user.ts';
 
@@ -87,7 +88,9 @@ describe('inlay optimize', () => {
     const { code, out } = await inlay(...optimize, '--min-speedup', '50');
     expect(code).toBe(2);
     expect(out).toContain('times as fast with 1 row, asked for are 50');
-    expect(out).toMatch(/The original was kept: no candidate holds the goal\.\nout\.onnx was not written\.$/);
+    expect(out).toMatch(
+      /The original was kept: no candidate holds the goal; int8-static was not tried: .*calibration data\.\nout\.onnx was not written\.$/,
+    );
     expect(existsSync(path('out.onnx'))).toBe(false);
   });
 
@@ -97,6 +100,42 @@ describe('inlay optimize', () => {
     expect([code, decision.chosen, decision.isChanged]).toEqual([0, 'fp16', true]);
     expect(decision.attempts.map(({ name }) => name)).toEqual(['fp16']);
     expect(decision.attempts[0]?.sizeRatio).toBeLessThan(0.51);
+  });
+
+  it.each(['int8-conv', 'int8-block128', 'int4-block32', 'int4-block128'])(
+    'takes %s by the name that reports call it',
+    async (name) => {
+      const { out } = await inlay(...optimize, '--technique', name, '--json');
+      expect((JSON.parse(out) as Decision).attempts[0]?.name).toBe(name);
+    },
+  );
+
+  it('tells the size of a model with external data with its data', async () => {
+    const { model } = await openModelFile(path('model.onnx'));
+    await saveModelFile(path('split.onnx'), model, { external: 'always' });
+    const [, , ...rest] = optimize;
+    const { out } = await inlay(
+      'optimize',
+      'split.onnx',
+      ...rest,
+      '--technique',
+      'fp16',
+      '--min-speedup',
+      '0',
+    );
+    expect(out).toMatch(/Wrote out\.onnx: 5\d\d kB instead of 1\.\d+ MB$/);
+  });
+
+  it('tells of a model that is quantized already', async () => {
+    await inlay('quantize', 'dynamic', 'model.onnx', '-o', 'small.onnx');
+    const [, , ...rest] = optimize;
+    expect((await inlay('optimize', 'small.onnx', ...rest)).out).toContain('quantized already');
+  });
+
+  it('tells of names to exclude that no node has', async () => {
+    const { err } = await inlay(...optimize, '--technique', 'fp16', '--exclude', 'narrow', 'nothing');
+    expect(err).toMatch(/note: No node, and no output of one, is called nothing,/);
+    expect(err).not.toContain('called narrow');
   });
 
   it('leaves excluded nodes as they are', async () => {
@@ -124,6 +163,9 @@ describe('inlay optimize', () => {
     [['--exclude', '/(/'], 1, 'is no pattern'],
     [['--technique', 'int8-static'], 1, 'calibration data'],
     [['--inputs', 'nothing.npz'], 1, 'nothing.npz'],
+    [['-o', 'model.onnx'], 1, 'the model itself'],
+    [['-o', 'nowhere/out.onnx'], 1, 'folder is not there'],
+    [['--report', 'nowhere/r.md'], 1, 'folder is not there'],
   ])('refuses %j', async (flags, code, message) => {
     const result = await inlay(...optimize, ...flags);
     expect([result.code, result.err]).toEqual([code, expect.stringContaining(message)]);

@@ -157,6 +157,17 @@ describe('inlay compare', () => {
     expect([said.samples, said.missed]).toEqual([5, [expect.stringMatching(/dB is below 80 dB/)]]);
   });
 
+  it('says which of two models is broken, and refuses one that takes other inputs', async () => {
+    await writeFile(join(cwd, 'short.onnx'), perceptron().slice(0, 9000));
+    const samples = ['--inputs', 'x.npy'] as const;
+    const broken = await inlay('compare', 'model.onnx', 'short.onnx', ...samples);
+    expect([broken.code, broken.err]).toEqual([1, expect.stringContaining('short.onnx: The model ends')]);
+    await inlay('quantize', 'float16', ...model, '--no-keep-io');
+    const other = await inlay('compare', 'model.onnx', 'out.onnx', ...samples);
+    expect(other.code).toBe(1);
+    expect(other.err).toMatch(/do not take the same inputs: the first takes x float32, the other x float16/);
+  });
+
   it('finds a model equal to itself', async () => {
     const { code, out } = await inlay(
       ...['compare', 'model.onnx', 'model.onnx', '--inputs', 'x.npy', '--runs', '1', '--min-sqnr', '100'],

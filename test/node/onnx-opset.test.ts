@@ -109,6 +109,29 @@ describe('a model of an older operator set', () => {
     expect(() => raiseOpset(model)).toThrow(expect.objectContaining({ code: 'ERR_INLAY_MODEL_UNSUPPORTED' }));
   });
 
+  it('keeps the dtype of what it clips', async () => {
+    const graph = createGraph({ name: 'halves', opset: 9, irVersion: 4 });
+    graph.input('x', 'float32', [1, 3, 4, 4]);
+    graph.node('Cast', ['x'], { to: 10 }, { outputs: 'half' });
+    graph.node('Clip', ['half'], { min: { float: -1 }, max: { float: 2 } }, { outputs: 'clipped' });
+    graph.node(
+      'Pad',
+      ['clipped'],
+      { pads: [0, 0, 1, 0, 0, 0, 0, 0], value: { float: 2 } },
+      { outputs: 'y0' },
+    );
+    graph.output('y0', 'float16');
+    const model = graph.toModel();
+    const old: ModelProto = {
+      ...model,
+      graph: {
+        ...model.graph,
+        valueInfo: ['half', 'clipped'].map((name) => ({ name, type: { tensorType: { elemType: 10 } } })),
+      },
+    };
+    expect(await answersOf(raiseOpset(old), x)).toEqual(await answersOf(old, x));
+  });
+
   it('has constants that are no inputs any more, where they had to be', async () => {
     const old = modelOf(9, 'Mul', {}, (graph) => [
       'x',

@@ -104,7 +104,9 @@ describe('optimizeModel', () => {
     const { model: same, isChanged, decision } = await optimize(model, { samples: samples(32) }, () => 1);
     expect(same).toBe(model);
     expect([isChanged, decision.chosen]).toEqual([false, null]);
-    expect(decision.reason).toBe('nothing is more than 5 % faster than the original');
+    expect(decision.reason).toBe(
+      'nothing is more than 5 % faster than the original; int8-static was not tried: ranges of activations are not known; give calibration data',
+    );
   });
 
   it('never takes a slower model, unless size is the goal', async () => {

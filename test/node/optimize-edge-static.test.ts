@@ -38,6 +38,28 @@ describe('static quantization', () => {
     expect(sqnrDb(await runOnce(float, feeds), await runOnce(small, feeds))).toBeGreaterThan(30);
   });
 
+  for (const [what, attributes] of [
+    ['dilated', { kernel_shape: [2, 2], dilations: [3, 3] }],
+    [
+      'rounded up with its padding',
+      { kernel_shape: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1], ceil_mode: 1, count_include_pad: 1 },
+    ],
+  ] as const) {
+    it(`leaves a pool float that is ${what}, which the kernel with integers does otherwise`, async () => {
+      const float = model((graph) => {
+        graph.input('x', 'float32', [1, 4, 12, 12]);
+        graph.initializer('w', scaled([4, 4, 3, 3], 0.2));
+        const pooled = graph.node('AveragePool', [graph.node('Conv', ['x', 'w'])], attributes);
+        graph.node('Conv', [pooled, graph.initializer('v', scaled([4, 4, 1, 1], 0.2))], {}, { outputs: 'y' });
+        graph.output('y', 'float32', null);
+      }, 19);
+      const feeds = { x: floats([1, 4, 12, 12]) };
+      const { model: small, kept } = await apply(float, { kind: 'static' }, feeds);
+      expect(kept.map(({ op }) => op)).toEqual(['AveragePool']);
+      expect(sqnrDb(await runOnce(float, feeds), await runOnce(small, feeds))).toBeGreaterThan(30);
+    });
+  }
+
   it('hands floats to nodes that stay floats, beside those that read integers', async () => {
     const float = model((graph) => {
       graph.input('x', 'float32', ['n', 32]);

@@ -26,6 +26,12 @@ describe('blocks', () => {
     expect(negative.zeroPoints).toBeUndefined();
   });
 
+  it('have a finite scale where the difference of two weights is none in float32', () => {
+    const { scales, zeroPoints } = toBlocks(column([3e38, -3e38]), { ...base, isSymmetric: false });
+    expect(scales.data[0]).toBeCloseTo(4e37, -32);
+    expect(zeroPoints?.data[0]).toBe(8);
+  });
+
   it('take their range, widened to hold zero, to all integers if not', () => {
     const { scales, zeroPoints, values } = toBlocks(column([-3, 12, 0, 2]), { ...base, isSymmetric: false });
     expect(Array.from(scales.data)).toEqual([1]);

@@ -69,7 +69,7 @@ describe('createReport', () => {
     ];
     for (const fact of facts) {
       expect(report.toMarkdown()).toContain(fact);
-      expect(report.toHtml()).toContain(fact);
+      expect(report.toHtml().replaceAll('\u00a0', ' ')).toContain(fact);
     }
     expect(JSON.parse(JSON.stringify(report.toJSON()))).toEqual({ v: 1, ...decision });
   });

@@ -16,6 +16,7 @@ const chunks = { size: 1024, sha256: hash('1') + hash('2') + hash('3') };
 const ways = [
   { ...ref('model.onnx.gz', 'b', 900), kind: 'compressed', codec: 'gzip' },
   { ...ref('from-2.patch', 'c', 30), kind: 'patch', codec: 'delta-1', from: hash('9') },
+  { ...ref('model.onnx.idp', '4', 800), kind: 'compressed', codec: 'idp' },
 ];
 const manifest = {
   v: 1,

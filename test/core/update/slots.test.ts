@@ -302,6 +302,24 @@ describe('slots', () => {
     });
   });
 
+  it('reject the variant that failed in one process, not the one that another process has gone on to', async () => {
+    const [here, there] = [start('a'), start('b')];
+    const int8 = { ...slotOf(1), file: slotOf(9).file, variant: 'int8' };
+    await here.stage(int8, terms('r-1', 3));
+    for (const slots of [here, there]) await slots.loaded(await slots.beginLoad('trial', int8));
+    await here.reject(hashOf(1), 'errors', 'It fails.', hashOf(9));
+    await here.stage(slotOf(1), terms('r-1', 3));
+    await there.reject(hashOf(1), 'errors', 'It fails here, too.', hashOf(9));
+    expect(await there.read()).toMatchObject({
+      trial: { file: { sha256: hashOf(1) } },
+      rejected: [{ sha256: hashOf(9), retryNonce: 3 }],
+    });
+    await here.commit(hashOf(1), hashOf(1));
+    await there.reject(hashOf(1), 'errors', 'It fails here, too.', hashOf(9));
+    expect(await namesAt(start('c'))).toEqual(['committed']);
+    expect((await there.read()).rejected.map(({ sha256 }) => sha256)).toEqual([hashOf(9)]);
+  });
+
   it('hold rejections for 24 hours, 72 hours, and until something changes', async () => {
     const slots = start('a');
     const reject = async (): Promise<void> => {

@@ -217,6 +217,33 @@ describe('the ways to a file', () => {
     }
   });
 
+  it('lead over a patch that starts from nothing, and over gzip where that fails', async () => {
+    const alone: Patcher = {
+      codec: 'idp',
+      apply: async function* (nothing, made) {
+        yield await nothing.bytes();
+        if ((await made.bytes())[0] !== 1)
+          throw new UpdateError('ERR_INLAY_PATCH', 'The patch is malformed.');
+        yield next;
+      },
+    };
+    await store.deleteBlob(from);
+    const cases: readonly (readonly [number, Patcher, ...string[]])[] = [
+      [1, alone],
+      [2, alone, 'decode-failed'],
+      [1, trivial, 'codec-unknown'],
+    ];
+    for (const [first, patcher, ...reasons] of cases) {
+      const bytes = Uint8Array.of(first);
+      files.add(bytes);
+      const way: Way = { ...refOf(bytes, 'x.idp'), kind: 'compressed', codec: 'idp' };
+      await expectFile(await obtain([zipWay(), way], { patchers: [patcher] }), 'compressed', ...reasons);
+      await store.deleteBlob(file.sha256);
+    }
+    const asked = files.requests.map(({ sha256 }) => (sha256 === zipWay().sha256 ? 'gzip' : 'idp'));
+    expect(asked).toEqual(['idp', 'idp', 'gzip', 'gzip']);
+  });
+
   it('do not lead over gzip where the runtime knows none', async () => {
     vi.stubGlobal('DecompressionStream', undefined);
     await expectFile(await obtain([zipWay()]), 'full', 'codec-unknown');

@@ -1,6 +1,7 @@
 /** Releases with a manifest: variants, golden inputs, patches, and what came with the app. */
 import { describe, expect, it } from 'vitest';
 import type { ExecutionProvider } from '../../../src/core/backend.ts';
+import type { Store } from '../../../src/core/store.ts';
 import { Tensor } from '../../../src/core/tensor.ts';
 import { rejected } from '../../../src/update/fault.ts';
 import { writeGolden } from '../../../src/update/golden.ts';
@@ -10,6 +11,7 @@ import {
   embed,
   filesIn,
   hashOf,
+  hour,
   publish,
   startApp,
   until,
@@ -17,6 +19,7 @@ import {
   withdraw,
   type World,
 } from './updater-fixture.ts';
+import { testPlatform } from '../platform.ts';
 
 const [one, two, three] = [version(1), version(2), version(3)];
 const golden = {
@@ -91,6 +94,96 @@ describe('a release with variants', () => {
     const next = startApp(world, { store: app.store });
     expect((await next.follow()).present()).toMatchObject({ variant: 'int8', source: { bytes: three } });
     expect((await next.state()).running).toBe('committed');
+    await next.client.close();
+  });
+});
+
+describe('a variant', () => {
+  const files = [
+    { variant: 'fp32', bytes: one },
+    { variant: 'int8', bytes: three, requires: { providers: ['cpu'] } },
+  ];
+
+  it('that is too large for the device is passed over', async () => {
+    const world = await createWorld();
+    const wide = { variant: 'wide', bytes: version(9, 900), requires: { providers: ['cpu'] } };
+    const release = await publish(world, '1.1.0', { files: [{ variant: 'fp32', bytes: one }, wide] });
+    await world.repository.rollOut(release, 100);
+    const app = startApp(world, { maxModelBytes: 500 });
+    expect((await app.follow()).present()).toMatchObject({ version: '1.1.0', variant: 'fp32' });
+    expect((await app.state()).rejected).toEqual([]);
+    await app.client.close();
+  });
+
+  it('that is lost and does not suit the device any more is replaced by the reference', async () => {
+    const world = await createWorld();
+    await world.repository.rollOut(await publish(world, '1.0.0', { files }), 100);
+    const app = startApp(world);
+    await app.prove(await app.follow());
+    await app.client.close();
+    await app.store.deleteBlob(hashOf(three));
+    const next = startApp(world, {
+      store: app.store,
+      providers: async () => [{ name: 'webgpu', device: 'gpu' }],
+    });
+    const model = await next.follow();
+    expect(model.present()).toMatchObject({ version: '1.0.0', variant: 'fp32' });
+    await next.prove(model);
+    expect((await next.state()).committed).toMatchObject({ variant: 'fp32' });
+    await next.client.close();
+  });
+
+  it('that is committed and works no more makes way for the reference, and the release stays', async () => {
+    const world = await createWorld();
+    const embedded = embed(two, await publish(world, '0.9.0', { files: [{ variant: 'fp32', bytes: two }] }));
+    await world.repository.rollOut(await publish(world, '1.0.0', { files }), 100);
+    const app = startApp(world);
+    const first = await app.follow({}, embedded);
+    await app.update();
+    await app.prove(first);
+    await app.client.close();
+    const onOpen = ({ variant }: { readonly variant: string | undefined }): void => {
+      if (variant === 'int8') throw rejected('golden', 'It answers wrongly.');
+    };
+    const versions: (string | undefined)[] = [];
+    for (let start = 0; start < 2; start += 1) {
+      const next = startApp(world, { store: app.store });
+      const model = await next.follow({ onOpen }, embedded);
+      await next.update();
+      versions.push(`${model.version()} ${model.present()?.variant}`);
+      if (start === 1)
+        expect((await next.state()).rejected).toMatchObject([{ sha256: hashOf(three), reason: 'golden' }]);
+      await next.client.close();
+    }
+    expect(versions).toEqual(['0.9.0 undefined', '1.0.0 fp32']);
+  });
+
+  it('that the store forgets is fetched once, also if it was rejected long ago', async () => {
+    const world = await createWorld();
+    const embedded = embed(two, await publish(world, '0.9.0', { files: [{ variant: 'fp32', bytes: two }] }));
+    await world.repository.rollOut(await publish(world, '1.0.0', { files }), 100);
+    const app = startApp(world);
+    const onOpen = ({ variant }: { readonly variant: string | undefined }): void => {
+      if (variant === 'int8') throw rejected('golden', 'It answers wrongly.');
+    };
+    await app.follow({ onOpen }, embedded);
+    await app.update();
+    expect((await app.state()).rejected).toMatchObject([{ sha256: hashOf(three) }]);
+    await app.client.close();
+    const forgetful: Store = {
+      ...app.store,
+      blob: async (sha256) => (sha256 === hashOf(three) ? undefined : app.store.blob(sha256)),
+    };
+    await app.store.deleteBlob(hashOf(three));
+    downloads(world);
+    const platform = testPlatform({ fetch: world.server.fetch });
+    platform.advance(25 * hour);
+    const second = await publish(world, '1.1.0', { files: files.map((file) => file) });
+    await world.repository.rollOut(second, 100);
+    const next = startApp(world, { store: forgetful, platform });
+    await next.follow({}, embedded);
+    await next.update();
+    expect(downloads(world).filter((sha256) => sha256 === hashOf(three))).toHaveLength(1);
     await next.client.close();
   });
 });
