@@ -1,9 +1,7 @@
 /** A release that is rounded around the one before it, so that devices download a few per cent of it. */
 
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { openTarget } from '../optimize-node/target.ts';
 import type { OptimizeRuntime } from '../optimize/runtime.ts';
-import { openSamples as chooseSamples } from '../optimize/samples.ts';
 import { ModelError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { chooseAnchor } from '../publish/compact/anchor.ts';
@@ -14,13 +12,6 @@ import {
   type CompactMode,
   type CompactRelease,
 } from '../publish/compact/compact.ts';
-import {
-  createMetricGate,
-  isReached,
-  openAnswerGate,
-  type Figure,
-  type Gate,
-} from '../publish/compact/gate.ts';
 import { weightsOf } from '../publish/compact/weights.ts';
 import { currentTargets } from '../publish/current.ts';
 import { encodePatch } from '../publish/delta/encode.ts';
@@ -31,8 +22,7 @@ import { sha256Hex } from '../trust/keys.ts';
 import type { ModelTarget } from '../trust/metadata.ts';
 import { formatShare } from './format.ts';
 import { parseRatio } from './optimize-flags.ts';
-import { readSamples } from './optimize-inputs.ts';
-import { runMetric } from './publish-metric.ts';
+import { describeFigure, openGate } from './publish-gate.ts';
 import { formatBytes, table } from './terminal.ts';
 
 /** Flags of `inlay publish` around compact releases. */
@@ -45,6 +35,7 @@ export interface CompactFlags {
   readonly compactFrom?: string;
   readonly trainedFromPublished?: true;
   readonly seed?: number;
+  readonly snap?: number;
 }
 
 /** Adds the flags of compact releases. */
@@ -73,29 +64,48 @@ export function withCompactFlags(command: Command): Command {
     )
     .option('--compact-from <version>', 'release that it is rounded around (default: the anchor)')
     .option('--trained-from-published', 'the published file is what training went on from')
-    .option('--seed <n>', 'seed of the rounding of --small', parseSeed);
+    .option('--seed <n>', 'seed of the rounding of --small', parseSeed)
+    .addOption(
+      new Option(
+        '--snap <bits>',
+        'round weights onto a grid of their own, 1 to 20 bits, for small first installs; 6 takes a quarter of the file',
+      )
+        .argParser(parseBits)
+        .conflicts(['near', 'small']),
+    );
 }
 
 /**
- * What the flags ask for; `undefined`: nothing is rounded.
+ * What the flags ask for; `undefined`: nothing is rounded around another release.
  * @throws `RangeError` for what says something about rounding that is not asked for.
  */
 export function compactModeOf(flags: CompactFlags): CompactMode | undefined {
   if (flags.compactLoss !== undefined && flags.compactMetric === undefined)
     throw new RangeError('--compact-loss belongs to a score; give one with --compact-metric.');
   if (flags.near || flags.small) return flags.near ? 'near' : 'small';
-  const alone = (
-    [
-      ['--compact-metric', flags.compactMetric],
-      ['--compact-data', flags.compactData],
-      ['--compact-loss', flags.compactLoss],
-      ['--compact-from', flags.compactFrom],
-      ['--trained-from-published', flags.trainedFromPublished],
-      ['--seed', flags.seed],
-    ] as const
-  ).find(([, value]) => value !== undefined);
-  if (alone) throw new RangeError(`${alone[0]} belongs to rounded releases; add --near or --small.`);
+  if (flags.snap === undefined)
+    assertNone(
+      {
+        '--compact-metric': flags.compactMetric,
+        '--compact-data': flags.compactData,
+        '--compact-loss': flags.compactLoss,
+      },
+      '--near, --small or --snap',
+    );
+  assertNone(
+    {
+      '--compact-from': flags.compactFrom,
+      '--trained-from-published': flags.trainedFromPublished,
+      '--seed': flags.seed,
+    },
+    '--near or --small',
+  );
   return undefined;
+}
+
+function assertNone(flags: Readonly<Record<string, unknown>>, missing: string): void {
+  const alone = Object.entries(flags).find(([, value]) => value !== undefined);
+  if (alone) throw new RangeError(`${alone[0]} belongs to rounded releases; add ${missing}.`);
 }
 
 /** What {@link compactReference} works with. */
@@ -142,9 +152,6 @@ export interface CompactFacts {
   readonly tensors: CompactRelease['tensors'];
 }
 
-/** Inputs that answers are compared on. */
-const mostSamples = 1024;
-
 /**
  * Rounds a release around the one that devices have, as far as the gate lets it.
  * @throws {@link ServerError} as `chooseAnchor` does; {@link ModelError} for a model without weights; {@link InputError}
@@ -174,7 +181,20 @@ export async function compactReference(request: CompactRequest): Promise<Compact
     );
   }
   const notices: string[] = [];
-  const { gate, close } = await openGate(request, base.bytes, notices);
+  const { maxLoss, ...answers } = compactLimits[mode];
+  const { gate, close } = await openGate(
+    {
+      base: base.bytes,
+      next: file.bytes,
+      limits: { ...answers, maxLoss: flags.compactLoss ?? maxLoss },
+      command: flags.compactMetric,
+      data: request.data,
+      cwd: request.cwd,
+      env: request.env,
+      open: request.open,
+    },
+    notices,
+  );
   const encode = (
     from: Uint8Array<ArrayBuffer>,
     to: Uint8Array<ArrayBuffer>,
@@ -226,47 +246,6 @@ export async function compactReference(request: CompactRequest): Promise<Compact
   };
 }
 
-/** The publisher's metric, or answers to inputs. */
-async function openGate(
-  { mode, file, flags, data, cwd, env, open = openTarget }: CompactRequest,
-  base: Uint8Array<ArrayBuffer>,
-  notices: string[],
-): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
-  const { compactMetric: command, compactLoss } = flags;
-  const next = file.bytes;
-  if (command !== undefined) {
-    const gate = await createMetricGate({
-      base,
-      next,
-      metric: (bytes) => runMetric({ command, cwd, env }, bytes),
-      maxLoss: compactLoss ?? compactLimits[mode].maxLoss,
-    });
-    return { gate, close: () => Promise.resolve() };
-  }
-  const runtime = await open('node-cpu');
-  try {
-    const session = await runtime.open(next);
-    const signature = { inputs: session.inputs, outputs: session.outputs };
-    await session.release();
-    const given = data === undefined ? undefined : await readSamples(data, signature, { limit: mostSamples });
-    const { list } = await chooseSamples(
-      next,
-      {
-        runtime,
-        monotonicMs: () => performance.now(),
-        maxSamples: mostSamples,
-        ...(given && { samples: given }),
-      },
-      notices,
-    );
-    const gate = await openAnswerGate({ runtime, next, samples: list, limits: compactLimits[mode] });
-    return { gate, close: () => runtime.close() };
-  } catch (error) {
-    await runtime.close();
-    throw error;
-  }
-}
-
 /** Says what was tried, both in bytes and in quality, and what is published. */
 export function describeCompact({
   mode,
@@ -295,16 +274,10 @@ export function describeCompact({
   ].join('\n');
 }
 
-function describeFigure(figure: Figure): string {
-  const { name, value, limit } = figure;
-  const number = (one: number): string => String(Number(one.toPrecision(4)));
-  const bound =
-    limit === undefined
-      ? ''
-      : 'atLeast' in limit
-        ? ` (at least ${number(limit.atLeast)})`
-        : ` (at most ${number(limit.atMost)})`;
-  return `${name} ${number(value)}${bound}${isReached(figure) ? '' : ', missed'}`;
+function parseBits(text: string): number {
+  const bits = Number(text);
+  if (/^\d{1,2}$/.test(text) && bits >= 1 && bits <= 20) return bits;
+  throw new InvalidArgumentError('It is a whole number from 1 to 20.');
 }
 
 function parseSeed(text: string): number {

@@ -29,6 +29,7 @@ import {
   withCompactFlags,
   type CompactFlags,
 } from './publish-compact.ts';
+import { describeSnap, snapReference } from './publish-snap.ts';
 import { gzipBest, readProfile, readReleaseFile, writeProfile } from './publish-files.ts';
 import {
   parseLicence,
@@ -152,22 +153,20 @@ export function addPublish(program: Command, terminal: Terminal): void {
       const tell = (text: string): void => {
         terminal.printError(text);
       };
-      const compact =
-        mode &&
-        (await compactReference({
-          ...source,
-          mode,
-          model: name,
-          version,
-          file: trained,
-          flags,
-          data: flags.compactData === undefined ? optimizationData(flags, path) : path(flags.compactData),
-          cwd: terminal.cwd,
-          env: terminal.env,
-          tell,
-        }));
+      const rounding = {
+        ...source,
+        file: trained,
+        flags,
+        data: flags.compactData === undefined ? optimizationData(flags, path) : path(flags.compactData),
+        cwd: terminal.cwd,
+        env: terminal.env,
+      };
+      const compact = mode && (await compactReference({ ...rounding, mode, model: name, version, tell }));
+      const snap =
+        flags.snap === undefined ? undefined : await snapReference({ ...rounding, bits: flags.snap });
       if (compact !== undefined && !json) terminal.print(`${describeCompact(compact.facts)}\n`);
-      const reference = compact?.file ?? trained;
+      if (snap !== undefined && !json) terminal.print(`${describeSnap(snap.facts)}\n`);
+      const reference = (compact ?? snap)?.file ?? trained;
       const optimized =
         flags.optimize === undefined
           ? undefined
@@ -202,7 +201,11 @@ export function addPublish(program: Command, terminal: Terminal): void {
       const present = takesBins ? await readPresentOutputs({ ...parts, model: name }) : undefined;
       const made = await makeReference(reference, flags, path, present?.outputs);
       if (made !== undefined && !json) terminal.print(`${describeProfile(made)}\n`);
-      const notices = [...(compact?.notices ?? []), ...(optimized?.notices ?? []), ...checked.notices];
+      const notices = [
+        ...((compact ?? snap)?.notices ?? []),
+        ...(optimized?.notices ?? []),
+        ...checked.notices,
+      ];
       if (present !== undefined && present.version !== version)
         notices.push(`Its answers are counted in the bins of ${present.version}; --own-bins makes new ones.`);
       const { signature } = checked;
@@ -231,6 +234,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
         licence,
         notes,
         compact: compact?.record,
+        snap: snap?.record,
         patchFrom: isAuto(patchFrom) ? 'auto' : patchFrom,
       });
       const { differences } = checked;
@@ -241,6 +245,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
         differences,
         ...(optimized && { optimized: optimized.facts }),
         ...(compact && { compact: compact.facts }),
+        ...(snap && { snap: snap.facts }),
         notices,
       };
       if (json) terminal.print(JSON.stringify({ ...facts, ...(made && { profile: factsOf(made) }) }));
@@ -350,6 +355,10 @@ the update is a patch of a few per cent; --small takes larger steps, at random s
 whole on average. The largest step is taken that passes: by your own --compact-metric, or by the answers
 to --compact-data. What was tried is shown before anything is signed, and what was judged is what is
 published. Without a step that passes, the weights are published as they are.
+
+With --snap, weights are rounded onto a grid of their own, which takes no earlier release: what devices
+without any download becomes small, with gzip as well. It is judged in the same way, by --compact-metric
+or --compact-data.
 
 Golden inputs are made up unless they are given:
   .npz .npy .jsonl .csv  one per row, as for \`inlay run\`

@@ -30,6 +30,7 @@ export {
   type Verdict,
 } from './compact/gate.ts';
 export type { RoundedTensor } from './compact/grid.ts';
+export { snapRelease, type SnapOptions, type SnappedRelease } from './compact/snap.ts';
 export { encodePatch, type EncodeOptions } from './delta/encode.ts';
 export { createDeltaEncoder, type DeltaEncoderOptions } from './delta/encoder.ts';
 export {

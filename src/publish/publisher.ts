@@ -132,6 +132,8 @@ export interface ReleaseContent {
   readonly notes?: string | undefined;
   /** How the weights were rounded; signed with the release. Default: they were not. */
   readonly compact?: ModelTarget['compact'] | undefined;
+  /** The grid that the weights were snapped to; signed with the release. Default: they were not. */
+  readonly snap?: ModelTarget['snap'] | undefined;
   /** Releases that patches start from, besides the one that it was rounded around. Default: none. */
   readonly patchFrom?: PatchFrom | undefined;
 }
@@ -282,9 +284,16 @@ async function upload(
 }
 
 /** What is signed about a release beside its manifest. */
-function describe({ minSdk, licence, notes, compact }: ReleaseContent): Readonly<Record<string, unknown>> {
+function describe({
+  minSdk,
+  licence,
+  notes,
+  compact,
+  snap,
+}: ReleaseContent): Readonly<Record<string, unknown>> {
   return {
     ...(compact !== undefined && { compact }),
+    ...(snap !== undefined && { snap }),
     ...(minSdk !== undefined && { minSdk }),
     ...(licence !== undefined && { licence }),
     ...(notes !== undefined && { notes }),

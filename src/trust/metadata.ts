@@ -139,4 +139,6 @@ export interface ModelTarget {
     /** SHA-256 of the file that it was rounded around, lower-case hex. */
     readonly anchor: string;
   };
+  /** The grid that its weights were snapped to, so that it is small by itself. Absent: they were not. */
+  readonly snap?: { readonly bits: number };
 }

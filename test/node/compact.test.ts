@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TensorMap } from '../../src/core/backend.ts';
 import { Tensor } from '../../src/core/tensor.ts';
-import { createGraph, encodeModel } from '../../src/onnx/index.ts';
+import { createGraph, encodeModel, parseModel, type ModelProto } from '../../src/onnx/index.ts';
+import { quantizeDynamic } from '../../src/optimize/dynamic.ts';
+import { quantizeBlocks } from '../../src/optimize/nbits.ts';
 import { createNodeRuntime } from '../../src/optimize-node/node-cpu.ts';
 import { nodePlatform } from '../../src/platform-node.ts';
 import { compactLimits, compactRelease, type CompactOptions } from '../../src/publish/compact/compact.ts';
@@ -9,7 +11,11 @@ import { createMetricGate, openAnswerGate, type Gate } from '../../src/publish/c
 import { roundOntoGrid } from '../../src/publish/compact/grid.ts';
 import { weightsOf } from '../../src/publish/compact/weights.ts';
 import { encodePatch } from '../../src/publish/delta/encode.ts';
+import { createDeltaEncoder } from '../../src/publish/delta/encoder.ts';
+import { segmentsOf } from '../../src/publish/delta/spans.ts';
+import { prepareWays } from '../../src/publish/patches.ts';
 import { createRandom } from '../../src/stats/random.ts';
+import { sha256Hex } from '../../src/trust/keys.ts';
 import { createDeltaPatcher } from '../../src/update/delta/patcher.ts';
 import { parsePatch } from '../../src/update/delta/read-head.ts';
 import { toBlob } from '../../src/cli/patch-files.ts';
@@ -51,6 +57,11 @@ function scripted(answers: readonly boolean[]): Gate & { readonly seen: Uint8Arr
     },
   };
 }
+
+type File = Uint8Array<ArrayBuffer>;
+
+const int8Of = (file: Uint8Array): File =>
+  encodeModel(quantizeDynamic(parseModel(file), { kind: 'dynamic', perChannel: false }).model);
 
 const encode: CompactOptions['encode'] = (base, next, steps) => encodePatch(base, next, { platform, steps });
 
@@ -127,6 +138,57 @@ describe('compactRelease', () => {
     new DataView(broken.buffer).setFloat32(offset, Number.NaN, true);
     expect((await gate.judge(broken)).isGood).toBe(false);
     expect((await gate.judge(pair.next)).isGood).toBe(true);
+  });
+});
+
+describe('an int8 model', () => {
+  it('is rounded to whole units of its integers, judged, and comes out of its patch as it was judged', async () => {
+    const [base, next] = [pair.base, pair.next].map((file) => int8Of(file)) as [File, File];
+    const gate = await createMetricGate({ base, next, metric: loss, maxLoss: 0.1 });
+    const { bytes, steps, chosen, tensors } = await compactRelease({
+      base,
+      next,
+      mode: 'small',
+      gate,
+      seeds: 1,
+      encode,
+    });
+    expect(chosen?.verdict.isGood).toBe(true);
+    expect(tensors.some(({ unit = 0 }) => unit >= 2)).toBe(true);
+    expect(steps.size).toBe(0);
+    const patch = encodePatch(base, bytes, { platform, steps });
+    expect(patch.length).toBe(chosen?.patchBytes);
+    expect(patch.length).toBeLessThan(0.9 * encodePatch(base, next, { platform }).length);
+    expect((await applied(base, patch)).equals(bytes)).toBe(true);
+  });
+});
+
+describe('variants that the same technique made', () => {
+  it('have their blocks of 4 bits found, which bytes hold two of', () => {
+    const file = encodeModel(quantizeBlocks(parseModel(pair.next), { kind: 'nbits', bits: 4 }).model);
+    const found = segmentsOf(file).find(({ numbers }) => numbers === 'int4');
+    expect(found).toMatchObject({
+      name: 'w0_blocks',
+      isUnsigned: true,
+      shape: [128, 1, 32],
+      sizeBytes: 2048,
+    });
+    const wide = encodeModel(quantizeBlocks(parseModel(pair.next), { kind: 'nbits', bits: 8 }).model);
+    expect(segmentsOf(wide).some(({ numbers }) => numbers === 'int4')).toBe(false);
+  });
+
+  it.each<[string, (file: Uint8Array) => ModelProto, number]>([
+    ['int8', (file) => quantizeDynamic(parseModel(file), { kind: 'dynamic' }).model, 0.6],
+    ['int4', (file) => quantizeBlocks(parseModel(file), { kind: 'nbits', bits: 4 }).model, 0.6],
+  ])('are published as a patch from each other: %s', async (_, variantOf, most) => {
+    const [base, next] = [pair.base, pair.next].map((file) => encodeModel(variantOf(file))) as [File, File];
+    const sha256 = sha256Hex(platform, base);
+    const encoders = [createDeltaEncoder({ platform })];
+    const bases = [{ seq: 1, sha256, bytes: base }];
+    const ways = await prepareWays({ platform, encoders, bases }, 'v.onnx', next);
+    const way = ways.find(({ kind }) => kind === 'patch');
+    expect(way?.bytes.length).toBeLessThan(most * next.length);
+    expect((await applied(base, way?.bytes ?? base)).equals(next)).toBe(true);
   });
 });
 

@@ -27,7 +27,16 @@ function trained(factor: number): Uint8Array<ArrayBuffer> {
 /** A patch as somebody makes it who gets it wrong. */
 type Fault = (real: PatchEncoder) => PatchEncoder;
 
-const none: Fault = (real) => real;
+const none: Fault = ({ codec, encode }) => ({ codec, encode });
+const alone: Fault = (real) => real;
+const damagedAlone: Fault = ({ encodeAlone, ...real }) => ({
+  ...real,
+  encodeAlone: async (next) => {
+    const patch = (await encodeAlone?.(next)) ?? next;
+    patch[patch.length - 1] = 1 ^ (patch.at(-1) ?? 0);
+    return patch;
+  },
+});
 const damaged: Fault = ({ codec, encode }) => ({
   codec,
   encode: async (base, next) => {
@@ -48,7 +57,7 @@ const ofAnotherTarget: Fault = ({ codec, encode }) => ({
     return encode(base, other);
   },
 });
-const ofUnknownFormat: Fault = (real) => ({ ...real, codec: 'other' });
+const ofUnknownFormat: Fault = ({ encode }) => ({ codec: 'other', encode });
 
 it('brings new versions as patches, and whole where that fails, with the reason in the history and for the server', async () => {
   const { server, path } = await startUser();
@@ -99,6 +108,32 @@ it('brings new versions as patches, and whole where that fails, with the reason 
   const fresh = start();
   expect(await factorOf(await fresh.load({ name: 'digits' }))).toBe(7);
   expect(await waysOf(fresh)).toEqual(['patch-base-missing', 'full']);
+});
+
+it('brings the first version coded by itself, and whole where that fails', async () => {
+  const { server, path } = await startUser();
+  const { platform, url, token } = server;
+  const keys = openKeyDirectory(path('inlay-keys'), platform);
+  const admin = createAdminClient({ server: url, token, platform });
+  const [root = ''] = (await tipOf(server)).roots;
+  const { start, take } = createDevices(url, root);
+  for (const [i, fault] of [alone, damagedAlone].entries()) {
+    const version = String(i + 1);
+    const bytes = trained(i + 1);
+    const { ways } = await publishRelease(
+      { server: admin, keys, platform, encoders: [fault(createDeltaEncoder({ platform }))] },
+      bytes,
+      { model: 'digits', version, file: 'digits.onnx' },
+    );
+    expect(ways).toMatchObject([{ kind: 'compressed', codec: 'idp' }]);
+    expect(ways[0]?.sizeBytes).toBeLessThan(0.9 * bytes.length);
+    const rollout = JSON.stringify({ version, percent: 100 });
+    await expectOk(server.put('rollouts/stable/digits', rollout));
+    const inlay = start();
+    expect(await factorOf(await inlay.load({ name: 'digits' }))).toBe(i + 1);
+    expect(await waysOf(inlay)).toEqual(i === 0 ? ['compressed'] : ['decode-failed', 'full']);
+  }
+  expect(take()).toEqual(['digits.onnx.idp', 'digits.onnx.idp', 'digits.onnx']);
 });
 
 /** Starts devices; tells which files they have asked for, and what they report. */

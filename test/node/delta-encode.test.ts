@@ -297,6 +297,26 @@ describe('a patch of a model', () => {
 });
 
 describe('snapping to a grid', () => {
+  it('takes the bits of the multiples, and none for numbers that lie on no grid', async () => {
+    for (const [bits, most] of [
+      [6, 0.25],
+      [8, 0.32],
+    ] as const) {
+      const { ratio, segments } = await encode(undefined, snapToGrid(after, bits));
+      expect(modesOf(segments, 'w')).toEqual(['grid undefined']);
+      expect(ratio).toBeLessThan(most);
+    }
+    for (const odd of [-0, Number.NaN, Infinity, 2 ** -140, 2 ** 30 + 2 ** 7]) {
+      const values = weights.map((value, k) => (k === 50 ? odd : Math.round(value * 64) / 64 + 0));
+      const { segments } = await encode(undefined, safetensors([tensor('w', values)]));
+      expect(modesOf(segments, 'w')).toEqual(['self undefined']);
+    }
+    const wide = weights.map((value, k) => (k === 50 ? 2 ** 17 : Math.round(value * 64) / 64 + 0));
+    expect(modesOf((await encode(undefined, safetensors([tensor('w', wide)]))).segments, 'w')).toEqual([
+      'grid undefined',
+    ]);
+  });
+
   it('moves no weight by more than half a step, and only weights of large tensors', () => {
     const bias = Float32Array.of(0.1, 0.2);
     const file = safetensors([tensor('w', weights), tensor('b', bias, [2])]);

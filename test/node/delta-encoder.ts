@@ -84,7 +84,7 @@ export function makePatch(
     const own = patternsOf(target.subarray(at, at + (count * bits) / 8), bits);
     at += (count * bits) / 8;
     const old =
-      segment.mode === 'self'
+      segment.mode === 'self' || segment.mode === 'grid'
         ? own
         : patternsOf(base.subarray(segment.baseOffset, segment.baseOffset + (count * bits) / 8), bits);
     let context = segment.context;
@@ -120,7 +120,11 @@ export function makePatch(
       segments.push({ ...segment, context, layers: layered.map(({ layer }) => layer) });
     } else {
       const coded = cutInto(count, NUMBERS_PER_BLOCK).map(([from, to]) =>
-        segment.mode === 'self' ? selfOf(segment, one, from, to) : deltaOf(segment, one, from, to),
+        segment.mode === 'self'
+          ? selfOf(segment, one, from, to)
+          : segment.mode === 'grid'
+            ? gridOf(segment, one, from, to)
+            : deltaOf(segment, one, from, to),
       );
       segments.push({ ...segment, context, table: code(coded, symbolsFor(segment), contexts) });
     }
@@ -256,6 +260,21 @@ function selfOf(segment: NumberSegment, numbers: Numbers, from: number, to: numb
   return coded;
 }
 
+function gridOf(
+  segment: Extract<Segment, { mode: 'grid' }>,
+  numbers: Numbers,
+  from: number,
+  to: number,
+): Coded {
+  const coded = emptyCoded();
+  for (let k = from; k < to; k += 1) {
+    coded.contexts.push(contextOf(segment, numbers, k));
+    const multiple = toFloat(numbers.own[k] as number) / 2 ** (segment.exponent - 127);
+    addDifference(coded, Math.abs(multiple), multiple < 0);
+  }
+  return coded;
+}
+
 /** What comes out in place of the old number before the difference is added, and the context of its fraction. */
 function predict(
   segment: Extract<Segment, { mode: 'delta' }>,
@@ -302,15 +321,19 @@ function deltaOf(
     const difference = (ordered(own) - ordered(predicted) + 2 * range) % range;
     const isNegative = difference >= range / 2;
     const magnitude = isNegative ? range - difference : difference;
-    const length = magnitude.toString(2).length;
-    if (magnitude < 2) {
-      coded.symbols.push(magnitude);
-    } else {
-      const second = Math.floor(magnitude / 2 ** (length - 2)) % 2;
-      coded.symbols.push(2 * (length - 1) + second);
-      coded.bits.push(...bitsOf(magnitude, length - 2));
-    }
-    if (magnitude !== 0) coded.bits.push(isNegative ? 1 : 0);
+    addDifference(coded, magnitude, isNegative);
   }
   return coded;
+}
+
+function addDifference({ symbols, bits }: Coded, magnitude: number, isNegative: boolean): void {
+  const length = magnitude.toString(2).length;
+  if (magnitude < 2) {
+    symbols.push(magnitude);
+  } else {
+    const second = Math.floor(magnitude / 2 ** (length - 2)) % 2;
+    symbols.push(2 * (length - 1) + second);
+    bits.push(...bitsOf(magnitude, length - 2));
+  }
+  if (magnitude !== 0) bits.push(isNegative ? 1 : 0);
 }

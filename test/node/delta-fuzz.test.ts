@@ -204,6 +204,21 @@ describe('a head', () => {
       /no predictor that makes any/,
     ],
     ['no rows', segment({ rows: 0 }), /none/],
+    ['a grid of no number', segment({ mode: 'grid', exponent: 255 }), /exponent 255/],
+    ['a grid of denormals', segment({ mode: 'grid', exponent: 0 }), /exponent 0/],
+    [
+      'a grid of other numbers',
+      segment({ mode: 'grid', exponent: 127, numbers: 'float16', columns: 2 }),
+      /not of float32/,
+    ],
+    [
+      'multiples of more than 24 bits',
+      {
+        ...segment({ mode: 'grid', exponent: 127 }),
+        tables: [{ symbols: 49, frequencies: new Uint16Array(49).fill(4096, 48) }],
+      },
+      /49 symbols/,
+    ],
     ['half a byte', segment({ numbers: 'int4', columns: 1 }), /half a byte/],
     [
       'more symbols than numbers have',

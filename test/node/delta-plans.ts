@@ -80,6 +80,30 @@ function selfCase(numbers: NumberKind, context: PatchContext, seed: number): Cas
   return { name: `self ${numbers}, ${context.kind}`, base, target, plans, isBased: false };
 }
 
+/** Whole multiples of 2^(exponent - 127): small ones, 0, and the largest. */
+function gridCase(exponent: number, context: PatchContext, seed: number): Case {
+  const random = seeded(seed);
+  const step = 2 ** (exponent - 127);
+  const marked = [0, 1, -1, 2 ** 24 - 1, 1 - 2 ** 24];
+  const target = Float32Array.from({ length: 120 }, () => {
+    const multiple =
+      random() < 0.2 ? marked[Math.floor(random() * marked.length)] : Math.floor(random() * 200) - 100;
+    return step * (multiple ?? 0);
+  });
+  const segment: Segment = {
+    mode: 'grid',
+    numbers: 'float32',
+    rows: 12,
+    columns: 10,
+    exponent,
+    context,
+    table: 0,
+  };
+  const plans = [{ segment, rows: list(12, random, 0, 30), columns: list(10, random, -3, 3) }];
+  const bytes = new Uint8Array(target.buffer);
+  return { name: `grid, ${context.kind}`, base: bytes, target: bytes, plans, isBased: false };
+}
+
 /** The target of an update is what the specification says that it is. */
 function updateCase(
   name: string,
@@ -179,6 +203,8 @@ export const smallCases = (): readonly Case[] => [
   ]),
   updateCase('update', 12, 10, 1, false, 80),
   updateCase('update with gains, three layers', 12, 10, 3, true, 81),
+  gridCase(118, constant, 90),
+  gridCase(1, { ...scales, bias: 5 }, 91),
 ];
 
 /** Patches of more than a block, each with a last block that is not full. */

@@ -37,17 +37,19 @@ export function isReached({ value, limit }: Figure): boolean {
 
 /** What {@link createMetricGate} works with. */
 export interface MetricGateOptions {
-  readonly base: Uint8Array<ArrayBuffer>;
+  /** Absent: the score is held against that of `next` alone. */
+  readonly base?: Uint8Array<ArrayBuffer> | undefined;
   readonly next: Uint8Array<ArrayBuffer>;
   /** The publisher's own score of a model file. */
   readonly metric: (model: Uint8Array<ArrayBuffer>) => Promise<number>;
-  /** Largest share of what `next` gains over `base` that may be lost. */
+  /** Largest share of what `next` gains over `base` that may be lost; without a base, by which its score may change. */
   readonly maxLoss: number;
 }
 
 /**
  * Judges by how much of the gain of `next` over `base` is lost. Whether high or low is good is seen from the two: `next`
- * is taken to be the better one. Where they score the same, a model must score that too.
+ * is taken to be the better one. Where they score the same, a model must score that too. Without a base, a model may
+ * score no better than `next` either, since nobody knows what is better.
  * @throws `RangeError` if a score is no finite number.
  */
 export async function createMetricGate({ base, next, metric, maxLoss }: MetricGateOptions): Promise<Gate> {
@@ -56,17 +58,22 @@ export async function createMetricGate({ base, next, metric, maxLoss }: MetricGa
     if (Number.isFinite(value)) return value;
     throw new RangeError(`The metric of a model is ${value}; it has to be a finite number.`);
   };
-  const [before, after] = [await score(base), await score(next)];
-  const gain = after - before;
+  const before = base && (await score(base));
+  const after = await score(next);
+  const gain = after - (before ?? 0);
   return {
     judge: async (model) => {
       const value = await score(model);
-      const lost = gain === 0 ? Math.abs(value - after) && Number.POSITIVE_INFINITY : (after - value) / gain;
+      const share = gain === 0 ? Math.abs(value - after) && Number.POSITIVE_INFINITY : (after - value) / gain;
+      const lost =
+        before === undefined
+          ? { name: 'share by which it changes', value: Math.abs(share) }
+          : { name: 'share of the gain that is lost', value: share };
       return verdictOf([
-        { name: 'metric of the base', value: before },
+        ...(before === undefined ? [] : [{ name: 'metric of the base', value: before }]),
         { name: 'metric of the new model', value: after },
         { name: 'metric', value },
-        { name: 'share of the gain that is lost', value: lost, limit: { atMost: maxLoss } },
+        { ...lost, limit: { atMost: maxLoss } },
       ]);
     },
   };

@@ -2,7 +2,7 @@
 import { MAX_SIDE } from '../../update/delta/bounds.ts';
 import type { NumberKind, Predictor } from '../../update/delta/head.ts';
 import { toCounts, type Counts } from './counts.ts';
-import { findStep } from './grid.ts';
+import { findExponent, findStep } from './grid.ts';
 import { isFloat, valuesOf, type Words } from './numbers.ts';
 import { fitScales, type Scales } from './scales.ts';
 import { createSource, type Scratch, type SourceParts } from './source.ts';
@@ -19,7 +19,7 @@ export interface Pair {
 
 /** One way to write a tensor. */
 export interface Candidate {
-  readonly mode: 'self' | 'delta' | 'update';
+  readonly mode: 'self' | 'delta' | 'update' | 'grid';
   readonly predictor: Predictor;
   readonly rows: number;
   readonly parts: SourceParts;
@@ -50,7 +50,7 @@ const deltaBias: Readonly<Record<NumberKind, number>> = {
   int8: 20,
   int4: 20,
 };
-const SELF_BIAS = 44;
+const ownBias: Readonly<Partial<Record<Candidate['mode'], number>>> = { self: 44, grid: 8 };
 const UPDATE_BIAS = 32;
 /** Below this share of the energy that is left, a gain of each row is tried. */
 const GAIN_PAYS = 0.97;
@@ -92,6 +92,11 @@ export function candidatesOf(pair: Pair, scratch: Scratch): readonly Candidate[]
     else if (gains && !isFloat(numbers)) {
       add('delta', isUnsigned ? 'requantized-unsigned' : 'requantized', first, { base, gains });
     }
+  }
+  const exponent = numbers === 'float32' ? findExponent(next as Int32Array) : undefined;
+  if (exponent !== undefined) {
+    for (const shape of shapes) add('grid', 'same', shape, { step: 2 ** (exponent - 127) });
+    return found;
   }
   const whole = span.sizeBytes * 8 * SELF_FROM;
   const isWorse = !found.some(({ rawBits, counts }) => rawBits + roughBits(counts) < whole);
@@ -174,7 +179,7 @@ function tally(reading: Reading, scratch: Scratch): readonly Candidate[] {
   const hasExponents = mode === 'delta' && isFloat(numbers);
   const hasFractions = predictor.startsWith('requantized');
   const canHaveSide = rows + columns <= MAX_SIDE;
-  const bias = hasExponents ? deltaBias[numbers] : mode === 'self' ? SELF_BIAS : UPDATE_BIAS;
+  const bias = hasExponents ? deltaBias[numbers] : (ownBias[mode] ?? UPDATE_BIAS);
   const fits =
     canHaveSide && !hasFractions
       ? fitScales(magnitudesOf(parts), { rows, columns, perOctave: perOctaveOf(reading), bias })
@@ -211,7 +216,7 @@ function tally(reading: Reading, scratch: Scratch): readonly Candidate[] {
 
 /** Steps of a scale for each doubling: what has exponents in its contexts takes theirs, the others finer ones. */
 function perOctaveOf({ mode, parts: { numbers } }: Reading): number {
-  return mode === 'update' || !isFloat(numbers) ? 4 : 2;
+  return mode === 'update' || mode === 'grid' || !isFloat(numbers) ? 4 : 2;
 }
 
 function magnitudesOf({ numbers, next, base, gains, columns, step, isUnsigned }: SourceParts): Float32Array {

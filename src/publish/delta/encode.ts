@@ -15,7 +15,7 @@ import { ownBits, sumCounts, tableBytes, toTable } from './counts.ts';
 import { createCopyFinder, gapsOf, type Range } from './glue.ts';
 import { alignGrown } from './grown.ts';
 import { mergePieces, type Piece, type PlainPiece } from './layout.ts';
-import { equalWords, wordsOf } from './numbers.ts';
+import { equalWords, wordsOf, type Words } from './numbers.ts';
 import { createBaseFinder } from './pairs.ts';
 import { createPayload } from './payload.ts';
 import { sideSymbols } from './scales.ts';
@@ -142,7 +142,21 @@ function layOut(
       pieces.push({ kind: 'copy', baseOffset, sizeBytes });
       return;
     }
-    const candidates = candidatesOf({ span, next: words, base: old, step: steps?.get(span.name) }, scratch);
+    const candidates = [
+      ...candidatesOf({ span, next: words, base: old, step: steps?.get(span.name) }, scratch),
+    ];
+    if (numbers === 'int4') {
+      // Where little moves, a symbol for two numbers takes less.
+      const { shape } = span;
+      const bytes: Span = {
+        ...span,
+        numbers: 'int8',
+        shape: [...shape.slice(0, -1), (shape.at(-1) ?? 0) / 2],
+      };
+      const read = (file: Uint8Array, at: number): Words => wordsOf(file, 'int8', at, sizeBytes);
+      const before = origin && read(base, baseOffset);
+      candidates.push(...candidatesOf({ span: bytes, next: read(next, offset), base: before }, scratch));
+    }
     changed.push({ piece: pieces.length, sizeBytes, baseOffset, options: toOptions(candidates) });
     pieces.push({ kind: 'plain', offset, sizeBytes });
   };
@@ -217,6 +231,7 @@ function toSegment(
       : { kind: 'constant', context };
   const shape = { numbers, rows, columns };
   if (mode === 'self') return { mode, ...shape, context: chosen, table };
+  if (mode === 'grid') return { mode, ...shape, exponent: 127 + Math.log2(step), context: chosen, table };
   const common = { ...shape, baseOffset, predictor, context: chosen };
   return mode === 'delta' ? { mode, ...common, table } : { mode, ...common, layers: [{ step, table }] };
 }

@@ -104,7 +104,7 @@ export function explainPatch(patch: Uint8Array, next?: Uint8Array): PatchExplana
       rows,
       columns,
       context: segment.context.kind,
-      ...(segment.mode !== 'self' && { predictor: segment.predictor }),
+      ...('predictor' in segment && { predictor: segment.predictor }),
       ...(segment.mode === 'update' && { step: segment.layers[0]?.step ?? 0 }),
       bitsPerNumber: (8 * patchBytes) / (rows * columns),
     };

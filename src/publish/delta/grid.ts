@@ -1,4 +1,4 @@
-/** Finds the grid that an update was rounded onto, if it was. */
+/** Finds the grid that numbers, or an update of numbers, were rounded onto, if they were. */
 
 /** Numbers that are looked at before all of them are. */
 const SAMPLE = 2048;
@@ -42,6 +42,30 @@ export function findStep(base: Float32Array, next: Float32Array): number | undef
     if (next[k] !== base[k]) bounds = narrow(bounds, base[k] as number, next[k] as number, bits[k] as number);
   }
   return bounds && (bounds.low + bounds.high) / 2;
+}
+
+/** Bits of the whole multiples that patches hold. */
+const MULTIPLE_BITS = 24;
+
+/**
+ * Finds the largest power of two that all numbers are whole multiples of.
+ * @param bits - bit patterns of float32 numbers.
+ * @returns its exponent field, 1 to 254; `undefined` if multiples have more than 24 bits, all numbers are 0, or some are
+ * -0, denormal or not finite.
+ */
+export function findExponent(bits: Int32Array): number | undefined {
+  let [least, most] = [Infinity, 0];
+  for (const pattern of bits) {
+    if (pattern === 0) continue;
+    const exponent = (pattern >>> 23) & 255;
+    if (exponent === 0 || exponent === 255) return undefined;
+    const mantissa = pattern | 0x80_0000;
+    const lowest = exponent - 23 + 31 - Math.clz32(mantissa & -mantissa);
+    if (lowest < least) least = lowest;
+    if (exponent > most) most = exponent;
+    if (most - least >= MULTIPLE_BITS) return undefined;
+  }
+  return least >= 1 && least <= 254 ? least : undefined;
 }
 
 /** @returns `undefined` if no step is left. */

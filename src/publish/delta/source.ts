@@ -14,7 +14,7 @@ export interface SourceParts {
   readonly gains?: Float32Array | undefined;
   /** Whether integers are unsigned about their middle, which only gains ask for. */
   readonly isUnsigned?: boolean | undefined;
-  /** Present: what comes is the prediction plus whole multiples of it. */
+  /** Present: what comes is the prediction plus whole multiples of it; or, without a base, whole multiples. */
   readonly step?: number | undefined;
 }
 
@@ -44,10 +44,14 @@ const bitsOfDifference: Uint8Array = /* @__PURE__ */ extraBits.map((bits, symbol
   symbol === 0 ? 0 : bits + 1,
 );
 
-const alphabets: Readonly<Record<'self' | 'delta' | 'update', Readonly<Record<NumberKind, number>>>> = {
+/** How what is read becomes symbols. */
+type Mode = 'self' | 'delta' | 'update' | 'grid';
+
+const alphabets: Readonly<Record<Mode, Readonly<Record<NumberKind, number>>>> = {
   self: { float32: 256, float16: 256, bfloat16: 256, int8: 256, int4: 16 },
   delta: { float32: 64, float16: 32, bfloat16: 32, int8: 256, int4: 16 },
   update: { float32: 256, float16: 256, bfloat16: 256, int8: 256, int4: 256 },
+  grid: { float32: 48, float16: 48, bfloat16: 48, int8: 48, int4: 48 },
 };
 const rawOfSelf: Readonly<Record<NumberKind, number>> = {
   float32: 24,
@@ -78,12 +82,14 @@ export function createScratch(length: number): Scratch {
 /** Opens a source. What another one read into the same scratch is lost. */
 export function createSource(parts: SourceParts, { symbols, lowered, fractions, rests }: Scratch): Source {
   const { numbers, base, step } = parts;
-  const mode = base === undefined ? 'self' : step === undefined ? 'delta' : 'update';
+  const [alone, based] = step === undefined ? (['self', 'delta'] as const) : (['grid', 'update'] as const);
+  const mode = base === undefined ? alone : based;
+  const hasDifferences = mode === 'grid' || (mode === 'delta' && isFloat(numbers));
   const alphabet = alphabets[mode][numbers];
   const rawBits =
     mode === 'self'
       ? new Uint8Array(alphabet).fill(rawOfSelf[numbers])
-      : mode === 'delta' && isFloat(numbers)
+      : hasDifferences
         ? bitsOfDifference
         : new Uint8Array(alphabet);
   const room = { symbols, lowered, fractions, rests };
@@ -92,9 +98,11 @@ export function createSource(parts: SourceParts, { symbols, lowered, fractions, 
       ? readSelf(parts, room)
       : mode === 'update'
         ? readUpdates(parts, room)
-        : isFloat(numbers)
-          ? readDifferences(parts, room)
-          : readIntegers(parts, room);
+        : mode === 'grid'
+          ? readMultiples(parts, room)
+          : isFloat(numbers)
+            ? readDifferences(parts, room)
+            : readIntegers(parts, room);
   return {
     alphabet,
     symbols,
@@ -109,7 +117,7 @@ export function createSource(parts: SourceParts, { symbols, lowered, fractions, 
       if (mode === 'self') {
         const each = rawOfSelf[numbers];
         if (each > 0) for (let k = 0; k < count; k += 1) bits.put(rests[k] as number, each);
-      } else if (mode === 'delta' && isFloat(numbers)) writeDifferences(room, bits, count);
+      } else if (hasDifferences) writeDifferences(room, bits, count);
     },
   };
 }
@@ -173,12 +181,26 @@ function readDifferences(
         d = (((high ^ ((high >> 15) & 0x7fff)) - (low ^ ((low >> 15) & 0x7fff))) << 16) >> 16;
       }
       rests[at] = d;
-      const m = d < 0 ? -d >>> 0 : d;
-      if (m < 2) symbols[at] = m;
-      else {
-        const bits = 32 - Math.clz32(m);
-        symbols[at] = ((bits - 1) << 1) | ((m >>> (bits - 2)) & 1);
-      }
+      symbols[at] = symbolOf(d);
+    }
+    return true;
+  };
+}
+
+function symbolOf(difference: number): number {
+  const m = difference < 0 ? -difference >>> 0 : difference;
+  if (m < 2) return m;
+  const bits = 32 - Math.clz32(m);
+  return ((bits - 1) << 1) | ((m >>> (bits - 2)) & 1);
+}
+
+function readMultiples({ next, step = 1 }: SourceParts, { symbols, rests }: Scratch): Read {
+  const now = valuesOf(next, 'float32');
+  return (from, to) => {
+    for (let k = from, at = 0; k < to; k += 1, at += 1) {
+      const d = (now[k] as number) / step;
+      rests[at] = d;
+      symbols[at] = symbolOf(d);
     }
     return true;
   };

@@ -46,15 +46,48 @@ const FLOAT_DATA = 4;
 const NAME = 8;
 const RAW_DATA = 9;
 
+/** Field of a `NodeProto`. */
+const OP_TYPE = 4;
+/** Weights in blocks. */
+const BLOCKS = 'MatMulNBits';
+
 /** @returns `undefined` if the file is no ONNX model. */
 export function onnxSpans(file: Uint8Array): readonly Span[] | undefined {
   const spans: Span[] = [];
-  return visitTensors(file, (bytes) => {
-    const span = spanOf(bytes);
-    if (span) spans.push(span);
-  })
-    ? spans
-    : undefined;
+  const halves = new Set<string>();
+  const isModel = visit(file, {
+    tensor: (cursor) => {
+      const span = spanOf(cursor);
+      if (span) spans.push(span);
+    },
+    node: (cursor) => addHalves(cursor, halves),
+  });
+  return isModel ? spans.map((span) => toHalves(span, halves)) : undefined;
+}
+
+/**
+ * Remembers the weights and zero points of `MatMulNBits` with 4 bits: bytes of two numbers each
+ * (onnxruntime docs/ContribOperators.md).
+ */
+function addHalves({ bytes, at, end }: Cursor, halves: Set<string>): void {
+  const cursor = { ...createCursor(bytes), at, end };
+  let isBlocks = false;
+  while (cursor.at < end && !isBlocks) {
+    const tag = readTag(cursor);
+    if (tag >>> 3 === OP_TYPE && (tag & 7) === WIRE.bytes) isBlocks = showUtf8(readBytes(cursor)) === BLOCKS;
+    else skipField(cursor, tag);
+  }
+  if (!isBlocks) return;
+  const { input, attribute } = decodeMessage('NodeProto', bytes.subarray(at, end));
+  if (Number(attribute.find(({ name }) => name === 'bits')?.i ?? 4) !== 4) return;
+  for (const name of [input[1], input[3]]) if (name !== undefined && name !== '') halves.add(name);
+}
+
+/** Unsigned numbers of 4 bits, about 8, that are stored as bytes. */
+function toHalves(span: Span, halves: ReadonlySet<string>): Span {
+  const { name, numbers, isUnsigned, shape } = span;
+  if (numbers !== 'int8' || isUnsigned !== true || !halves.has(name) || shape.length === 0) return span;
+  return { ...span, numbers: 'int4', shape: [...shape.slice(0, -1), 2 * (shape.at(-1) ?? 0)] };
 }
 
 /**
@@ -63,23 +96,30 @@ export function onnxSpans(file: Uint8Array): readonly Span[] | undefined {
  */
 export function externalSpans(model: Uint8Array, location: string): readonly Span[] {
   const spans: Span[] = [];
-  visitTensors(model, ({ bytes, at, end }) => {
-    const tensor = decodeMessage('TensorProto', bytes.subarray(at, end));
-    if (!isExternal(tensor)) return;
-    const reference = externalReference(tensor);
-    const dtype = dtypeFromOnnx(tensor.dataType ?? 0) ?? 'string';
+  const halves = new Set<string>();
+  const tensor = ({ bytes, at, end }: Cursor): void => {
+    const proto = decodeMessage('TensorProto', bytes.subarray(at, end));
+    if (!isExternal(proto)) return;
+    const reference = externalReference(proto);
+    const dtype = dtypeFromOnnx(proto.dataType ?? 0) ?? 'string';
     const numbers = kinds[dtype];
     if (reference.location !== location || numbers === undefined) return;
     const { offsetBytes, lengthBytes } = reference;
-    const { name = '', dims } = tensor;
+    const { name = '', dims } = proto;
     const place = { offset: offsetBytes, sizeBytes: lengthBytes };
     spans.push({ name, numbers, isUnsigned: unsigned.has(dtype), shape: dims, ...place });
-  });
-  return spans;
+  };
+  visit(model, { tensor, node: (cursor) => addHalves(cursor, halves) });
+  return spans.map((span) => toHalves(span, halves));
+}
+
+interface Visitor {
+  tensor(cursor: Cursor): void;
+  node(cursor: Cursor): void;
 }
 
 /** @returns whether the file is a model. */
-function visitTensors(file: Uint8Array, visit: (tensor: Cursor) => void): boolean {
+function visit(file: Uint8Array, { tensor, node }: Visitor): boolean {
   const cursor = createCursor(file);
   const walk = (name: MessageName, depth: number): void => {
     const leading = TENSOR_FIELDS[name];
@@ -92,8 +132,10 @@ function visitTensors(file: Uint8Array, visit: (tensor: Cursor) => void): boolea
       }
       const length = readLength(cursor);
       const { at, end } = cursor;
-      if (field.kind === 'TensorProto') visit({ ...cursor, end: at + length });
+      const inner = { ...cursor, end: at + length };
+      if (field.kind === 'TensorProto') tensor(inner);
       else {
+        if (field.kind === 'NodeProto') node(inner);
         cursor.end = at + length;
         walk(field.kind as MessageName, depth + 1);
         cursor.end = end;

@@ -129,19 +129,23 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
     return codingOf(table, context.kind === 'constant' ? own : MAX_CONTEXTS);
   }
 
-  async function giveNumbers(segment: Mode<'self'> | Mode<'delta'>): Promise<void> {
+  async function giveNumbers(segment: Mode<'self'> | Mode<'delta'> | Mode<'grid'>): Promise<void> {
     const layout = await readLayout(segment);
     const bits = NUMBER_BITS[segment.numbers];
-    const isHot = segment.mode === 'delta' && segment.numbers === 'float32';
-    const decode = isHot ? hotDifferences(loops, layout) : createStretches(segment, layout);
+    const decode =
+      segment.mode === 'grid'
+        ? hotMultiples(loops, layout, segment.exponent)
+        : segment.mode === 'delta' && segment.numbers === 'float32'
+          ? hotDifferences(loops, layout)
+          : createStretches(segment, layout);
     for (const [first, count] of runs(segment.rows * segment.columns, NUMBERS_PER_BLOCK)) {
       const coding = codingFor(segment, segment.table);
       const cursor = openBlock(await nextBlock(), count);
       const length = (count * bits) / 8;
       const bytes =
-        segment.mode === 'self'
-          ? new Uint8Array(length)
-          : aligned(await base.read(segment.baseOffset + (first * bits) / 8, length));
+        segment.mode === 'delta'
+          ? aligned(await base.read(segment.baseOffset + (first * bits) / 8, length))
+          : new Uint8Array(length);
       for (const [at, some] of runs(count, STRETCH)) {
         const place = layout.isShaped ? first + at : 0;
         decode(coding, cursor, place, bytes.subarray((at * bits) / 8, ((at + some) * bits) / 8));
@@ -254,6 +258,20 @@ function hotDifferences(loops: HotLoops, layout: Layout): DecodeStretch {
     const base = layout.gains === undefined ? values : values.slice();
     if (layout.gains !== undefined) predict(layout, layout.gains, first, values);
     loops.differences(coding, cursor, layout, first, base, values);
+  };
+}
+
+/** Multiples of a power of two are coded as differences from 0, and come out as ordered integers. */
+function hotMultiples(loops: HotLoops, layout: Layout, exponent: number): DecodeStretch {
+  const [step = 0] = new Float32Array(Uint32Array.of(exponent << 23).buffer);
+  return (coding, cursor, first, bytes) => {
+    const ordered = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    const values = new Float32Array(ordered.buffer, ordered.byteOffset, ordered.length);
+    loops.differences(coding, cursor, layout, first, ordered, ordered);
+    for (let k = 0; k < values.length; k += 1) {
+      const pattern = ordered[k] as number;
+      values[k] = (pattern ^ ((pattern >> 31) & 0x7fffffff)) * step;
+    }
   };
 }
 

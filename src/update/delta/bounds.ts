@@ -30,6 +30,8 @@ export const MAX_LAYERS = 16;
 export const MAX_CONTEXTS = 64;
 /** Symbols that a table may have. */
 export const MAX_SYMBOLS = 256;
+/** Symbols of whole multiples: with 24 bits, each of them is a float32. */
+const GRID_SYMBOLS = 48;
 /** Bits of a probability. */
 export const SCALE_BITS = 12;
 /** Sum of the frequencies of a context. */
@@ -73,7 +75,7 @@ export function hasSide(segment: NumberSegment): boolean {
 
 /** Tells whether each row has a gain. */
 export function hasGains(segment: NumberSegment): boolean {
-  return segment.mode !== 'self' && segment.predictor !== 'same';
+  return 'predictor' in segment && segment.predictor !== 'same';
 }
 
 /** Blocks of payload that a segment takes. */
@@ -90,6 +92,7 @@ export function blocksOf(segment: Segment): number {
 /** Symbols that the numbers of a segment may be coded with: those of a table beyond them never occur. */
 export function symbolsFor(segment: Exclude<Segment, { mode: 'same' | 'raw' }>): number {
   if (segment.mode === 'packed' || segment.mode === 'update') return MAX_SYMBOLS;
+  if (segment.mode === 'grid') return GRID_SYMBOLS;
   const bits = NUMBER_BITS[segment.numbers];
   if (segment.mode === 'delta' && bits > 8) return 2 * bits;
   return Math.min(2 ** bits, MAX_SYMBOLS);

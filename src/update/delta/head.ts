@@ -51,6 +51,13 @@ export type Segment =
       readonly predictor: Predictor;
       readonly context: PatchContext;
       readonly layers: readonly Layer[];
+    })
+  | (NumberShape & {
+      readonly mode: 'grid';
+      /** Exponent field of the power of two that all numbers are whole multiples of, 1 to 254. */
+      readonly exponent: number;
+      readonly context: PatchContext;
+      readonly table: number;
     });
 
 /** A segment of numbers. */
@@ -81,7 +88,7 @@ export interface PatchHead {
   readonly blocks: readonly PatchBlock[];
 }
 
-/** Numbers in a block of the modes `self` and `delta`. */
+/** Numbers in a block of the modes `self`, `delta` and `grid`. */
 export const NUMBERS_PER_BLOCK = 65_536;
 /** Numbers in a block of the mode `update`. */
 export const UPDATES_PER_BLOCK = 262_144;

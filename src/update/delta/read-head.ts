@@ -233,6 +233,14 @@ function readSegment(reader: Reader, around: Surroundings): Segment {
         tables,
       );
     }
+    case 6: {
+      const shape = readShape(reader, roomBytes);
+      const exponent = reader.byte();
+      if (exponent === 0 || exponent === 255)
+        throw patchError(`A grid of the patch has the exponent ${exponent}, which no number has`);
+      const context = readContext(reader, tables);
+      return checked({ mode: 'grid', ...shape, exponent, context, table: table() }, tables);
+    }
     default:
       throw patchError(`The patch has a segment of mode ${mode}, which is unknown`);
   }
@@ -293,8 +301,8 @@ function readLayers(reader: Reader, tables: readonly FrequencyTable[]): readonly
 /** What of a segment depends on more than one of its fields. */
 function checked(segment: NumberSegment, tables: readonly FrequencyTable[]): Segment {
   const { mode, numbers, rows, columns, context } = segment;
-  if (mode === 'update' && numbers !== 'float32')
-    throw patchError('An update of the patch is not of float32');
+  if ((mode === 'update' || mode === 'grid') && numbers !== 'float32')
+    throw patchError('An update or a grid of the patch is not of float32');
   if (hasSide(segment) && rows + columns > MAX_SIDE) {
     throw patchError(
       `A segment of the patch has ${rows} rows and ${columns} columns, too many to describe each`,

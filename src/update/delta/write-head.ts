@@ -69,9 +69,13 @@ function writeSegment(bytes: number[], segment: Segment): void {
     bytes.push(2);
     varints(segment.sizeBytes, segment.table);
   } else {
-    bytes.push({ self: 3, delta: 4, update: 5 }[segment.mode], NUMBER_KINDS.indexOf(segment.numbers));
+    bytes.push(
+      { self: 3, delta: 4, update: 5, grid: 6 }[segment.mode],
+      NUMBER_KINDS.indexOf(segment.numbers),
+    );
     varints(segment.rows, segment.columns);
-    if (segment.mode !== 'self') {
+    if (segment.mode === 'grid') bytes.push(segment.exponent);
+    else if (segment.mode !== 'self') {
       varints(segment.baseOffset);
       bytes.push(PREDICTORS.indexOf(segment.predictor));
     }

@@ -1,0 +1,89 @@
+/** What judges a release whose weights are rounded: the publisher's metric, or answers to inputs. */
+
+import type { OptimizeRuntime } from '../optimize/runtime.ts';
+import { openSamples as chooseSamples } from '../optimize/samples.ts';
+import { openTarget } from '../optimize-node/target.ts';
+import {
+  createMetricGate,
+  isReached,
+  openAnswerGate,
+  type AnswerLimits,
+  type Figure,
+  type Gate,
+} from '../publish/compact/gate.ts';
+import { readSamples } from './optimize-inputs.ts';
+import { runMetric } from './publish-metric.ts';
+
+/** What {@link openGate} works with. */
+export interface GateRequest {
+  /** What devices have. Absent: a score is held against that of `next` alone. */
+  readonly base?: Uint8Array<ArrayBuffer>;
+  /** What was trained. */
+  readonly next: Uint8Array<ArrayBuffer>;
+  readonly limits: AnswerLimits & { readonly maxLoss: number };
+  /** Command that prints a score. Absent: answers are compared. */
+  readonly command: string | undefined;
+  /** Absolute path of a data file. Default: inputs are made up. */
+  readonly data: string | undefined;
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Opens the runtime that answers are compared in. Default: that of this machine. */
+  readonly open?: ((target: 'node-cpu') => Promise<OptimizeRuntime>) | undefined;
+}
+
+/** Inputs that answers are compared on. */
+const mostSamples = 1024;
+
+/**
+ * Opens a gate. Where data is missing, `notices` say so.
+ * @throws {@link InputError} for samples that do not fit; `RangeError` for a metric that gives no number.
+ */
+export async function openGate(
+  { base, next, limits, command, data, cwd, env, open = openTarget }: GateRequest,
+  notices: string[],
+): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
+  if (command !== undefined) {
+    const gate = await createMetricGate({
+      base,
+      next,
+      metric: (bytes) => runMetric({ command, cwd, env }, bytes),
+      maxLoss: limits.maxLoss,
+    });
+    return { gate, close: () => Promise.resolve() };
+  }
+  const runtime = await open('node-cpu');
+  try {
+    const session = await runtime.open(next);
+    const signature = { inputs: session.inputs, outputs: session.outputs };
+    await session.release();
+    const given = data === undefined ? undefined : await readSamples(data, signature, { limit: mostSamples });
+    const { list } = await chooseSamples(
+      next,
+      {
+        runtime,
+        monotonicMs: () => performance.now(),
+        maxSamples: mostSamples,
+        ...(given && { samples: given }),
+      },
+      notices,
+    );
+    const gate = await openAnswerGate({ runtime, next, samples: list, limits });
+    return { gate, close: () => runtime.close() };
+  } catch (error) {
+    await runtime.close();
+    throw error;
+  }
+}
+
+/** Says what a figure is, and what it had to be. */
+export function describeFigure(figure: Figure): string {
+  const { name, value, limit } = figure;
+  const number = (one: number): string => String(Number(one.toPrecision(4)));
+  const bound =
+    limit === undefined
+      ? ''
+      : 'atLeast' in limit
+        ? ` (at least ${number(limit.atLeast)})`
+        : ` (at most ${number(limit.atMost)})`;
+  return `${name} ${number(value)}${bound}${isReached(figure) ? '' : ', missed'}`;
+}
