@@ -100,7 +100,8 @@ const sweep = {
 function chunkOf(id) {
   const path = relative(buildDir, id).split(sep).join('/');
   // Core modules of one part only: a page need not load them at once.
-  if (path === 'core/retry.js') return 'update';
+  // Telemetry needs no more of updates: what it reaches is reached by workers, in the eyes of bundlers that may not split them.
+  if (/^(core\/retry|trust\/(canonical-json|parse))\.js$/.test(path)) return 'replies';
   if (/^core\/(compare|signals)/.test(path)) return 'engine';
   if (/^(core\/|engine\/(inlay|progress|reference|reporting|updates))|^stores\/lazy|^exports\.js$/.test(path))
     return 'core';

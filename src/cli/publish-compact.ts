@@ -118,7 +118,7 @@ export interface CompactRequest {
   readonly keys: PublisherKeys;
   readonly platform: Platform;
   readonly flags: CompactFlags;
-  /** Absolute path of a data file. Default: inputs are made up. */
+  /** Absolute path of a data file; without one there has to be a metric. */
   readonly data: string | undefined;
   readonly cwd: string;
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -182,19 +182,16 @@ export async function compactReference(request: CompactRequest): Promise<Compact
   }
   const notices: string[] = [];
   const { maxLoss, ...answers } = compactLimits[mode];
-  const { gate, close } = await openGate(
-    {
-      base: base.bytes,
-      next: file.bytes,
-      limits: { ...answers, maxLoss: flags.compactLoss ?? maxLoss },
-      command: flags.compactMetric,
-      data: request.data,
-      cwd: request.cwd,
-      env: request.env,
-      open: request.open,
-    },
-    notices,
-  );
+  const { gate, close } = await openGate({
+    base: base.bytes,
+    next: file.bytes,
+    limits: { ...answers, maxLoss: flags.compactLoss ?? maxLoss },
+    command: flags.compactMetric,
+    data: request.data,
+    cwd: request.cwd,
+    env: request.env,
+    open: request.open,
+  });
   const encode = (
     from: Uint8Array<ArrayBuffer>,
     to: Uint8Array<ArrayBuffer>,

@@ -1,7 +1,7 @@
 /** What judges a release whose weights are rounded: the publisher's metric, or answers to inputs. */
 
+import { InputError } from '../core/errors.ts';
 import type { OptimizeRuntime } from '../optimize/runtime.ts';
-import { openSamples as chooseSamples } from '../optimize/samples.ts';
 import { openTarget } from '../optimize-node/target.ts';
 import {
   createMetricGate,
@@ -23,7 +23,7 @@ export interface GateRequest {
   readonly limits: AnswerLimits & { readonly maxLoss: number };
   /** Command that prints a score. Absent: answers are compared. */
   readonly command: string | undefined;
-  /** Absolute path of a data file. Default: inputs are made up. */
+  /** Absolute path of a data file. */
   readonly data: string | undefined;
   readonly cwd: string;
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -35,13 +35,19 @@ export interface GateRequest {
 const mostSamples = 1024;
 
 /**
- * Opens a gate. Where data is missing, `notices` say so.
- * @throws {@link InputError} for samples that do not fit; `RangeError` for a metric that gives no number.
+ * Opens a gate.
+ * @throws {@link InputError} for samples that do not fit, or where there is neither data nor a metric; `RangeError` for a metric that gives no number.
  */
-export async function openGate(
-  { base, next, limits, command, data, cwd, env, open = openTarget }: GateRequest,
-  notices: string[],
-): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
+export async function openGate({
+  base,
+  next,
+  limits,
+  command,
+  data,
+  cwd,
+  env,
+  open = openTarget,
+}: GateRequest): Promise<{ readonly gate: Gate; readonly close: () => Promise<void> }> {
   if (command !== undefined) {
     const gate = await createMetricGate({
       base,
@@ -51,23 +57,19 @@ export async function openGate(
     });
     return { gate, close: () => Promise.resolve() };
   }
+  if (data === undefined) {
+    throw new InputError(
+      'ERR_INLAY_FEED_MISSING',
+      'Whether rounded weights are good enough is judged on data; give --compact-data, --reference, --golden or --compact-metric.',
+    );
+  }
   const runtime = await open('node-cpu');
   try {
     const session = await runtime.open(next);
     const signature = { inputs: session.inputs, outputs: session.outputs };
     await session.release();
-    const given = data === undefined ? undefined : await readSamples(data, signature, { limit: mostSamples });
-    const { list } = await chooseSamples(
-      next,
-      {
-        runtime,
-        monotonicMs: () => performance.now(),
-        maxSamples: mostSamples,
-        ...(given && { samples: given }),
-      },
-      notices,
-    );
-    const gate = await openAnswerGate({ runtime, next, samples: list, limits });
+    const samples = await readSamples(data, signature, { limit: mostSamples });
+    const gate = await openAnswerGate({ runtime, next, samples, limits });
     return { gate, close: () => runtime.close() };
   } catch (error) {
     await runtime.close();

@@ -21,7 +21,7 @@ export interface SnapRequest {
   readonly file: ReleaseVariant;
   readonly platform: Platform;
   readonly flags: CompactFlags;
-  /** Absolute path of a data file. Default: inputs are made up. */
+  /** Absolute path of a data file; without one there has to be a metric. */
   readonly data: string | undefined;
   readonly cwd: string;
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -66,18 +66,15 @@ export async function snapReference(request: SnapRequest): Promise<SnapReference
   const { bits, file, platform, flags, data, cwd, env, open } = request;
   const { maxLoss, ...answers } = compactLimits.near;
   const notices: string[] = [];
-  const { gate, close } = await openGate(
-    {
-      next: file.bytes,
-      limits: { ...answers, maxLoss: flags.compactLoss ?? maxLoss },
-      command: flags.compactMetric,
-      data,
-      cwd,
-      env,
-      open,
-    },
-    notices,
-  );
+  const { gate, close } = await openGate({
+    next: file.bytes,
+    limits: { ...answers, maxLoss: flags.compactLoss ?? maxLoss },
+    command: flags.compactMetric,
+    data,
+    cwd,
+    env,
+    open,
+  });
   try {
     const { bytes, isSnapped, judged, verdict } = await snapRelease({ next: file.bytes, bits, gate });
     if (!isSnapped)

@@ -55,6 +55,8 @@ describe('inlay publish --near and --small', () => {
     const refused = await user.run(...publish('1', '--near'));
     expect([refused.code, refused.err]).toEqual([1, expect.stringContaining('no release')]);
     const first = await user.json<Published>(...publish('1'));
+    const blind = await user.run(...publish('2', '--near'));
+    expect([blind.code, blind.err]).toEqual([1, expect.stringContaining('is judged on data')]);
 
     // What was rounded is tried out as any release is.
     const near = publish('2', '--near', '--compact-data', 'held.jsonl').filter(

@@ -4,6 +4,7 @@ import { Tensor } from '../../src/core/tensor.ts';
 import { createGraph, encodeModel, parseModel, type ModelProto } from '../../src/onnx/index.ts';
 import { quantizeDynamic } from '../../src/optimize/dynamic.ts';
 import { quantizeBlocks } from '../../src/optimize/nbits.ts';
+import type { OptimizeRuntime } from '../../src/optimize/runtime.ts';
 import { createNodeRuntime } from '../../src/optimize-node/node-cpu.ts';
 import { nodePlatform } from '../../src/platform-node.ts';
 import { compactLimits, compactRelease, type CompactOptions } from '../../src/publish/compact/compact.ts';
@@ -31,6 +32,20 @@ let pair: ReturnType<typeof trainPair>;
 beforeAll(() => {
   pair = trainPair();
 });
+
+/** Models of one byte: which of the answers they give. */
+function answering(answers: readonly TensorMap[]): OptimizeRuntime {
+  return {
+    ...runtime,
+    open: async ([which = 0]) => ({
+      inputs: [],
+      outputs: [],
+      run: async () => answers[which] ?? {},
+      time: async () => [],
+      release: async () => {},
+    }),
+  };
+}
 
 /** Mean loss on examples that nobody was trained on. */
 async function loss(model: Uint8Array): Promise<number> {
@@ -138,6 +153,43 @@ describe('compactRelease', () => {
     new DataView(broken.buffer).setFloat32(offset, Number.NaN, true);
     expect((await gate.judge(broken)).isGood).toBe(false);
     expect((await gate.judge(pair.next)).isGood).toBe(true);
+  });
+
+  it('does not take answers for classes that are none, nor labels for as good as others, nor no answers for right', async () => {
+    const unit = (seed: number): Tensor => {
+      const random = createRandom(seed);
+      return new Tensor(
+        'float32',
+        [1, 384],
+        Float32Array.from({ length: 384 }, () => (random() - 0.5) / 5.7),
+      );
+    };
+    const logits = new Tensor('float32', [1, 3], Float32Array.of(0, 9, 1));
+    const number = (value: number): Tensor => new Tensor('float32', [1, 1], Float32Array.of(value));
+    const box = (...places: readonly number[]): Tensor =>
+      new Tensor('float32', [1, 4], Float32Array.from(places));
+    const label = (value: number): Tensor => new Tensor('int32', [1], Int32Array.of(value));
+    const cases: readonly (readonly [right: TensorMap, wrong: TensorMap])[] = [
+      [{ vector: unit(1) }, { vector: unit(2) }],
+      [
+        { logits, age: number(40) },
+        { logits, age: number(7) },
+      ],
+      [{ label: label(1) }, { label: label(2) }],
+      [{ box: box(300, 200, 50, 60) }, { box: box(400, 20, 350, 90) }],
+    ];
+    for (const [right, wrong] of cases) {
+      const gate = await openAnswerGate({
+        runtime: answering([right, wrong]),
+        next: Uint8Array.of(0),
+        samples,
+        limits: compactLimits.small,
+      });
+      expect((await gate.judge(Uint8Array.of(0))).isGood).toBe(true);
+      expect((await gate.judge(Uint8Array.of(1))).isGood).toBe(false);
+    }
+    const none = { runtime, next: pair.next, samples: [], limits: compactLimits.small };
+    await expect(openAnswerGate(none)).rejects.toThrow(/at least one/);
   });
 });
 

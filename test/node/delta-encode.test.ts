@@ -8,6 +8,7 @@ import { encodePatch, type EncodeOptions } from '../../src/publish/delta/encode.
 import { createDeltaEncoder } from '../../src/publish/delta/encoder.ts';
 import { explainPatch, type ExplainedSegment } from '../../src/publish/delta/explain.ts';
 import { snapToGrid } from '../../src/publish/delta/snap.ts';
+import type { Span } from '../../src/publish/delta/spans.ts';
 import { sha256Hex } from '../../src/trust/keys.ts';
 import { createDeltaPatcher } from '../../src/update/delta/patcher.ts';
 
@@ -167,6 +168,20 @@ describe('a patch of a model', () => {
       }),
       { numRuns: 40, seed: 4 },
     );
+  });
+
+  it('takes tensors in any order, tied ones, and such as the file does not have', async () => {
+    const base = new Uint8Array(Float32Array.from({ length: 4096 }, (_, i) => Math.sin(i)).buffer);
+    const next = new Uint8Array(Float32Array.from({ length: 4096 }, (_, i) => Math.sin(i + 1e-5)).buffer);
+    const span = (name: string, offset: number, height: number): Span => {
+      return { name, numbers: 'float32', shape: [height, 64], offset, sizeBytes: 256 * height };
+    };
+    const spans = [span('b', 8192, 32), span('a', 0, 32), span('tied', 0, 32), span('beyond', 8192, 64)];
+    const { segments } = await encode(base, next, { spans: { base: spans, next: spans } });
+    expect(segments.map(({ mode, sizeBytes }) => [mode, sizeBytes])).toEqual([
+      ['delta', 8192],
+      ['delta', 8192],
+    ]);
   });
 
   it('is the same each time', async () => {

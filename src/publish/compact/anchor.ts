@@ -20,7 +20,8 @@ export interface AnchorChoice {
 
 /**
  * Chooses the release that an update is rounded around: the anchor of the newest release, so that errors of one release
- * never add up to those of the next; the newest release itself where it is whole, or where training went on from it.
+ * never add up to those of the next; the newest one that is whole where that is withdrawn, or there is none; the newest
+ * release itself where it is whole, or where training went on from it.
  * @throws {@link ServerError} `ERR_INLAY_NOT_FOUND` if there is none; `ERR_INLAY_REFUSED` for rounding by a whole sigma or
  * more around a release that was rounded itself: what training does not know of would be lost again and again.
  */
@@ -37,7 +38,8 @@ export function chooseAnchor(targets: Targets, choice: AnchorChoice): ListedRele
     asked ??
     (isTrainedFromPublished
       ? undefined
-      : earlier.find(({ sha256 }) => sha256 === compactOf(targets, newest)?.anchor)) ??
+      : (earlier.find(({ sha256 }) => sha256 === compactOf(targets, newest)?.anchor) ??
+        earlier.find((one) => compactOf(targets, one) === undefined))) ??
     newest;
   if (anchor === undefined) {
     throw new ServerError(

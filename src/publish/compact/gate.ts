@@ -2,7 +2,7 @@
 
 import type { TensorMap } from '../../core/backend.ts';
 import type { Tensor } from '../../core/tensor.ts';
-import { createComparer } from '../../optimize/compare.ts';
+import { createComparer, type OutputComparison } from '../../optimize/compare.ts';
 import type { OptimizeRuntime, RuntimeSession } from '../../optimize/runtime.ts';
 
 /** A figure, for people and for the record. */
@@ -81,11 +81,14 @@ export async function createMetricGate({ base, next, metric, maxLoss }: MetricGa
 
 /** How far answers may be from those of the model that was trained. */
 export interface AnswerLimits {
-  /** Least share of rows whose largest element is in the same place. Absent: it is only told. */
+  /**
+   * Least share of rows whose largest element is in the same place. Absent: it is only told, unless a model gives nothing
+   * but labels, of which 99 % have to be the same.
+   */
   readonly minAgreement?: number;
   /** Largest mean Kullback-Leibler divergence of rows, nats. */
   readonly maxDivergence: number;
-  /** Least signal-to-noise ratio of outputs without classes, dB. */
+  /** Least signal-to-noise ratio, dB, of outputs whose divergence says little: see {@link openAnswerGate}. */
   readonly minSqnrDb: number;
 }
 
@@ -98,11 +101,23 @@ export interface AnswerGateOptions {
   readonly limits: AnswerLimits;
 }
 
+/** Labels without scores have to agree so far, where no limit is given. */
+const leastSameLabels = 0.99;
+/** Rows have to tell so many times the divergence that is allowed for it to mean something. */
+const leastContent = 10;
+/** Least signal-to-noise ratio of classes, dB: numbers that are none, such as places in pixels, may look like them. */
+const leastSqnrDb = 10;
+
 /**
- * Judges by how the answers differ from those of the model that was trained, on a calibration set.
- * @throws {@link ModelError} or {@link BackendError} if the model does not load or run.
+ * Judges by how the answers differ from those of the model that was trained, on a calibration set: each output of float32
+ * by its divergence, if its rows are classes, which have to be 10 dB above the noise as well. Others are judged by their
+ * signal-to-noise ratio: those of a single column, of other floats, and those whose rows are nearly even as distributions,
+ * as vectors of unit length are, so that any two of them diverge little.
+ * @throws {@link ModelError} or {@link BackendError} if the model does not load or run; `RangeError` without samples.
  */
 export async function openAnswerGate({ runtime, next, samples, limits }: AnswerGateOptions): Promise<Gate> {
+  if (samples.length === 0)
+    throw new RangeError('There are no samples to compare answers on; give at least one.');
   const answers = async (
     model: Uint8Array<ArrayBuffer>,
     take: (outputs: TensorMap) => void,
@@ -119,16 +134,24 @@ export async function openAnswerGate({ runtime, next, samples, limits }: AnswerG
   return {
     judge: async (model) => {
       const comparer = createComparer();
-      const divergence = createDivergence();
+      const divergences = new Map<string, Divergence>();
       let at = 0;
       await answers(model, (outputs) => {
         const right = expected[at++] ?? {};
         comparer.add(right, outputs);
-        for (const [name, tensor] of Object.entries(right)) divergence.add(tensor, outputs[name]);
+        for (const [name, tensor] of Object.entries(right)) {
+          const divergence = divergences.get(name) ?? createDivergence();
+          divergences.set(name, divergence);
+          divergence.add(tensor, outputs[name]);
+        }
       });
-      const { agreement, sqnrDb, findings } = comparer.result();
+      const { agreement, outputs, findings } = comparer.result();
       const { minAgreement, maxDivergence, minSqnrDb } = limits;
-      const { mean } = divergence;
+      const means = [...divergences.values()].flatMap(({ mean }) => mean ?? []);
+      const hasClasses = ({ name }: OutputComparison): boolean =>
+        (divergences.get(name)?.content ?? 0) >= leastContent * maxDivergence;
+      const floats = outputs.filter((output) => output.sqnrDb !== undefined);
+      const leastAgreement = minAgreement ?? (floats.length === 0 ? leastSameLabels : undefined);
       const { isGood, figures } = verdictOf([
         ...(agreement === undefined
           ? []
@@ -136,34 +159,46 @@ export async function openAnswerGate({ runtime, next, samples, limits }: AnswerG
               {
                 name: 'decisions that are the same',
                 value: agreement,
-                ...(minAgreement !== undefined && { limit: { atLeast: minAgreement } }),
+                ...(leastAgreement !== undefined && { limit: { atLeast: leastAgreement } }),
               },
             ]),
-        ...(mean === undefined
+        ...(means.length === 0
           ? []
-          : [{ name: 'divergence (KL), nats', value: mean, limit: { atMost: maxDivergence } }]),
-        {
-          name: 'signal to noise, dB',
-          value: sqnrDb,
-          ...(mean === undefined && { limit: { atLeast: minSqnrDb } }),
-        },
+          : [{ name: 'divergence (KL), nats', value: Math.max(...means), limit: { atMost: maxDivergence } }]),
+        ...noiseOf(floats.filter(hasClasses), Math.min(leastSqnrDb, minSqnrDb)),
+        ...noiseOf(
+          floats.filter((output) => !hasClasses(output)),
+          minSqnrDb,
+        ),
       ]);
       return { isGood: isGood && findings.length === 0, figures };
     },
   };
 }
 
+/** The noisiest of some outputs. */
+function noiseOf(outputs: readonly OutputComparison[], atLeast: number): readonly Figure[] {
+  if (outputs.length === 0) return [];
+  const value = Math.min(...outputs.map(({ sqnrDb = Number.NEGATIVE_INFINITY }) => sqnrDb));
+  return [{ name: 'signal to noise, dB', value, limit: { atLeast } }];
+}
+
+/** A sum of {@link createDivergence}. `undefined`: there were no rows of float32 of two columns or more. */
+export interface Divergence {
+  add(expected: Tensor, actual: Tensor | undefined): void;
+  readonly mean: number | undefined;
+  /** Mean divergence of the expected rows from rows that are even, nats: what they tell at most. */
+  readonly content: number | undefined;
+}
+
 /**
  * Mean Kullback-Leibler divergence of rows along the last axis, D(expected ‖ actual) in nats (Kullback and Leibler 1951).
  * Rows that are distributions already are taken as they are, others as logits.
  */
-export function createDivergence(): {
-  add(expected: Tensor, actual: Tensor | undefined): void;
-  /** `undefined`: there was no output with classes. */
-  readonly mean: number | undefined;
-} {
+export function createDivergence(): Divergence {
   let rows = 0;
   let sum = 0;
+  let content = 0;
   return {
     add: (expected, actual) => {
       const width = expected.shape.at(-1) ?? 1;
@@ -176,11 +211,16 @@ export function createDivergence(): {
       }
       for (let at = 0; at < right.length; at += width) {
         rows += 1;
-        sum += divergenceOf(right.subarray(at, at + width), given.subarray(at, at + width));
+        const row = right.subarray(at, at + width);
+        sum += divergenceOf(row, given.subarray(at, at + width));
+        content += divergenceOf(row, new Float32Array(width).fill(1 / width));
       }
     },
     get mean() {
       return rows === 0 ? undefined : sum / rows;
+    },
+    get content() {
+      return rows === 0 ? undefined : content / rows;
     },
   };
 }

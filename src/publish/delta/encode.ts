@@ -20,7 +20,7 @@ import { createBaseFinder } from './pairs.ts';
 import { createPayload } from './payload.ts';
 import { sideSymbols } from './scales.ts';
 import { createScratch, type Scratch } from './source.ts';
-import { segmentsOf, type Span } from './spans.ts';
+import { inOrder, segmentsOf, type Span } from './spans.ts';
 import type { UpdateSteps } from './steps.ts';
 
 /** How {@link encodePatch} works. */
@@ -29,7 +29,10 @@ export interface EncodeOptions {
   readonly platform?: Pick<Platform, 'createSha256'> | undefined;
   /** Grids that tensors were rounded onto, by name. A grid without gains is found also where it is not named. */
   readonly steps?: UpdateSteps | undefined;
-  /** Where the tensors of both files are, for a data file beside a model. Default: what {@link segmentsOf} finds. */
+  /**
+   * Where the tensors of both files are, for a data file beside a model, in any order; of those that overlap, as tied ones
+   * do, the first counts. Default: what {@link segmentsOf} finds.
+   */
   readonly spans?: { readonly base: readonly Span[]; readonly next: readonly Span[] } | undefined;
 }
 
@@ -113,7 +116,10 @@ function layOut(
   scratch: Scratch,
 ): readonly Piece[] {
   const isLarge = ({ sizeBytes }: Span): boolean => sizeBytes >= LEAST_TENSOR_BYTES;
-  const aligned = alignGrown(spans?.base ?? segmentsOf(base), spans?.next ?? segmentsOf(next));
+  const aligned = alignGrown(
+    spans ? inOrder(spans.base, base.length) : segmentsOf(base),
+    spans ? inOrder(spans.next, next.length) : segmentsOf(next),
+  );
   const [baseSpans, nextSpans] = [aligned.base.filter(isLarge), aligned.next.filter(isLarge)];
   const findBase = createBaseFinder(base, baseSpans, next);
   const findCopies = createCopyFinder(base, gapsOf(baseSpans, base.length), next);

@@ -22,14 +22,19 @@ export interface Span {
  * another format, and one that is malformed, has none: it is glue altogether.
  */
 export function segmentsOf(file: Uint8Array): readonly Span[] {
-  const spans = [...(safetensorsSpans(file) ?? onnxSpans(file) ?? [])].sort((a, b) => a.offset - b.offset);
+  return inOrder(safetensorsSpans(file) ?? onnxSpans(file) ?? [], file.length);
+}
+
+/** Sorts tensors by where they lie. Left out is what is not as long as its shape says, or overlaps the one before. */
+export function inOrder(spans: readonly Span[], fileBytes: number): readonly Span[] {
   let end = 0;
-  return spans.filter(({ offset, sizeBytes, shape, numbers }) => {
+  const sorted = [...spans].sort((a, b) => a.offset - b.offset);
+  return sorted.filter(({ offset, sizeBytes, shape, numbers }) => {
     const count = shape.reduce((product, length) => product * length, 1);
     const isExact = count > 0 && count * NUMBER_BITS[numbers] === sizeBytes * 8;
     // Two numbers share a byte, and a row has to end with one.
     const isWhole = numbers !== 'int4' || (shape.at(-1) ?? 1) % 2 === 0;
-    if (!isExact || !isWhole || offset < end || offset + sizeBytes > file.length) return false;
+    if (!isExact || !isWhole || offset < end || offset + sizeBytes > fileBytes) return false;
     end = offset + sizeBytes;
     return true;
   });

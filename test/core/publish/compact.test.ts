@@ -227,6 +227,20 @@ describe('chooseAnchor', () => {
     expect(chooseAnchor(rounded, { ...choice, from: '1' }).version).toBe('1');
   });
 
+  it('is the newest that is whole where the one before is withdrawn', () => {
+    const { targets: all } = targets(release(1), release(2), release(3, 2), release(4, 2));
+    const custom = { models: { m: { revoked: [2] } } };
+    const left = chooseAnchor(
+      { ...targets(all), custom },
+      {
+        ...choice,
+        version: '5',
+        mode: 'near',
+      },
+    );
+    expect(left.version).toBe('1');
+  });
+
   it('is never one that was rounded itself, unless training went on from its file', () => {
     expect(() => chooseAnchor(rounded, { ...choice, from: '3' })).toThrow(/more with each release/);
     expect(chooseAnchor(rounded, { ...choice, mode: 'near', from: '3' }).version).toBe('3');
