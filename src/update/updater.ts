@@ -202,9 +202,10 @@ export function createUpdater(parts: UpdaterParts): Updater {
     return goBack([{ name }]);
   };
 
-  /** Does what the plan wants, until there is nothing left to do now. */
-  const step = (): Promise<void> =>
+  /** Does what the plan wants, until nothing is left to do now. What it decides when it is asked waits for no moment. */
+  const step = (isAsked = false): Promise<void> =>
     inTurn(async () => {
+      isForced ||= isAsked;
       for (let turns = 0; turns < MOST_TURNS && !isOver && runner.followers.size > 0; turns += 1) {
         const decided = await decider.decide();
         tell();
@@ -421,8 +422,7 @@ export function createUpdater(parts: UpdaterParts): Updater {
       const { trial, committed } = await slots.read();
       const next = trial ?? committed;
       if (next === undefined || isSameRelease(running()?.slot, next)) return false;
-      isForced = true;
-      await step();
+      await step(true);
       isForced = false;
       return isSameRelease(running()?.slot, next);
     },
