@@ -6,12 +6,23 @@ export const NUMBER_KINDS = ['float32', 'float16', 'bfloat16', 'int8', 'int4'] a
 export type NumberKind = (typeof NUMBER_KINDS)[number];
 
 /** Predictors in the order of their codes. */
-export const PREDICTORS = ['same', 'gain', undefined, 'requantized', 'requantized-unsigned'] as const;
+export const PREDICTORS = ['same', 'gain', 'low-rank', 'requantized', 'requantized-unsigned'] as const;
 /**
- * How what is expected comes from the base: the number there, that times a gain of its row, or an integer requantized
- * by it, which is taken as signed (two's complement) or as unsigned about the middle (128 or 8).
+ * How what is expected comes from the base: the number there, that times a gain of its row, that plus a product of two
+ * thin matrices, or an integer requantized by a gain, which is taken as signed (two's complement) or as unsigned about
+ * the middle (128 or 8).
  */
-export type Predictor = Exclude<(typeof PREDICTORS)[number], undefined>;
+export type Predictor = (typeof PREDICTORS)[number];
+
+/** Two thin matrices of whole numbers, whose product is added to a tensor of the base. */
+export interface Factors {
+  /** Columns of the first and rows of the second. */
+  readonly rank: number;
+  /** Bytes of each number. */
+  readonly width: number;
+  /** Of their bytes: a context for each byte of a number, the highest first. */
+  readonly table: number;
+}
 
 /** Which of the probabilities hold for a number. */
 export type PatchContext =
@@ -42,6 +53,8 @@ export type Segment =
       readonly mode: 'delta';
       readonly baseOffset: number;
       readonly predictor: Predictor;
+      /** Of the predictor `low-rank`, and of no other. */
+      readonly factors?: Factors | undefined;
       readonly context: PatchContext;
       readonly table: number;
     })
