@@ -47,8 +47,8 @@ export interface MeasuredDevice {
   slots(): SlotsState;
   /** Decides by a plan, and does what was decided. @param isNew - whether it has just heard of the plan. */
   follow(plan: ResolvedPlan, isNew: boolean): void;
-  /** A release that it fetches is there. */
-  fetched(): void;
+  /** A release that it fetches is there. @param plan - what it hears when it asks before it begins, unless it is away. */
+  fetched(plan: ResolvedPlan | undefined): void;
   /** Looks at the trial that is under way. */
   judge(): void;
   /** Sends what it has counted. */
@@ -297,6 +297,13 @@ export function createMeasuredDevice(
     if (isMeasured && !isReporting) planReport();
   };
 
+  const hear = (heard: ResolvedPlan, isNew: boolean): void => {
+    plan = heard;
+    if (!isNew || breaksPromise(heard, slots)) return;
+    slots = slots.plan ? { ...slots, plan: { ...slots.plan, verifiedAt: platform.now() } } : slots;
+    remember(heard, { isIn: false });
+  };
+
   const planReport = (): void => {
     isReporting = true;
     const periodMs = 1000 * (plan?.report?.everyS ?? usualReportS);
@@ -313,17 +320,14 @@ export function createMeasuredDevice(
     follow: (heard, isNew) => {
       if (isGone) return;
       catchUp();
-      plan = heard;
-      if (isNew && !breaksPromise(heard, slots)) {
-        slots = slots.plan ? { ...slots, plan: { ...slots.plan, verifiedAt: platform.now() } } : slots;
-        remember(heard, { isIn: false });
-      }
+      hear(heard, isNew);
       act();
     },
-    fetched: () => {
+    fetched: (heard) => {
       isFetching = false;
       if (isGone || !plan) return;
       catchUp();
+      if (heard) hear(heard, true);
       const found = decide(plan, install, platform.now(), slots);
       if (found.kind === 'fetch') {
         const { id, trial, retryNonce } = plan;

@@ -170,7 +170,8 @@ export async function simulateRollout(options: SimulationOptions): Promise<Simul
     }
     const device = measured.get(number);
     if (!device) return;
-    device[what === 'judge' || what === 'report' ? what : 'fetched']();
+    if (what === 'fetched') device.fetched(fleet.isAway(number, platform.now()) ? undefined : plan);
+    else device[what]();
     if (what !== 'report' || !device.isAtRest()) return;
     measured.delete(number);
     remembered.set(number, device.slots());

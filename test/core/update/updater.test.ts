@@ -166,7 +166,28 @@ describe('a plan', () => {
       return undefined;
     };
     await app.pass(2 * minute);
+    // Whether that still holds is asked first, three times, in vain here.
+    for (let wait = 0; wait < 2; wait += 1) await app.pass(minute / 6);
     expect(model.answered).toEqual(['1.0.0', '1.1.0']);
+    await app.client.close();
+  });
+
+  it('that was halted while a device waited for its turn begins nowhere any more', async () => {
+    const world = await worldWith(one);
+    const app = startApp(world);
+    const model = await app.follow();
+    await app.prove(model);
+    const release = await world.repository.release('digits', '1.1.0', two);
+    await world.repository.rollOut(release, 100);
+    const startAt = new Date(app.platform.now() + 10 * minute).toISOString().replace(/\.\d+Z/, 'Z');
+    await world.change({ state: 'ramp', bp: 10_000, fromBp: 10_000, startAt, durationS: 0 });
+    await app.update();
+    await world.change({ state: 'halted' });
+    await app.pass(9 * minute);
+    expect((await app.state()).decision).toMatchObject({ reason: 'not-yet' });
+    await app.pass(2 * minute);
+    expect((await app.state()).decision).toMatchObject({ kind: 'stay', reason: 'halted' });
+    expect(model.answered).toEqual(['1.0.0']);
     await app.client.close();
   });
 });
