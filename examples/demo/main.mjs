@@ -342,7 +342,7 @@ function summarise(before, after, { reached, canary, patch }) {
     );
     display.detail(
       `${calls.toLocaleString('en')} calls · accuracy ${accuracy(before.versions['1.0.0'])} before, ` +
-        `${accuracy(after.versions['1.1.0'])} after · ${strikes} strikes · ` +
+        `${accuracy(after.versions['1.1.0'])} after · ${strikes} ${strikes === 1 ? 'strike' : 'strikes'} · ` +
         `${(bytesDownloaded / 1e6).toFixed(1)} MB downloaded · ${seconds.toFixed(0)} s`,
     );
   }
