@@ -23,7 +23,8 @@ export function levelOption(): Option {
 }
 
 export const auditModelHelp = `
-Ends with 2 if a weight of the model is dequantized at every run.
+Exit codes: 1, something failed; 2, a weight of the model is dequantized at every run; 64, wrong
+command line.
 
 Example:
   $ npx inlay audit model.int8.onnx`;

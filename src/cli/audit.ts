@@ -4,6 +4,7 @@ import type { AuditAnswer } from '../server/api/answers.ts';
 import { auditModelFile, auditModelHelp, levelOption, type AuditModelFlags } from './audit-model.ts';
 import { connect, withServerFlags, type ServerFlags } from './connection.ts';
 import { table, type Terminal } from './terminal.ts';
+import { withUsageCode } from './usage.ts';
 
 interface Flags extends ServerFlags {
   readonly json?: true;
@@ -18,8 +19,7 @@ interface AuditFlags extends Flags, AuditModelFlags {
  * @param exitWith ends the command with a code other than 0 that is no failure.
  */
 export function addAudit(program: Command, terminal: Terminal, exitWith: (code: number) => void): void {
-  const audit = program
-    .command('audit')
+  const audit = withUsageCode(program.command('audit'))
     .description(
       'name the nodes of a model that onnxruntime did not fuse, and why; without a model: who changed what on the server',
     )

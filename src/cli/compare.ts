@@ -13,6 +13,7 @@ import { formatShare, none } from './format.ts';
 import { defaultBatches, parseCount, parseCounts, parseNumber, parseRatio } from './optimize-flags.ts';
 import { openSamples, withSampleFlags, type SampleFlags } from './optimize-inputs.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
+import { withUsageCode } from './usage.ts';
 
 interface Flags extends SampleFlags {
   readonly inputs: string;
@@ -36,8 +37,7 @@ const APART = 2;
  * @param exitWith ends the command with a code other than 0 that is no failure.
  */
 export function addCompare(program: Command, terminal: Terminal, exitWith: (code: number) => void): void {
-  const command = program
-    .command('compare')
+  const command = withUsageCode(program.command('compare'))
     .description(
       'tell how far the answers of a model are from those of another, and how fast it is beside it',
     )
@@ -208,7 +208,7 @@ SQNR is the signal-to-noise ratio over all samples: 20 dB more is a tenth of the
 is the share of rows, along the last axis, whose largest element is in the same place. In JSON, a ratio
 of null means that nothing differs, or that nothing can be compared: see isIdentical and findings.
 
-Exit code 2: --min-sqnr or --min-agreement is not reached.
+Exit codes: 1, something failed; 2, --min-sqnr or --min-agreement is not reached; 64, wrong command line.
 
 Example:
   $ npx inlay compare digits.onnx digits.int8.onnx --inputs images.npy --min-sqnr 30 --min-agreement 0.99`;

@@ -1,5 +1,6 @@
 /** Values of flags that the commands around models have in common. */
 
+import { extname } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 
 /**
@@ -34,6 +35,12 @@ export function parseCount(text: string): number {
   const count = Number(text);
   if (/^\d+$/.test(text) && count >= 1 && count <= 100_000) return count;
   throw new InvalidArgumentError('It is a whole number from 1 to 100000.');
+}
+
+/** Parses the path of a JSON file. */
+export function parseJsonPath(text: string): string {
+  if (extname(text).toLowerCase() === '.json') return text;
+  throw new InvalidArgumentError('Its extension is .json.');
 }
 
 /** Batches where none are given. */

@@ -16,13 +16,16 @@ import {
   defaultBatches,
   parseCount,
   parseCounts,
+  parseJsonPath,
   parseNumber,
   parseRatio,
   toPattern,
 } from './optimize-flags.ts';
+import { calibrationOption, openCalibration } from './optimize-calibration.ts';
 import { openSamples, withSampleFlags, type SampleFlags } from './optimize-inputs.ts';
 import { notesOnExcluded, outputsOf } from './optimize-output.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
+import { withUsageCode } from './usage.ts';
 
 /** Flags that say what is asked of a model; `inlay publish --optimize` has defaults for them. */
 interface Flags extends SampleFlags {
@@ -32,6 +35,7 @@ interface Flags extends SampleFlags {
   readonly browser?: string;
   readonly calib?: string;
   readonly calibMethod: CalibrationMethod;
+  readonly calibration?: string;
   readonly minSqnr?: number;
   readonly minAgreement?: number;
   readonly maxSize?: number;
@@ -56,6 +60,7 @@ const techniques: Readonly<Record<string, Technique>> = {
   'int8-row': { kind: 'dynamic', mode: 'row' },
   'int8-dynamic': { kind: 'dynamic', mode: 'tensor' },
   'int8-static': { kind: 'static' },
+  'int8-static-lstm': { kind: 'static', lstms: true },
   'int8-conv': { kind: 'dynamic', mode: 'tensor', convolutions: true },
   'int8-block128': { kind: 'nbits', bits: 8, blockSize: 128 },
   'int4-block32': { kind: 'nbits', bits: 4, blockSize: 32 },
@@ -68,8 +73,7 @@ const techniques: Readonly<Record<string, Technique>> = {
  * @param exitWith ends the command with a code other than 0 that is no failure.
  */
 export function addOptimize(program: Command, terminal: Terminal, exitWith: (code: number) => void): void {
-  const command = program
-    .command('optimize')
+  const command = withUsageCode(program.command('optimize'))
     .description('make a model that is measurably smaller or faster on a target, or say why none is')
     .argument('<model>', 'ONNX model')
     .requiredOption(
@@ -96,6 +100,7 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
       '--calib <file>',
       'samples that ranges of activations are read from, without which none are fixed',
     )
+    .addOption(calibrationOption())
     .addOption(
       new Option('--calib-method <method>', 'how ranges are made of what was seen')
         .choices(['minmax', 'percentile', 'entropy'])
@@ -134,14 +139,17 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
     .action(async (file: string, flags: Flags) => {
       const path = (given: string): string => resolve(terminal.cwd, given);
       if (flags.technique?.kind === 'static' && flags.calib === undefined)
-        throw new RangeError('int8-static takes ranges from calibration data; give some with --calib.');
+        throw new RangeError(
+          'Static quantization takes ranges from calibration data; give some with --calib.',
+        );
       const written = [
         flags.output,
         ...flags.report,
-        ...(flags.goldenOut === undefined ? [] : [flags.goldenOut]),
+        ...[flags.goldenOut, flags.calibration].filter((one) => one !== undefined),
       ];
       await outputsOf(terminal.cwd, file, written);
       const exclude = (flags.exclude ?? []).map(toPattern);
+      const kept = await openCalibration(flags, terminal);
       const { model, sizeBytes, files } = await openModelFile(path(file));
       const runtime = await openTarget(flags.target, { browser: flags.browser && path(flags.browser) });
       // What a browser or WebAssembly cannot say of a graph, the native library says as well.
@@ -168,7 +176,12 @@ export function addOptimize(program: Command, terminal: Terminal, exitWith: (cod
           maxSamples: flags.samples,
           ...(flags.inputs !== undefined && { samples: read(flags.inputs) }),
           ...(flags.calib !== undefined && {
-            calibration: { data: read(flags.calib), method: flags.calibMethod, max: flags.samples },
+            calibration: {
+              data: read(flags.calib),
+              method: flags.calibMethod,
+              max: flags.samples,
+              ...kept,
+            },
           }),
           exclude,
           isForced: flags.force === true,
@@ -261,17 +274,14 @@ function parseReport(text: string, before: readonly string[]): readonly string[]
   throw new InvalidArgumentError('Its extension is .md, .html or .json.');
 }
 
-function parseJsonPath(text: string): string {
-  if (extname(text).toLowerCase() === '.json') return text;
-  throw new InvalidArgumentError('Its extension is .json.');
-}
-
 const help = `
 Candidates are tried on the target itself: their answers are compared with those of the original,
 and they are timed in turns with it. The fastest one that holds the goal is taken; where two are as
 fast, the one that is nearer to the original. Without --max-size, what is written is never slower
-than the original. Exit code 2: nothing holds the goal, or nothing is faster; the original is kept,
-and the output is not written.
+than the original.
+
+Exit codes: 0, the model was written; 1, something failed; 2, nothing holds the goal, or nothing is
+faster, so that the original is kept and no output written; 64, wrong command line.
 
 Give samples of your own with --inputs: what is made up says little of accuracy on your data.
 Convolutions need --calib, for which 32 to 128 samples do.

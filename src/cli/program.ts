@@ -46,7 +46,7 @@ import { addValidate } from './validate.ts';
 /**
  * Runs one command line.
  * @param args without the names of the runtime and the script.
- * @returns exit code: 0, 1 for a failure, 2 for a wrong command line, others as the help of a command says.
+ * @returns exit code: 0, 1 for a failure, 2 for a wrong command line unless the command says 64, others as its help says.
  */
 export async function runCommand(args: readonly string[], outside: Terminal): Promise<number> {
   // Names in model files and messages of servers are printed, and come from anyone.
@@ -68,7 +68,7 @@ export async function runCommand(args: readonly string[], outside: Terminal): Pr
     return exitCode;
   } catch (error) {
     // Commander has printed its message already.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof CommanderError) return error.exitCode === 1 ? 2 : error.exitCode;
     terminal.printError(describe(error));
     if (terminal.env['INLAY_DEBUG']) terminal.printError(inspect(error));
     return 1;
@@ -128,7 +128,7 @@ function createProgram(terminal: Terminal, exitWith: (code: number) => void): Co
   addTypes(program, terminal);
   addOptimize(program, terminal, exitWith);
   addCompare(program, terminal, exitWith);
-  addQuantize(program, terminal);
+  addQuantize(program, terminal, exitWith);
   addPrune(program, terminal, exitWith);
   addDiff(program, terminal);
   addPatch(program, terminal);

@@ -15,6 +15,7 @@ import { openSamples, withSampleFlags, type SampleFlags } from './optimize-input
 import { notesOnExcluded, outputsOf } from './optimize-output.ts';
 import { describeNodes, withRewriteFlags, type RewriteFlags } from './quantize.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
+import { withUsageCode } from './usage.ts';
 
 interface Flags extends RewriteFlags, SampleFlags {
   readonly sparsity: number;
@@ -22,16 +23,15 @@ interface Flags extends RewriteFlags, SampleFlags {
   readonly minAgreement?: number;
 }
 
-/** Exit code for a model that lost too much: nothing was written. */
-const APART = 2;
+/** Exit code for a model that lost too much, or nothing: it was not written. */
+const KEPT = 2;
 
 /**
  * Adds `inlay prune`.
  * @param exitWith ends the command with a code other than 0 that is no failure.
  */
 export function addPrune(program: Command, terminal: Terminal, exitWith: (code: number) => void): void {
-  const command = program
-    .command('prune')
+  const command = withUsageCode(program.command('prune'))
     .description('set the smallest weights to zero: smaller when compressed, and no faster')
     .requiredOption('--sparsity <share>', 'share of each weight that becomes zero, below 1', parseShare);
   withSampleFlags(withRewriteFlags(command), false)
@@ -85,10 +85,10 @@ async function pruneFile(
     }
     const missed = comparison === undefined ? [] : missedBy(comparison, flags);
     const saved =
-      missed.length > 0
+      missed.length > 0 || rewritten.changed.length === 0
         ? undefined
         : await saveModelFile(path(flags.output), rewritten.model, { external: flags.external });
-    if (saved === undefined) exitWith(APART);
+    if (saved === undefined) exitWith(KEPT);
     const gzipBytes = [packedBefore ?? 0, packedAfter ?? 0] as const;
     const { changed, kept } = rewritten;
     const warnings = [...rewritten.warnings, ...notesOnExcluded(exclude, [model, rewritten.model])];
@@ -136,8 +136,10 @@ function parseShare(text: string): number {
 const help = `
 onnxruntime multiplies zeros as it does other numbers, so that a pruned model is as fast as before;
 it pays only where models travel compressed. Without training afterwards, half of the weights at zero
-costs a lot of accuracy: let --inputs with --min-sqnr or --min-agreement decide. Exit code 2: they
-are not reached, and nothing is written.
+costs a lot of accuracy: let --inputs with --min-sqnr or --min-agreement decide.
+
+Exit codes: 0, the model was written; 1, something failed; 2, they are not reached, or there is
+nothing to prune, and nothing was written; 64, wrong command line.
 
 Example:
   $ npx inlay prune digits.onnx -o digits.pruned.onnx --sparsity 0.3 --inputs images.npy --min-agreement 0.99`;

@@ -7,12 +7,13 @@ import type { Int8, Rewritten, Technique } from '../optimize/technique.ts';
 import { openModelFile, saveModelFile, type SaveModelOptions } from '../optimize-node/model-file.ts';
 import { openTarget } from '../optimize-node/target.ts';
 import { isDataPath } from './data/open-file.ts';
-import type { Mapping } from './data/columns.ts';
+import { calibrationOption, openCalibration, type CalibrationFlags } from './optimize-calibration.ts';
 import { toPattern } from './optimize-flags.ts';
 import { openSamples, parseSampleCount } from './optimize-inputs.ts';
 import { notesOnExcluded, outputsOf } from './optimize-output.ts';
 import { parseMapping } from './run.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
+import { withUsageCode } from './usage.ts';
 
 /** Flags of commands that rewrite a model. */
 export interface RewriteFlags {
@@ -27,25 +28,32 @@ interface QuantizeFlags extends RewriteFlags {
   readonly force?: true;
 }
 
-interface CalibrationFlags {
-  readonly calib: string;
-  readonly calibMethod: CalibrationMethod;
-  readonly map: readonly Mapping[];
-  readonly samples: number;
-}
+/** Exit code for a model in which there is nothing to change: none was written. */
+const KEPT = 2;
 
-/** Adds `inlay quantize`. */
-export function addQuantize(program: Command, terminal: Terminal): void {
-  const quantize = program
-    .command('quantize')
-    .description('make a smaller model by one technique; `inlay optimize` finds the best one by measuring');
+/**
+ * Adds `inlay quantize`.
+ * @param exitWith ends the command with a code other than 0 that is no failure.
+ */
+export function addQuantize(program: Command, terminal: Terminal, exitWith: (code: number) => void): void {
+  const quantize = withUsageCode(program.command('quantize')).description(
+    'make a smaller model by one technique; `inlay optimize` finds the best one by measuring',
+  );
   const int8 = (flag: string, what: string, otherwise: Int8): Option =>
     new Option(`--${flag} <dtype>`, what).choices(['int8', 'uint8']).default(otherwise);
   const add = (name: string, description: string): Command =>
     withRewriteFlags(quantize.command(name).description(description)).option(
       '--force',
-      'also a model that is quantized already',
+      'also a model that is quantized already, and also if nothing changes',
     );
+  const rewrite = async (
+    file: string,
+    flags: QuantizeFlags,
+    technique: Technique,
+    calibration?: StaticFlags,
+  ): Promise<void> => {
+    if (!(await rewriteFile(file, flags, terminal, technique, calibration))) exitWith(KEPT);
+  };
 
   add('dynamic', 'weights of 8 bits; activations are quantized at each run')
     .addOption(
@@ -63,7 +71,7 @@ export function addQuantize(program: Command, terminal: Terminal): void {
     .option('--convolutions', 'convolutions as well, which helps in WebAssembly only')
     .action(async (file: string, flags: QuantizeFlags & DynamicFlags) => {
       const { mode, weights, perChannel, embeddings } = flags;
-      await rewriteFile(file, flags, terminal, {
+      await rewrite(file, flags, {
         kind: 'dynamic',
         mode,
         weights,
@@ -87,11 +95,13 @@ export function addQuantize(program: Command, terminal: Terminal): void {
         .choices(['minmax', 'percentile', 'entropy'])
         .default('percentile'),
     )
+    .addOption(calibrationOption())
     .addOption(int8('activations', 'type of the activations', 'uint8'))
     .addOption(int8('weights', 'type of the weights', 'int8'))
     .option('--no-per-channel', 'one scale for each weight instead of one for each channel')
     .option('--reduce-range', 'weights of 7 bits, for processors whose products saturate')
     .option('--no-depthwise', 'leave depthwise convolutions in floats')
+    .option('--lstms', 'LSTMs as well, quantized at each run: their rows depend on those beside them')
     .action(async (file: string, flags: QuantizeFlags & StaticFlags) => {
       const { activations, weights, perChannel } = flags;
       const technique: Technique = {
@@ -101,8 +111,9 @@ export function addQuantize(program: Command, terminal: Terminal): void {
         perChannel,
         reduceRange: flags.reduceRange === true,
         depthwise: flags.depthwise,
+        lstms: flags.lstms === true,
       };
-      await rewriteFile(file, flags, terminal, technique, flags);
+      await rewrite(file, flags, technique, flags);
     });
 
   add('nbits', 'weights of 4 or 8 bits in blocks; activations stay floats')
@@ -121,7 +132,7 @@ export function addQuantize(program: Command, terminal: Terminal): void {
     .option('--no-embeddings', 'leave embeddings as they are')
     .action(async (file: string, flags: QuantizeFlags & BlockFlags) => {
       const { bits, blockSize, accuracyLevel, embeddings } = flags;
-      await rewriteFile(file, flags, terminal, {
+      await rewrite(file, flags, {
         kind: 'nbits',
         bits: bits === '4' ? 4 : 8,
         embeddings,
@@ -134,7 +145,7 @@ export function addQuantize(program: Command, terminal: Terminal): void {
   add('float16', 'floats of 16 bits: half the size, and no faster on most processors')
     .option('--no-keep-io', 'inputs and outputs become float16 as well')
     .action(async (file: string, flags: QuantizeFlags & { readonly keepIo: boolean }) => {
-      await rewriteFile(file, flags, terminal, { kind: 'float16', keepsIo: flags.keepIo });
+      await rewrite(file, flags, { kind: 'float16', keepsIo: flags.keepIo });
     });
 }
 
@@ -148,11 +159,15 @@ interface DynamicFlags {
 }
 
 interface StaticFlags extends CalibrationFlags {
+  readonly calib: string;
+  readonly calibMethod: CalibrationMethod;
+  readonly samples: number;
   readonly activations: Int8;
   readonly weights: Int8;
   readonly perChannel: boolean;
   readonly reduceRange?: true;
   readonly depthwise: boolean;
+  readonly lstms?: true;
 }
 
 interface BlockFlags {
@@ -178,16 +193,19 @@ export function withRewriteFlags(command: Command): Command {
     .option('--json', 'print JSON, and no progress');
 }
 
+/** @returns whether there was something to write. */
 async function rewriteFile(
   file: string,
   flags: QuantizeFlags,
   terminal: Terminal,
   technique: Technique,
-  calibration?: CalibrationFlags,
-): Promise<void> {
+  calibration?: StaticFlags,
+): Promise<boolean> {
   const path = (given: string): string => resolve(terminal.cwd, given);
-  await outputsOf(terminal.cwd, file, [flags.output]);
+  const written = [flags.output, calibration?.calibration].filter((one) => one !== undefined);
+  await outputsOf(terminal.cwd, file, written);
   const exclude = (flags.exclude ?? []).map(toPattern);
+  const stored = await openCalibration(calibration ?? { map: [] }, terminal);
   const { model, sizeBytes, files } = await openModelFile(path(file));
   const runtime = await openTarget('node-cpu');
   let rewritten: Rewritten;
@@ -205,6 +223,7 @@ async function rewriteFile(
           }),
           method: calibration.calibMethod,
           max: calibration.samples,
+          ...stored,
         },
       }),
       ...(!flags.json && { onProgress: (step) => terminal.printError(`${step} …`) }),
@@ -212,25 +231,39 @@ async function rewriteFile(
   } finally {
     await runtime.close();
   }
-  const saved = await saveModelFile(path(flags.output), rewritten.model, { external: flags.external });
-  const before = sizeBytes + [...files.values()].reduce((sum, size) => sum + size, 0);
-  const after = saved.sizeBytes + (saved.data?.sizeBytes ?? 0);
   const { changed, kept } = rewritten;
+  const isWritten = changed.length > 0 || flags.force === true;
+  const saved = isWritten
+    ? await saveModelFile(path(flags.output), rewritten.model, { external: flags.external })
+    : undefined;
+  const before = sizeBytes + [...files.values()].reduce((sum, size) => sum + size, 0);
+  const after = saved === undefined ? before : saved.sizeBytes + (saved.data?.sizeBytes ?? 0);
   const warnings = [...rewritten.warnings, ...notesOnExcluded(exclude, [model, rewritten.model])];
   if (flags.json) {
     terminal.print(
-      JSON.stringify({ v: 1, technique, sizeBytes: [before, after], changed, kept, warnings, saved }),
+      JSON.stringify({
+        v: 1,
+        technique,
+        sizeBytes: [before, after],
+        changed,
+        kept,
+        warnings,
+        saved,
+      }),
     );
-    return;
+    return isWritten;
   }
   const ratio = (after / before).toFixed(3);
   terminal.print(
     [
       describeNodes(rewritten),
       ...warnings.map((warning) => `note: ${warning}`),
-      `Wrote ${flags.output}: ${formatBytes(after)} instead of ${formatBytes(before)} (${ratio})`,
+      isWritten
+        ? `Wrote ${flags.output}: ${formatBytes(after)} instead of ${formatBytes(before)} (${ratio})`
+        : `${flags.output} was not written; --force writes it nonetheless.`,
     ].join('\n'),
   );
+  return isWritten;
 }
 
 /** Nodes that people see one by one. */

@@ -1,13 +1,13 @@
 import * as fs from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { isInlayError } from '../core/errors.ts';
-import { inlineExternal } from '../onnx/external.ts';
+import { parseStructure } from '../onnx/lazy.ts';
 import { allTensors } from '../onnx/map-tensors.ts';
 import type { ModelProto } from '../onnx/messages.ts';
-import { parseModel } from '../onnx/model.ts';
 import { externalReference, isExternal } from '../onnx/tensors.ts';
-import { validateModel, type Problem } from '../onnx/validate.ts';
+import { validateStructure } from '../onnx/validate-structure.ts';
+import type { Problem } from '../onnx/validate.ts';
 import { openModelFolder, type ModelFolder } from '../optimize-node/model-folder.ts';
 import { table, type Terminal } from './terminal.ts';
 
@@ -35,20 +35,17 @@ export function addValidate(program: Command, terminal: Terminal, exitWith: (cod
 async function validateFile(path: string): Promise<readonly Problem[]> {
   const folder = openModelFolder(path, fs);
   try {
-    const file = await folder.model();
-    const source = await file.read(0, file.sizeBytes);
-    const model = parseModel(source);
-    const files = await sizesOf(model, folder);
-    const problems = validateModel(model, { source, files });
-    if (files.size === 0 || problems.some(({ severity }) => severity === 'error')) return problems;
-    // Every file is there: look into it as well.
-    return validateModel(await inlineExternal(model, folder.resolve), { source });
+    const location = basename(path);
+    // Elements that are left where they are have a place in the file to tell.
+    const structure = await parseStructure(await folder.model(), { location, leaveFromBytes: 1 });
+    const files = await sizesOf(structure, folder);
+    return await validateStructure(structure, { location, files, resolve: folder.resolve });
   } finally {
     await folder.close();
   }
 }
 
-/** Bytes of the external files that are there. */
+/** Bytes of the files that constants are in, of those that are there. */
 async function sizesOf(model: ModelProto, folder: ModelFolder): Promise<ReadonlyMap<string, number>> {
   const sizes = new Map<string, number>();
   for (const tensor of allTensors(model).filter(isExternal)) {

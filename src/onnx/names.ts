@@ -81,6 +81,17 @@ export function withUniqueNames(model: ModelProto, fresh: (stem: string) => stri
           one.values ? { ...one, values: rename(one.values) } : one,
         ),
       }),
+      ...(graph.quantizationAnnotation && {
+        quantizationAnnotation: graph.quantizationAnnotation.map((one) => ({
+          ...one,
+          ...(one.tensorName !== undefined && { tensorName: renamed(one.tensorName) }),
+          ...(one.quantParameterTensorNames && {
+            quantParameterTensorNames: one.quantParameterTensorNames.map((entry) =>
+              entry.value === undefined ? entry : { ...entry, value: renamed(entry.value) },
+            ),
+          }),
+        })),
+      }),
     };
   };
   return { ...model, graph: renameGraph(model.graph, new Map()) };

@@ -1,7 +1,7 @@
 /** Whether a model is well formed: everything that can be told without knowing what its operators do. */
 
 import { ModelError } from '../core/errors.ts';
-import type { ModelProto, OperatorSetIdProto } from './messages.ts';
+import type { ModelProto, OperatorSetIdProto, TensorProto } from './messages.ts';
 import { checkFunctions, createArity } from './validate-functions.ts';
 import { checkGraph, checkNodes } from './validate-graph.ts';
 import { createTensorCheck } from './validate-tensors.ts';
@@ -47,6 +47,9 @@ export interface Problem {
   readonly offset?: number;
 }
 
+/** A {@link Problem} of a constant, wherever that is. */
+export type Finding = Omit<Problem, 'path'>;
+
 /** What {@link validateModel} may look at besides the model. */
 export interface ValidateOptions {
   /** Bytes of each external file that is there, by its path from the model's folder. Default: files are not checked. */
@@ -55,6 +58,8 @@ export interface ValidateOptions {
   readonly source?: Uint8Array;
   /** Looks into weights for values that are not finite: some 50 ms for 100 MB. Default true. */
   readonly readsWeights?: boolean;
+  /** What is known of constants already: they are not looked at. */
+  readonly judged?: ReadonlyMap<TensorProto, readonly Finding[]>;
 }
 
 /** Takes note of a problem. */

@@ -3,6 +3,7 @@
  * @module inlay/optimize
  */
 export * from '../optimize/index.ts';
+export { createCalibrationStore, type CalibrationStoreOptions } from './calibration-store.ts';
 export { openBrowserRuntime, type BrowserRuntimeOptions } from './browser.ts';
 export {
   openModelFile,

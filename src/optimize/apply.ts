@@ -3,11 +3,12 @@
 import { InputError } from '../core/errors.ts';
 import type { ModelProto } from '../onnx/messages.ts';
 import { quantizeDynamic } from './dynamic.ts';
+import { quantizeLstms } from './dynamic-lstm.ts';
 import { toFloat16 } from './float16.ts';
 import { quantizeBlocks } from './nbits.ts';
 import { pruneModel } from './prune.ts';
 import { quantizeStatic } from './static.ts';
-import type { Ranges, Rewritten, Technique, TechniqueOptions, ValueTypes } from './technique.ts';
+import type { Ranges, Rewritten, StaticInt8, Technique, TechniqueOptions, ValueTypes } from './technique.ts';
 
 /** What some techniques need to know. */
 export interface ApplyOptions extends TechniqueOptions {
@@ -37,7 +38,7 @@ export function applyTechnique(
           'Static quantization needs ranges of activations; give calibration data.',
         );
       }
-      return quantizeStatic(model, technique, ranges, { ...options, types });
+      return withLstms(technique, quantizeStatic(model, technique, ranges, { ...options, types }), options);
     case 'nbits':
       return quantizeBlocks(model, technique, options);
     case 'float16':
@@ -45,4 +46,19 @@ export function applyTechnique(
     default:
       return pruneModel(model, technique, options);
   }
+}
+
+function withLstms(
+  { lstms = false, reduceRange = false }: StaticInt8,
+  made: Rewritten,
+  options: TechniqueOptions,
+): Rewritten {
+  if (!lstms) return made;
+  const { model, ...also } = quantizeLstms(made.model, { reduceRange }, options);
+  return {
+    model,
+    changed: [...made.changed, ...also.changed],
+    kept: [...made.kept, ...also.kept],
+    warnings: [...made.warnings, ...also.warnings],
+  };
 }

@@ -39,6 +39,11 @@ export function toCalibrationFile({ ranges, ...rest }: Calibration, key: string)
   return { format: FORMAT, key, ...rest, ranges: Object.fromEntries(pairs) };
 }
 
+/** Whether stored JSON is of what {@link calibrationKey} names. */
+export function isCalibrationOf(json: unknown, key: string): boolean {
+  return isRecord(json) && json['key'] === key;
+}
+
 /**
  * Reads a calibration back.
  * @param json - what `JSON.parse` gave.
@@ -49,7 +54,8 @@ export function fromCalibrationFile(json: unknown, key?: string): Calibration {
   if (!isRecord(json) || json['format'] !== FORMAT) throw invalid(`has not the format "${FORMAT}"`);
   const { key: found, method, samples, ignored, warnings, ranges } = json;
   if (typeof found !== 'string') throw invalid('has no key');
-  if (key !== undefined && found !== key) throw invalid('is of another model or of other settings');
+  if (key !== undefined && !isCalibrationOf(json, key))
+    throw invalid('is of another model or of other settings');
   const known = METHODS.find((one) => one === method);
   if (known === undefined) throw invalid('names no method that there is');
   if (!isCount(samples) || samples === 0 || !isCount(ignored)) throw invalid('counts no samples');

@@ -5,7 +5,7 @@ import { intOf, isStandardOp, openBody, openScope, type Scope } from '../onnx/sc
 import { bodiesOf } from '../onnx/walk.ts';
 import type { CompleteGoal } from './options.ts';
 import type { TargetName } from './runtime.ts';
-import type { Technique } from './technique.ts';
+import type { StaticInt8, Technique } from './technique.ts';
 
 /** A technique that is tried. */
 export interface Candidate {
@@ -101,7 +101,7 @@ export function nameOfTechnique(technique: Technique): string {
       if ((technique.mode ?? 'row') === 'row') return 'int8-row';
       return technique.convolutions === true ? 'int8-conv' : 'int8-dynamic';
     case 'static':
-      return 'int8-static';
+      return technique.lstms === true ? 'int8-static-lstm' : 'int8-static';
     case 'nbits':
       return `int${technique.bits}-block${technique.blockSize ?? (technique.bits === 4 ? 32 : 128)}`;
     case 'float16':
@@ -163,18 +163,17 @@ const rules: readonly Rule[] = [
   },
   {
     name: 'int8-static',
-    technique: ({ saturates = false, target, workload: { depthwise } }) => ({
-      kind: 'static',
-      ...(saturates && { reduceRange: true }),
-      // Its kernel for them is several times slower than that for floats.
-      ...(target === 'wasm' && depthwise > 0 && { depthwise: false }),
-    }),
-    judge: ({ target, workload: { conv, matMul }, isCalibrated }) => {
-      if (conv + matMul === 0) return undefined;
-      if (target === 'webgpu') return not(slowOnGpu);
-      return isCalibrated
-        ? tried('whole layers in integers, which is what convolutions gain from')
-        : not('ranges of activations are not known; give calibration data');
+    technique: staticOf,
+    judge: forStatic,
+  },
+  {
+    name: 'int8-static-lstm',
+    technique: (context) => ({ ...staticOf(context), lstms: true }),
+    judge: (context) => {
+      if (context.workload.lstm === 0 || forStatic(context)?.isTried !== true) return undefined;
+      return context.goal.isBatchInvariant
+        ? not('what a row gets would depend on the rows beside it')
+        : tried('whole layers in integers, and LSTMs that are quantized at each run');
     },
   },
   {
@@ -230,6 +229,27 @@ const rules: readonly Rule[] = [
     judge: () => not('zeros make no model faster, and cost accuracy without training; ask for it'),
   },
 ];
+
+function staticOf({ saturates = false, target, workload: { depthwise } }: CandidateContext): StaticInt8 {
+  return {
+    kind: 'static',
+    ...(saturates && { reduceRange: true }),
+    // Its kernel for them is several times slower than that for floats.
+    ...(target === 'wasm' && depthwise > 0 && { depthwise: false }),
+  };
+}
+
+function forStatic({
+  target,
+  workload: { conv, matMul },
+  isCalibrated,
+}: CandidateContext): Verdict | undefined {
+  if (conv + matMul === 0) return undefined;
+  if (target === 'webgpu') return not(slowOnGpu);
+  return isCalibrated
+    ? tried('whole layers in integers, which is what convolutions gain from')
+    : not('ranges of activations are not known; give calibration data');
+}
 
 function dynamicParts({ saturates = false }: CandidateContext): { readonly reduceRange?: boolean } {
   return saturates ? { reduceRange: true } : {};

@@ -3,7 +3,7 @@
 import { isInlayError } from '../core/errors.ts';
 import type { ModelProto } from '../onnx/messages.ts';
 import { applyTechnique } from './apply.ts';
-import { calibrate } from './calibrate.ts';
+import { calibrateOn } from './calibrate-data.ts';
 import type { CalibrationData } from './options.ts';
 import { prepareModel } from './prepare.ts';
 import type { OptimizeRuntime } from './runtime.ts';
@@ -29,7 +29,7 @@ const REPORTED = 16;
 /**
  * Carries a technique out on a model as it comes. Where the runtime does not take the model, as with operators that it
  * does not know, the technique goes by what the file says, and a warning tells so.
- * @throws what {@link applyTechnique} throws; for static quantization also what {@link calibrate} does.
+ * @throws what {@link applyTechnique} throws; for static quantization also what {@link calibrateOn} does.
  */
 export async function convertModel(
   given: ModelProto,
@@ -65,12 +65,9 @@ export async function convertModel(
     : unknown;
   let ranges: Ranges | undefined;
   if (technique.kind === 'static' && calibration !== undefined) {
-    const { data, method, max } = calibration;
     onProgress?.('calibrating');
-    const found = await calibrate(model, runtime, data, {
+    const found = await calibrateOn(calibration, model, runtime, {
       types,
-      ...(method !== undefined && { method }),
-      ...(max !== undefined && { max }),
       ...(signal && { signal }),
       onProgress: ({ samples }) => {
         if (samples % REPORTED === 0) onProgress?.(`calibrating: ${samples} samples`);

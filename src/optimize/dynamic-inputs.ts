@@ -5,6 +5,7 @@ import type { GraphProto } from '../onnx/messages.ts';
 import type { Edit } from '../onnx/rewrite.ts';
 import type { Scope } from '../onnx/scope.ts';
 import type { Emitter } from './emitter.ts';
+import { createRanks, type Ranks } from './ranks.ts';
 import { addRowInput } from './row.ts';
 
 /** Names of what a value is as integers: value = scale · (values − zeroPoint). */
@@ -27,6 +28,8 @@ export interface DynamicInputs {
    * The value as integers, by one scale for all of it; if `axes` are given, by one scale for each index of the others.
    */
   quantize(value: string, axes: readonly number[] | undefined, emitter: Emitter, edit: Edit): QuantizedInput;
+  /** How many axes a value of the model has, if that is known. */
+  readonly rankOf: Ranks;
 }
 
 /** Starts without any nodes. `opset`: version of the standard operators, at least 11. */
@@ -61,5 +64,6 @@ export function createDynamicInputs(opset: number): DynamicInputs {
         );
         return { values, scale, zeroPoint, isScalar: true };
       }),
+    rankOf: createRanks(),
   };
 }

@@ -1,11 +1,11 @@
 /** LSTMs over integers. */
 
 import { Tensor } from '../core/tensor.ts';
-import type { NodeProto } from '../onnx/messages.ts';
+import type { ModelProto, NodeProto } from '../onnx/messages.ts';
 import { intOf, type Scope } from '../onnx/scope.ts';
 import { readWeightUse, type WeightUse } from './products.ts';
-import type { DynamicInt8, Int8 } from './technique.ts';
-import type { Outcome, WeightEdit } from './weight-rewrite.ts';
+import type { DynamicInt8, Int8, Rewritten, TechniqueOptions } from './technique.ts';
+import { rewriteWeights, type Outcome, type WeightEdit } from './weight-rewrite.ts';
 import { quantizeWeights, transposeBytes, type Weights } from './weights.ts';
 
 type Settings = Required<Pick<DynamicInt8, 'mode' | 'weights' | 'perChannel' | 'reduceRange'>>;
@@ -44,6 +44,17 @@ export function rewriteLstm(node: NodeProto, edit: WeightEdit, settings: Setting
     ],
     reason: `DynamicQuantizeLSTM with ${settings.weights} weights`,
   };
+}
+
+/** Rewrites the LSTMs of a model as {@link rewriteLstm} does, and nothing else. */
+export function quantizeLstms(
+  model: ModelProto,
+  settings: Pick<Settings, 'reduceRange'>,
+  options: TechniqueOptions,
+): Rewritten {
+  const tensors: Settings = { mode: 'tensor', weights: 'int8', perChannel: true, ...settings };
+  const rewriters = { LSTM: (node: NodeProto, edit: WeightEdit) => rewriteLstm(node, edit, tensors) };
+  return rewriteWeights(model, rewriters, options, { opsets: { 'com.microsoft': 1 } });
 }
 
 function readFloats(value: string, scope: Scope): WeightUse | string {

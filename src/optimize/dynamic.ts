@@ -90,9 +90,10 @@ function rewriteProduct(
     ? addSharedMatrix(product, emitter, edit)
     : addMatrix(product, edit, settings);
   let { input } = product;
+  const rank = node.opType === 'Gemm' ? 2 : inputs.rankOf(input, edit.scope);
   if (weights.dtype !== 'float32') input = inputs.toFloat32(input, emitter, edit.scope);
   if (product.isInputTransposed) input = inputs.transpose(input, emitter, edit.scope);
-  const x = inputs.quantize(input, settings.mode === 'row' ? [-1] : undefined, emitter, edit);
+  const x = inputs.quantize(input, settings.mode === 'row' ? [(rank ?? 0) - 1] : undefined, emitter, edit);
   const sums = emitter.add('MatMulInteger', [x.values, matrix.values, x.zeroPoint, matrix.zeroPoint]);
   addDequantized(
     sums,

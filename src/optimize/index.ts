@@ -54,6 +54,7 @@ export { quantizeBlocks } from './nbits.ts';
 export { optimizeModel, type Optimized } from './optimize.ts';
 export type {
   CalibrationData,
+  CalibrationStore,
   CompleteGoal,
   Evaluation,
   Goal,

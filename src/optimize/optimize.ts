@@ -7,7 +7,8 @@ import type { ModelProto } from '../onnx/messages.ts';
 import { encodeModel } from '../onnx/model.ts';
 import { allNodes } from '../onnx/walk.ts';
 import { applyTechnique } from './apply.ts';
-import { calibrate, type Calibration } from './calibrate.ts';
+import type { Calibration } from './calibrate.ts';
+import { calibrateOn } from './calibrate-data.ts';
 import { listCandidates, nameOfTechnique, workloadOf, type CandidateContext } from './candidates.ts';
 import { fastest, percent, round, speedupOf } from './choose.ts';
 import type { Attempt, Decision } from './decision.ts';
@@ -100,7 +101,7 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
         ? `${verdict}; ${untried.name} was not tried: ${untried.reason}`
         : verdict;
     tell('comparing layers', 0.95);
-    const shown = best ?? nearestOf(found.filter(({ model: made }) => made !== undefined));
+    const shown = best ?? nearestOf(found.filter(({ make }) => make !== undefined));
     const layers = shown && (await trials.layers(shown, prepared));
     const complete = (attempt: Attempt): Attempt =>
       withOutcome(
@@ -123,8 +124,8 @@ export async function optimizeModel(model: ModelProto, options: OptimizeOptions)
     };
     tell('done', 1);
     return {
-      model: best?.model ?? model,
-      isChanged: best?.model !== undefined,
+      model: best?.make?.() ?? model,
+      isChanged: best !== undefined,
       decision,
       report: createReport(decision),
       golden: goldenCases(samples.list, trials.expected),
@@ -163,7 +164,7 @@ function decide(
   goal: Decision['goal'],
   technique: OptimizeOptions['technique'],
 ): { readonly best: Trial | undefined; readonly reason: string } {
-  const good = tried.filter(({ missed, model }) => missed.length === 0 && model !== undefined);
+  const good = tried.filter(({ missed, make }) => missed.length === 0 && make !== undefined);
   const isSizeAsked = goal.maxSizeRatio !== undefined && goal.maxSizeRatio < 1;
   // A technique that is named is taken when it holds the goal, whether or not it is faster.
   const contenders = technique === 'auto' && !isSizeAsked ? [original] : [];
@@ -233,8 +234,7 @@ async function calibrated(
   }
   if (technique === 'auto' && runtime.target === 'webgpu') return undefined;
   tell('calibrating', 0.1);
-  const { data, method = 'percentile', max = 128 } = calibration;
-  return calibrate(prepared, runtime, data, { method, max, types, ...(signal && { signal }) });
+  return calibrateOn(calibration, prepared, runtime, { types, ...(signal && { signal }) });
 }
 
 /** Why a model does not open, where that is for an operator that the library does not know; other faults are thrown. */

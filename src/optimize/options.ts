@@ -1,7 +1,9 @@
 /** What the automatic choice is asked for. */
 
 import type { TensorMap } from '../core/backend.ts';
-import type { CalibrationMethod } from './calibrate-options.ts';
+import type { ModelProto } from '../onnx/messages.ts';
+import type { Calibration } from './calibrate.ts';
+import type { CalibrateOptions, CalibrationMethod } from './calibrate-options.ts';
 import type { OptimizeRuntime, RuntimeSession } from './runtime.ts';
 import type { Range, Technique, TechniqueOptions } from './technique.ts';
 
@@ -29,6 +31,13 @@ export interface Goal {
 export type CompleteGoal = Required<Omit<Goal, 'minAgreement' | 'maxSizeRatio'>> &
   Pick<Goal, 'minAgreement' | 'maxSizeRatio'>;
 
+/** Where a calibration is kept, so that a model need not be calibrated twice on the same data. */
+export interface CalibrationStore {
+  /** The calibration of that model with those settings; `undefined` if it is not there. */
+  load(model: ModelProto, settings: CalibrateOptions): Promise<Calibration | undefined>;
+  save(calibration: Calibration, model: ModelProto, settings: CalibrateOptions): Promise<void>;
+}
+
 /** Data that ranges of values are read from. */
 export interface CalibrationData {
   readonly data: AsyncIterable<TensorMap> | Iterable<TensorMap>;
@@ -36,6 +45,8 @@ export interface CalibrationData {
   readonly method?: CalibrationMethod;
   /** Most samples that are read. Default 128. */
   readonly max?: number;
+  /** Asked before the data is run, and told what came of it. Default: nothing is kept. */
+  readonly store?: CalibrationStore;
 }
 
 /** The user's own measure of a model, such as accuracy: higher is better. */

@@ -14,6 +14,7 @@ import {
   type Rewritten,
   type TechniqueOptions,
 } from './technique.ts';
+import { keptConstants } from './weight-rewrite.ts';
 import { readWeights, weightDTypeOf, type WeightDType } from './weights.ts';
 
 /** Inputs that are weights, by operator. */
@@ -49,6 +50,7 @@ export function pruneModel(
   }
   const changed: NodeNote[] = [];
   const kept: NodeNote[] = [];
+  const replaced = new Set<string>();
   const pruned = rewriteModel(model, (node, edit) => {
     const weights = weightsOf(node, edit);
     if (weights.length === 0) return undefined;
@@ -63,15 +65,22 @@ export function pruneModel(
         prune(value, constant, sparsity, edit),
       );
       (isPruned ? changed : kept).push({ ...note, reason });
+      if (isPruned) replaced.add(value);
       names.set(value, name);
     }
     const input = node.input.map((value) => names.get(value) ?? value);
     return input.every((value, index) => value === node.input[index]) ? undefined : [{ ...node, input }];
   });
-  const warnings =
-    changed.length === 0 ? [] : ['Zeros make the model smaller when it is compressed; it runs no faster.'];
+  const twice = Array.from(
+    keptConstants(pruned, replaced),
+    ([name, reader]) => `The weights "${name}" are stored twice: pruned, and as they were for ${reader}.`,
+  );
+  const warnings = changed.length === 0 ? [] : [costs, ...twice];
   return { model: pruned, changed, kept, warnings };
 }
+
+const costs =
+  'The model is as large as before, on the device and in memory: zeros are saved only where it travels compressed; it runs no faster.';
 
 interface Weight {
   readonly value: string;

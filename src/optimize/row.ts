@@ -30,16 +30,30 @@ export function addRowInput(
   const constant = (stem: string, make: () => Tensor): string =>
     edit.derive(`row ${stem}`, () => edit.constant(stem, make()));
   const float = (stem: string, number: number): string => constant(stem, () => tensorFrom('float32', number));
+  const list = (stem: string, numbers: readonly number[]): string =>
+    constant(`${stem}_${numbers.join('_')}`, () => tensorFrom('int64', numbers.map(BigInt)));
   const zeroPoint = constant('row_zero_point', () => tensorFrom('uint8', ZERO_POINT));
   const magnitude = add('Abs', [value]);
   const largest =
     opset >= AXES_AS_INPUT
-      ? add('ReduceMax', [
-          magnitude,
-          constant(`row_axes_${axes.join('_')}`, () => tensorFrom('int64', axes.map(BigInt))),
-        ])
+      ? add('ReduceMax', [magnitude, list('row_axes', axes)])
       : add('ReduceMax', [magnitude], { attributes: { axes } });
-  const ratio = add('Div', [largest, float('row_largest', LARGEST)]);
+  // Counted from the end, an axis of a batch without rows keeps its length in onnxruntime 1.30.
+  const kept = axes.some((axis) => axis < 0)
+    ? add('Slice', [
+        largest,
+        list(
+          'row_start',
+          axes.map(() => 0),
+        ),
+        list(
+          'row_end',
+          axes.map(() => 1),
+        ),
+        list('row_axes', axes),
+      ])
+    : largest;
+  const ratio = add('Div', [kept, float('row_largest', LARGEST)]);
   const scale = add('Max', [ratio, float('row_smallest_scale', SMALLEST_SCALE)]);
   const scaled = add('Div', [value, scale]);
   const values = add('QuantizeLinear', [scaled, float('row_unit', 1), zeroPoint]);

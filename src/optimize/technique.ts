@@ -45,6 +45,8 @@ export interface StaticInt8 {
    * and back between the layers around them.
    */
   readonly depthwise?: boolean;
+  /** LSTMs over integers as well, quantized at each run: their rows depend on those beside them. Default false. */
+  readonly lstms?: boolean;
 }
 
 /** Weights of 4 or 8 bits in blocks along the inner axis (`com.microsoft::MatMulNBits`); activations stay float. */

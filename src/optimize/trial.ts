@@ -17,14 +17,16 @@ import { measureModels, type Measurement } from './measure.ts';
 import type { CompleteGoal, OptimizeOptions } from './options.ts';
 import type { NamedValueType } from './runtime.ts';
 import type { Samples } from './samples.ts';
-import type { NodeNote } from './technique.ts';
+import type { NodeNote, Rewritten } from './technique.ts';
 
 /** A candidate that was tried. */
 export interface Trial {
   readonly attempt: Attempt;
-  /** Absent if it could not be made, opened or run. */
-  readonly model?: ModelProto;
-  readonly bytes?: Uint8Array;
+  /**
+   * Makes the model again, the same: of what was tried, only what runs is in memory. Absent if it could not be made,
+   * opened or run.
+   */
+  readonly make?: () => ModelProto;
   readonly changed: readonly NodeNote[];
   /** Goals that it misses, in words; a candidate that failed misses all. */
   readonly missed: readonly string[];
@@ -104,7 +106,8 @@ export async function createTrials(parts: TrialParts): Promise<Trials> {
 
   const examine = async (candidate: Candidate, from: ModelProto, given: AttemptOptions): Promise<Trial> => {
     const { excluded, ...applied } = given;
-    const rewritten = applyTechnique(from, candidate.technique, applied);
+    const rewrite = (): Rewritten => applyTechnique(from, candidate.technique, applied);
+    const rewritten = rewrite();
     const { model, changed, kept } = rewritten;
     const about = {
       name: candidate.name,
@@ -145,8 +148,7 @@ export async function createTrials(parts: TrialParts): Promise<Trials> {
     const { accuracy: _, score: __, ...others } = attempt;
     return {
       attempt: missed.length > 0 ? { ...attempt, outcome: 'rejected', reason: missed.join('; ') } : attempt,
-      model,
-      bytes: made,
+      make: () => rewrite().model,
       changed,
       missed,
       isAccuracyMissed:
@@ -172,11 +174,13 @@ export async function createTrials(parts: TrialParts): Promise<Trials> {
       }
     },
     time: async (trials) => {
-      const good = trials.filter(({ missed, bytes: made }) => missed.length === 0 && made !== undefined);
+      const good = trials.filter((trial) => trial.missed.length === 0 && trial.make !== undefined);
       if (good.length === 0 && known.times !== undefined) return trials;
       const subjects = [
         { name: original, model: bytes },
-        ...good.map(({ attempt, bytes: made }) => ({ name: attempt.name, model: made as Uint8Array })),
+        ...good.flatMap(({ attempt: { name }, make }) =>
+          make === undefined ? [] : [{ name, model: encodeModel(make()) }],
+        ),
       ];
       const [reference, ...others] = await measureModels(subjects, runtime, {
         monotonicMs: options.monotonicMs,
@@ -199,9 +203,9 @@ export async function createTrials(parts: TrialParts): Promise<Trials> {
           : { ...trial, missed, attempt: { ...attempt, outcome: 'rejected', reason: missed.join('; ') } };
       });
     },
-    layers: async ({ model }, from) => {
-      if (model === undefined) return [];
-      const compared = await compareLayers(runtime, from, model, samples.list.slice(0, layerSamples));
+    layers: async ({ make }, from) => {
+      if (make === undefined) return [];
+      const compared = await compareLayers(runtime, from, make(), samples.list.slice(0, layerSamples));
       return compared.map(({ name, sqnrDb }) => ({ value: name, sqnrDb: finite(sqnrDb) }));
     },
     close: async () => {},

@@ -96,22 +96,10 @@ function withoutUnread(model: ModelProto, values: ReadonlySet<string>): ModelPro
 }
 
 function warnOfCopies(model: ModelProto, forms: ReadonlyMap<string, ReadonlySet<string>>): string[] {
-  const floats = new Set<string>();
-  const note = (value: string): void => void (forms.has(value) && floats.add(value));
-  for (const { initializer, output } of allGraphs(model)) {
-    for (const { name = '' } of [...initializer, ...output]) note(name);
-  }
-  const readers = new Map<string, string>();
-  for (const node of allNodes(model)) {
-    for (const value of node.input)
-      if (forms.has(value) && !readers.has(value)) readers.set(value, labelOf(node));
-    if (node.opType === 'Constant') note(node.output[0] ?? '');
-  }
   return [
     ...Array.from(
-      floats,
-      (name) =>
-        `The weights "${name}" are stored twice: quantized, and as floats for ${readers.has(name) ? `node "${readers.get(name)}"` : 'an output'}.`,
+      keptConstants(model, forms),
+      ([name, reader]) => `The weights "${name}" are stored twice: quantized, and as floats for ${reader}.`,
     ),
     ...[...forms]
       .filter(([, { size }]) => size > 1)
@@ -120,4 +108,23 @@ function warnOfCopies(model: ModelProto, forms: ReadonlyMap<string, ReadonlySet<
           `The weights "${name}" are stored in ${list.size} quantized forms: ${[...list].join(', ')}.`,
       ),
   ];
+}
+
+/** Which of some constants a model still has, and who reads each of them, in words. */
+export function keptConstants(
+  model: ModelProto,
+  names: Pick<ReadonlySet<string>, 'has'>,
+): ReadonlyMap<string, string> {
+  const found = new Set<string>();
+  const note = (value: string): void => void (names.has(value) && found.add(value));
+  for (const { initializer, output } of allGraphs(model)) {
+    for (const { name = '' } of [...initializer, ...output]) note(name);
+  }
+  const readers = new Map<string, string>();
+  for (const node of allNodes(model)) {
+    for (const value of node.input)
+      if (names.has(value) && !readers.has(value)) readers.set(value, `node "${labelOf(node)}"`);
+    if (node.opType === 'Constant') note(node.output[0] ?? '');
+  }
+  return new Map(Array.from(found, (name) => [name, readers.get(name) ?? 'an output']));
 }

@@ -94,6 +94,36 @@ describe('inlay optimize', () => {
     expect(existsSync(path('out.onnx'))).toBe(false);
   });
 
+  it('keeps ranges for the next time, unless something is another then', async () => {
+    const calib = ['--calib', 'samples.jsonl', '--calibration', 'ranges.json'] as const;
+    const run = [
+      ...optimize,
+      '--technique',
+      'int8-static',
+      '--min-sqnr',
+      '1',
+      '--min-speedup',
+      '0',
+      ...calib,
+    ];
+    const first = await inlay(...run);
+    expect([first.code, first.err]).toEqual([0, expect.not.stringContaining('ranges.json')]);
+    const made = await readFile(path('out.onnx'));
+    // Ranges that no data gives tell where they are from.
+    const kept = JSON.parse(await readFile(path('ranges.json'), 'utf8')) as {
+      ranges: Record<string, unknown>;
+    };
+    await writeFile(path('ranges.json'), JSON.stringify({ ...kept, ranges: { ...kept.ranges, x: [-9, 9] } }));
+    const second = await inlay(...run);
+    expect([second.code, second.err]).toEqual([
+      0,
+      expect.stringMatching(/note: Ranges are those of .*ranges/),
+    ]);
+    expect((await readFile(path('out.onnx'))).equals(made)).toBe(false);
+    const third = await inlay(...run, '--calib-method', 'minmax');
+    expect([third.code, third.err]).toEqual([0, expect.stringContaining('it is made anew')]);
+  });
+
   it('takes the technique that is named, as JSON', async () => {
     const { code, out } = await inlay(...optimize, '--technique', 'fp16', '--min-speedup', '0', '--json');
     const decision = JSON.parse(out) as Decision & { isChanged: boolean; saved: { sizeBytes: number } };
@@ -154,18 +184,20 @@ describe('inlay optimize', () => {
   });
 
   it.each([
-    [['--technique', 'int3'], 2, 'int8-row'],
-    [['--auto', '--technique', 'fp16'], 2, 'cannot be used with'],
-    [['--target', 'moon'], 2, 'node-cpu'],
-    [['--batch', '0'], 2, 'whole number'],
-    [['--min-agreement', '3'], 2, 'from 0 to 1'],
-    [['--report', 'r.pdf'], 2, '.html'],
+    [['--technique', 'int3'], 64, 'int8-row'],
+    [['--auto', '--technique', 'fp16'], 64, 'cannot be used with'],
+    [['--target', 'moon'], 64, 'node-cpu'],
+    [['--batch', '0'], 64, 'whole number'],
+    [['--min-agreement', '3'], 64, 'from 0 to 1'],
+    [['--report', 'r.pdf'], 64, '.html'],
     [['--exclude', '/(/'], 1, 'is no pattern'],
     [['--technique', 'int8-static'], 1, 'calibration data'],
     [['--inputs', 'nothing.npz'], 1, 'nothing.npz'],
     [['-o', 'model.onnx'], 1, 'the model itself'],
     [['-o', 'nowhere/out.onnx'], 1, 'folder is not there'],
     [['--report', 'nowhere/r.md'], 1, 'folder is not there'],
+    [['--calibration', 'ranges.json'], 1, 'give both'],
+    [['--calibration', 'samples.jsonl'], 64, '.json'],
   ])('refuses %j', async (flags, code, message) => {
     const result = await inlay(...optimize, ...flags);
     expect([result.code, result.err]).toEqual([code, expect.stringContaining(message)]);

@@ -99,11 +99,48 @@ describe('inlay quantize', () => {
     expect(existsSync(join(cwd, 'twice.onnx'))).toBe(false);
   });
 
-  it('refuses a wrong command line with code 2', async () => {
+  it('refuses a wrong command line with code 64, since 2 says something of the model', async () => {
     for (const args of [['static'], ['nbits', '--bits', '5'], ['nbits', '--block-size', '20'], ['float8']]) {
       const [technique = '', ...flags] = args;
-      expect((await inlay('quantize', technique, ...model, ...flags)).code).toBe(2);
+      expect((await inlay('quantize', technique, ...model, ...flags)).code).toBe(64);
     }
+  });
+
+  it('writes nothing where nothing changes, with code 2, unless it is forced to', async () => {
+    const nothing = ['quantize', 'nbits', ...model, '--exclude', '/./'] as const;
+    const { code, out } = await inlay(...nothing);
+    expect([code, out]).toEqual([
+      2,
+      expect.stringMatching(
+        /^Nothing in the model is changed\.[^]*out\.onnx was not written; --force writes it/,
+      ),
+    ]);
+    expect(existsSync(join(cwd, 'out.onnx'))).toBe(false);
+    const said = await inlay(...nothing, '--json');
+    expect([said.code, Object.keys(JSON.parse(said.out) as object)]).toEqual([
+      2,
+      expect.not.arrayContaining(['saved']),
+    ]);
+    expect((await inlay(...nothing, '--force')).code).toBe(0);
+    expect(await ops('out.onnx')).toEqual(['MatMul', 'Relu', 'MatMul']);
+  });
+
+  it('takes the ranges of last time if the data is the same, and never writes over what are no ranges', async () => {
+    const run = ['quantize', 'static', ...model, '--calib', 'x.npy', '--calibration', 'ranges.json'] as const;
+    expect((await inlay(...run)).err).toMatch(/calibrating: 16 samples/);
+    const first = await readFile(join(cwd, 'ranges.json'), 'utf8');
+    const again = await inlay(...run);
+    expect([again.code, again.err]).toEqual([0, expect.not.stringContaining('16 samples')]);
+    const other = npy({ descr: '<f4', shape: [count, width], data: bytesOf(gauss(count * width, 8)) });
+    await writeFile(join(cwd, 'x.npy'), other);
+    expect((await inlay(...run)).err).toMatch(/of other data.*\n[^]*calibrating: 16 samples/);
+    expect(await readFile(join(cwd, 'ranges.json'), 'utf8')).not.toBe(first);
+    await writeFile(join(cwd, 'ranges.json'), '{"mine":1}');
+    expect(await inlay(...run)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('ERR_INLAY_FEED_VALUE'),
+    });
+    expect(await readFile(join(cwd, 'ranges.json'), 'utf8')).toBe('{"mine":1}');
   });
 
   it('says which file is no model', async () => {
@@ -186,6 +223,26 @@ describe('inlay prune', () => {
     expect(Number(/gzip .*\((0\.\d+)\)/.exec(out)?.[1])).toBeLessThan(0.7);
     expect(out).toMatch(/answers +\d+\.\d dB, agreement/);
     expect(existsSync(join(cwd, 'out.onnx'))).toBe(true);
+  });
+
+  it('says that the file stays as large, and of weights that are stored twice', async () => {
+    const graph = createGraph({ name: 'tied', opset: 17 });
+    graph.input('x', 'float32', ['batch', width]);
+    const w = graph.initializer('w', new Tensor('float32', [width, width], gauss(width * width, 3)));
+    const product = graph.node('MatMul', ['x', w], {}, { name: 'product' });
+    graph.node('Add', [product, graph.node('ReduceSum', [w], {}, { name: 'sum' })], {}, { outputs: 'y' });
+    graph.output('y', 'float32', ['batch', width]);
+    await writeFile(join(cwd, 'model.onnx'), encodeModel(graph.toModel()));
+    const { code, out } = await inlay(...prune, '--no-prepare');
+    expect([code, out]).toEqual([0, expect.stringMatching(/as large as before, on the device/)]);
+    expect(out).toContain('The weights "w" are stored twice: pruned, and as they were for node "sum".');
+    expect(Number(/file +([\d.]+) kB/.exec(out)?.[1])).toBeGreaterThan(32);
+  });
+
+  it('writes nothing where there is nothing to prune, with code 2', async () => {
+    const { code, out } = await inlay(...prune, '--exclude', '/./');
+    expect([code, out]).toEqual([2, expect.stringMatching(/out\.onnx was not written\.$/)]);
+    expect(existsSync(join(cwd, 'out.onnx'))).toBe(false);
   });
 
   it('writes nothing where too much is lost, with code 2', async () => {

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { TensorMap } from '../../src/core/backend.ts';
 import { Tensor } from '../../src/core/tensor.ts';
@@ -9,6 +11,7 @@ import { createNodeRuntime } from '../../src/optimize-node/node-cpu.ts';
 
 const runtime = createNodeRuntime();
 afterAll(() => runtime.close());
+setFlagsFromString('--expose-gc');
 
 /** mulberry32, as Gaussian numbers: the sum of uniform ones. */
 function gaussian(seed: number, length: number, scale = 1): Float32Array<ArrayBuffer> {
@@ -221,6 +224,26 @@ describe('optimizeModel', () => {
     const { y } = await session.run(given[0] ?? {});
     await session.release();
     expect(golden[0]?.outputs['y']?.data).toEqual(y?.data);
+  });
+
+  it('holds in memory no model that was tried and does not run', async () => {
+    const model = mlp(256, 2);
+    const collect = runInNewContext('gc') as () => void;
+    const held = new Map<string, number>();
+    const { decision } = await optimize(model, {
+      samples: samples(256, 2),
+      calibration: { data: samples(256, 2) },
+      goal: { maxSizeRatio: 0.9 },
+      onProgress: ({ step }) => {
+        if (held.has(step) || !step.startsWith('comparing')) return;
+        collect();
+        held.set(step, process.memoryUsage().arrayBuffers);
+      },
+    });
+    const made = decision.attempts.reduce((sum, { sizeBytes = 0 }) => sum + sizeBytes, 0);
+    const grown = (held.get('comparing layers') ?? Infinity) - (held.get('comparing answers') ?? 0);
+    expect(made).toBeGreaterThan(500_000);
+    expect(grown).toBeLessThan(made / 4);
   });
 
   it('stops where it is told to', async () => {

@@ -65,6 +65,38 @@ describe.each([true, false])('row mode (scales by channel: %s)', (perChannel) =>
   });
 });
 
+describe('row mode with batches of no rows', () => {
+  /** Two products of a value of three axes; what is between them says how many axes the second one has, or not. */
+  const between = (op: string): ModelProto => {
+    const graph = createGraph({ name: 'empty', opset: 17 });
+    graph.input('x', 'float32', ['n', 'length', 64]);
+    const [w = '', v = ''] = [32, 16].map((columns, at) =>
+      graph.initializer(
+        `w${at}`,
+        new Tensor('float32', [at === 0 ? 64 : 32, columns], gauss(columns * (at === 0 ? 64 : 32), at)),
+      ),
+    );
+    const shape = graph.initializer('shape', new Tensor('int64', [3], BigInt64Array.of(0n, 0n, 32n)));
+    const first = graph.node('MatMul', ['x', w]);
+    graph.node('MatMul', [graph.node(op, op === 'Relu' ? [first] : [first, shape]), v], {}, { outputs: 'y' });
+    graph.output('y', 'float32', ['n', 'length', 16]);
+    return graph.toModel();
+  };
+
+  it.each([
+    ['Relu', 0],
+    ['Reshape', 1],
+  ])('gives none after %s, with an operator more only where the axes are not known', async (op, slices) => {
+    const { model } = quantizeDynamic(between(op), { kind: 'dynamic', mode: 'row' });
+    expect(opsOf(model).filter((one) => one === 'Slice')).toHaveLength(slices);
+    const runs = [
+      [0, 3],
+      [2, 0],
+    ].map((lead) => ({ x: floats([...lead, 64], new Float32Array(0)) }));
+    expect((await runAll(model, runs)).map(({ length }) => length)).toEqual([0, 0]);
+  });
+});
+
 describe('row mode beside tensor mode', () => {
   it('reckons the scales of an activation once for all who read it', () => {
     const { model } = quantizeDynamic(encoder(), { kind: 'dynamic', mode: 'row' });

@@ -152,6 +152,31 @@ describe('rewriteModel', () => {
     expect(bodies.map((body) => body.output[0]?.name === body.node[0]?.output[0])).toEqual([true, true]);
   });
 
+  it('lets annotations follow the values of a body that get other names', () => {
+    const branch: GraphProto = {
+      ...graphOf([node('MatMul', ['x', 'w'], 'y')], ['y']),
+      initializer: [{ name: 'w', dims: [1], dataType: 1 }],
+      quantizationAnnotation: [
+        { tensorName: 'y', quantParameterTensorNames: [{ key: 'SCALE_TENSOR', value: 'w' }] },
+      ],
+    };
+    const model = modelOf(graphOf([ifNode(branch, branch, 'out')], ['out']));
+    const after = rewriteModel(model, (each) =>
+      each.opType === 'MatMul' ? [{ ...each, opType: 'Mul' }] : undefined,
+    );
+    for (const { initializer, output, quantizationAnnotation } of bodiesOf(
+      after.graph.node[0] as NodeProto,
+    )) {
+      expect(initializer[0]?.name).not.toBe('w');
+      expect(quantizationAnnotation).toEqual([
+        {
+          tensorName: output[0]?.name,
+          quantParameterTensorNames: [{ key: 'SCALE_TENSOR', value: initializer[0]?.name }],
+        },
+      ]);
+    }
+  });
+
   it('redirects later readers, along chains, in this graph and its bodies, but no outputs', () => {
     const body = graphOf([node('Neg', ['a'], 'inner')], ['inner']);
     const model = modelOf(

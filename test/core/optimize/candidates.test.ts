@@ -61,6 +61,10 @@ describe('listCandidates', () => {
     expect(list({ workload }).tried).toEqual(['int8-dynamic']);
     expect(list({ workload, batches: [8] }).tried).toEqual([]);
     expect(list({ workload, target: 'webgpu' }).tried).toEqual(['fp16']);
+    const both = { workload: { ...workload, conv: 1000 }, isCalibrated: true };
+    expect(list(both).tried.slice(0, 2)).toEqual(['int8-static', 'int8-static-lstm']);
+    expect(list({ ...both, batches: [8] }).not['int8-static-lstm']).toMatch(/rows beside it/);
+    expect(list({ ...both, isCalibrated: false }).tried).not.toContain('int8-static-lstm');
   });
 
   it('leaves depthwise convolutions in floats in WebAssembly only', () => {
