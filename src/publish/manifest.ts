@@ -4,7 +4,15 @@ import { toHex } from '../core/bytes.ts';
 import type { Platform } from '../core/platform.ts';
 import { canonicalJson } from '../trust/canonical-json.ts';
 import { sha256Hex } from '../trust/keys.ts';
-import type { FileRef, GoldenTolerance, ReleaseFile, ReleaseManifest, Way } from '../update/manifest.ts';
+import type {
+  FileContent,
+  FileRef,
+  GoldenTolerance,
+  ReleaseFile,
+  ReleaseManifest,
+  Way,
+} from '../update/manifest.ts';
+import type { Hop } from './hops.ts';
 import type { PreparedWay } from './patches.ts';
 import { releasePath, type NewCompanion } from './release.ts';
 
@@ -29,6 +37,10 @@ export interface PreparedFile {
   readonly tolerance?: GoldenTolerance | undefined;
   readonly chunks: ReleaseFile['chunks'];
   readonly ways: readonly PreparedWay[];
+  /** Patches of earlier releases, which are there already. Default: none. */
+  readonly hops?: readonly Hop[];
+  /** The file that it was rounded around. */
+  readonly anchor?: FileContent | undefined;
 }
 
 /** Everything that a release consists of, before it has a sequence number. */
@@ -94,10 +106,14 @@ export function writeManifest(
     ...(prepared.tolerance && { tolerance: prepared.tolerance }),
     chunks: prepared.chunks,
     ...(prepared.ways.length > 0 && {
-      ways: prepared.ways.map(({ file, bytes, sha256, ...way }): Way => {
-        return { ...add(way.kind, file, bytes, sha256), ...way };
-      }),
+      ways: [
+        ...prepared.ways.map(({ file, bytes, sha256, ...way }): Way => {
+          return { ...add(way.kind, file, bytes, sha256), ...way };
+        }),
+        ...(prepared.hops ?? []),
+      ],
     }),
+    ...(prepared.anchor && { anchor: prepared.anchor }),
   });
   const manifest: ReleaseManifest = {
     v: 1,

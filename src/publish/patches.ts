@@ -46,7 +46,7 @@ type WayFile = {
 );
 
 /** Largest share of the whole file at which a way is worth having, per cent. */
-const worthPercent = { compressed: 95, patch: 90 } as const;
+export const worthPercent: Readonly<Record<WayFile['kind'], number>> = { compressed: 95, patch: 90 };
 
 /** What {@link prepareWays} works with. */
 export interface WayOptions {
@@ -59,8 +59,7 @@ export interface WayOptions {
 
 /**
  * Makes the ways in which a file can be had besides the whole of it. Those that save little are left out, and so is
- * what is no smaller than the compressed file: devices take the smallest of what they can use, and apply one patch to a
- * file that they have.
+ * what is no smaller than the compressed file: devices take the cheapest path over what they can use.
  */
 export async function prepareWays(
   options: WayOptions,

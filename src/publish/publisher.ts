@@ -13,6 +13,7 @@ import {
   type PreparedRelease,
   type WrittenManifest,
 } from './manifest.ts';
+import { chooseHops, readEarlier } from './hops.ts';
 import { prepareWays, type BaseFile, type Gzip, type PatchEncoder } from './patches.ts';
 import {
   addRelease,
@@ -21,6 +22,7 @@ import {
   expiresIn,
   findRelease,
   isName,
+  listReleases,
   nextSeq,
   otherContent,
 } from './release.ts';
@@ -237,17 +239,30 @@ async function prepareRelease(
           anchor: compact?.anchor,
         })
       : new Map<string, readonly BaseFile[]>();
-  const prepare = async (one: ReleaseVariant): Promise<PreparedFile> => ({
-    ...one,
-    sha256: sha256Hex(platform, one.bytes),
-    chunks: describeChunks(platform, one.bytes),
-    ways: await prepareWays(
-      { platform, gzip, encoders, bases: bases.get(one.variant) ?? [] },
-      one.file,
-      one.bytes,
-    ),
-  });
-  const files: [PreparedFile, ...PreparedFile[]] = [await prepare(reference)];
+  const earlier = bases.size > 0 ? await readEarlier({ server, platform }, present, model) : [];
+  const prepare = async (one: ReleaseVariant): Promise<PreparedFile> => {
+    const { variant, file, bytes } = one;
+    const sha256 = sha256Hex(platform, bytes);
+    const ways = await prepareWays(
+      { platform, gzip, encoders, bases: bases.get(variant) ?? [] },
+      file,
+      bytes,
+    );
+    const hops = await chooseHops(
+      { sha256, length: bytes.length },
+      ways,
+      earlier.filter((other) => other.variant === variant),
+      (hop) => server.hasBlob(hop),
+    );
+    return { ...one, sha256, chunks: describeChunks(platform, bytes), ways, hops };
+  };
+  const anchor = listReleases(present).find((one) => one.model === model && one.sha256 === compact?.anchor);
+  const files: [PreparedFile, ...PreparedFile[]] = [
+    {
+      ...(await prepare(reference)),
+      ...(anchor && { anchor: { sha256: anchor.sha256, length: anchor.length } }),
+    },
+  ];
   for (const other of others) files.push(await prepare(other));
   return { files, golden, profile };
 }
@@ -328,7 +343,9 @@ async function assertSame(
 function waysOf({ manifest }: WrittenManifest): PublishedRelease['ways'] {
   return manifest.files.flatMap(({ variant, ways = [] }) =>
     ways.flatMap(({ kind, length, ...way }) =>
-      kind === 'full' || !('codec' in way) ? [] : [{ variant, kind, codec: way.codec, sizeBytes: length }],
+      kind === 'full' || kind === 'hop' || !('codec' in way)
+        ? []
+        : [{ variant, kind, codec: way.codec, sizeBytes: length }],
     ),
   );
 }

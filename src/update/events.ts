@@ -26,6 +26,7 @@ export const updateEventTypes = [
   'rolled-back',
   'withdrawn',
   'degraded',
+  'anchor-released',
   'record-lost',
   'record-unwritable',
   'error',

@@ -6,14 +6,14 @@ import { failureOf, faultOf, type Fault } from './fault.ts';
 import type { PlanEntry } from './plan.ts';
 import type { ResolvedPlan } from './resolve.ts';
 import { bring, type ShipmentParts } from './shipment.ts';
-import type { Slot } from './slot.ts';
+import { neededBlobs, type Slot } from './slot.ts';
 import { rejectionOf } from './slots-rejections.ts';
 import type { Slots } from './slots.ts';
 import type { Sync } from './sync.ts';
 import type { DownloadListener } from './transfer.ts';
 
 /** What {@link createFetcher} works with. */
-export interface FetcherParts extends Omit<ShipmentParts, 'target' | 'isUnfit'> {
+export interface FetcherParts extends Omit<ShipmentParts, 'target' | 'isUnfit' | 'isUpdate'> {
   readonly platform: Pick<Platform, 'monotonicMs'>;
   readonly sync: Sync;
   readonly log: (event: Omit<NewUpdateEvent, 'model'>) => void;
@@ -64,8 +64,9 @@ export function createFetcher(parts: FetcherParts): Fetcher {
     await parts.onBegin(entry);
     log({ type: 'download-started', version, sha256, bytes: length });
     const began = platform.monotonicMs();
+    const isUpdate = neededBlobs(await slots.read()).length > 0;
     const shipped = await bring(
-      { ...parts, target: (name) => sync.target(name), isUnfit },
+      { ...parts, target: (name) => sync.target(name), isUnfit, isUpdate },
       entry,
       plan.net,
       signal,

@@ -2,6 +2,7 @@
 
 import type { ModelSource, TensorMap } from '../core/backend.ts';
 import type { Platform } from '../core/platform.ts';
+import type { Anchors } from './anchors.ts';
 import type { Decision } from './decide.ts';
 import type { EventLog } from './events.ts';
 import type { GoldenCase } from './golden.ts';
@@ -119,12 +120,13 @@ export interface Updater {
 }
 
 /** What an updater works with. */
-export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target' | 'isUnfit'> {
+export interface UpdaterParts extends Omit<ShipmentParts, 'lend' | 'target' | 'isUnfit' | 'isUpdate'> {
   readonly model: string;
   readonly platform: Platform;
   readonly sync: Sync;
   readonly slots: Slots;
   readonly events: EventLog;
+  readonly anchors: Pick<Anchors, 'hold'>;
   readonly install: () => Promise<Install>;
   readonly activation: Activation;
   /** Tries a release where it can do no harm. @throws when it does not work there. */

@@ -19,7 +19,8 @@ export interface FileRef {
 
 /**
  * One way to have a file. `full` is the file itself. `compressed` is the file coded by itself: with gzip, or as a patch of
- * Inlay's own format that starts from nothing. `patch` makes it out of another file that the device may have.
+ * Inlay's own format that starts from nothing. `patch` makes it out of another file that the device may have. `hop` is a
+ * patch of an earlier release, and makes a file of that release, from which others lead on.
  */
 export type Way = FileRef &
   (
@@ -32,7 +33,17 @@ export type Way = FileRef &
         /** SHA-256 of the file that it starts from. */
         readonly from: string;
       }
+    | {
+        readonly kind: 'hop';
+        readonly codec: string;
+        readonly from: string;
+        /** What it makes. */
+        readonly to: FileContent;
+      }
   );
+
+/** A file by its content. */
+export type FileContent = Pick<FileRef, 'sha256' | 'length'>;
 
 /** One variant of the model: the same answers from other weights. */
 export interface ReleaseFile extends FileRef {
@@ -46,6 +57,8 @@ export interface ReleaseFile extends FileRef {
   readonly chunks: { readonly size: number; readonly sha256: string };
   /** Other ways than the whole file, which is always there. */
   readonly ways?: readonly Way[];
+  /** The file of an earlier release that this one was rounded around, and that the patches to come start from. */
+  readonly anchor?: FileContent;
 }
 
 /** How far an answer may lie from the golden one: |a − b| ≤ absolute + relative · |b|, in millionths. */
@@ -107,7 +120,7 @@ export function readManifest(bytes: Uint8Array): ReleaseManifest {
 
 function fileOf(value: unknown, where: string, folder: string): ReleaseFile {
   const file = fieldsOf(value, where);
-  const { variant, requires, tolerance, ways } = file;
+  const { variant, requires, tolerance, ways, anchor } = file;
   const ref = refOf(file, where, folder);
   return {
     ...ref,
@@ -117,6 +130,9 @@ function fileOf(value: unknown, where: string, folder: string): ReleaseFile {
     chunks: chunksOf(file['chunks'], `${where}.chunks`, ref.length),
     ...(ways !== undefined && {
       ways: listOf(ways, `${where}.ways`).flatMap((way, i) => wayOf(way, `${where}.ways[${i}]`, folder, ref)),
+    }),
+    ...(anchor !== undefined && {
+      anchor: contentOf(anchor, `${where}.anchor`),
     }),
   };
 }
@@ -142,11 +158,17 @@ function wayOf(value: unknown, where: string, folder: string, file: FileRef): re
   }
   if (kind === 'compressed' && (codec === 'gzip' || codec === 'idp'))
     return [{ ...wayRefOf(way, where, folder, file), kind, codec }];
-  if (kind !== 'patch') return [];
+  if (kind !== 'patch' && kind !== 'hop') return [];
   const base = textOf(from, `${where}.from`, sha256Form);
-  demand(base !== file.sha256, `${where}.from`, 'is the file itself');
   const name = textOf(codec, `${where}.codec`, /^[!-~]{1,64}$/);
-  return [{ ...wayRefOf(way, where, folder, file), kind, codec: name, from: base }];
+  if (kind === 'patch') {
+    demand(base !== file.sha256, `${where}.from`, 'is the file itself');
+    return [{ ...wayRefOf(way, where, folder, file), kind, codec: name, from: base }];
+  }
+  // It lies in the folder of an earlier release.
+  const [, seq] = /\/(\d+)\/[^/]*$/.exec(textOf(way['path'], `${where}.path`)) ?? [];
+  const ref = wayRefOf(way, where, folder.replace(/\d+\/$/, `${seq}/`), file);
+  return [{ ...ref, kind, codec: name, from: base, to: contentOf(way['to'], `${where}.to`) }];
 }
 
 function wayRefOf(way: Fields, where: string, folder: string, file: FileRef): FileRef {
@@ -159,8 +181,12 @@ function refOf({ path, sha256, length }: Fields, where: string, folder: string):
   const text = textOf(path, `${where}.path`);
   const isInside = text.startsWith(folder) && /^[a-z0-9][a-z0-9._-]{0,127}$/.test(text.slice(folder.length));
   demand(isInside, `${where}.path`, `is not a file in ${folder}`);
+  return { path: text, ...contentOf({ sha256, length }, where) };
+}
+
+function contentOf(value: unknown, where: string): FileContent {
+  const { sha256, length } = fieldsOf(value, where);
   return {
-    path: text,
     sha256: textOf(sha256, `${where}.sha256`, sha256Form),
     length: numberOf(length, `${where}.length`, 1),
   };

@@ -33,6 +33,8 @@ export interface ShipmentParts {
   readonly maxModelBytes: number;
   /** Puts what came with the app into the store, if it is one of these files: nothing is downloaded twice. */
   readonly lend: (sha256s: readonly string[]) => Promise<void>;
+  /** Whether the device has had another release of the model. */
+  readonly isUpdate: boolean;
   /** Tells whether a variant did not prove itself on this device. */
   readonly isUnfit: (sha256: string) => Promise<boolean>;
 }
@@ -49,14 +51,14 @@ export async function bring(
   signal: AbortSignal,
   onProgress?: DownloadListener,
 ): Promise<Shipment> {
-  const { maxModelBytes, transfers } = parts;
+  const { maxModelBytes, transfers, isUpdate } = parts;
   const terms = { net, signal };
   const manifest = await readShipped(parts, entry, terms);
   const file = manifest && (await choose(parts, manifest));
   const { path, sha256, length } = file ?? entry;
   if (length > maxModelBytes) throw tooLarge(path, length, maxModelBytes);
-  await parts.lend([sha256, ...(file?.ways ?? []).flatMap((way) => (way.kind === 'patch' ? way.from : []))]);
-  const { way } = await transfers.obtain({ ...(file ?? entry), ...terms }, onProgress);
+  await parts.lend([sha256, ...(file?.ways ?? []).flatMap((way) => ('from' in way ? way.from : []))]);
+  const { way } = await transfers.obtain({ ...(file ?? entry), ...terms, isUpdate }, onProgress);
   if (manifest?.golden !== undefined) await transfers.obtain({ ...manifest.golden, ...terms });
   return {
     way,
@@ -68,6 +70,7 @@ export async function bring(
         golden: { ...manifest.golden, ...(file?.tolerance && { tolerance: file.tolerance }) },
       }),
       ...(manifest?.profile && { profile: manifest.profile }),
+      ...(file?.anchor && { anchor: file.anchor }),
     },
   };
 }

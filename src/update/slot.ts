@@ -1,7 +1,7 @@
 /** The slots of one model on one device: what it runs, what it can go back to, what it tries. */
 
 import type { ModelPolicy } from '../trust/metadata.ts';
-import type { FileRef, GoldenTolerance } from './manifest.ts';
+import type { FileContent, FileRef, GoldenTolerance } from './manifest.ts';
 import type { PlanEntry, TrialRules } from './plan.ts';
 
 /** The slots, in the order in which they are tried. */
@@ -26,6 +26,8 @@ export interface Slot {
   readonly golden?: FileRef & { readonly tolerance: GoldenTolerance };
   /** The reference profile of the release, for telemetry; it need not be in the store. */
   readonly profile?: FileRef;
+  /** The file that patches of releases to come start from, where the manifest names one; it need not be in the store. */
+  readonly anchor?: FileContent;
 }
 
 /** A release that proves itself. Its file is verified and in the store. */
@@ -148,4 +150,12 @@ export function neededBlobs(state: SlotsState): readonly string[] {
     [file.sha256, ...[golden, profile].flatMap((one) => one?.sha256 ?? [])].concat(proof),
   );
   return [...new Set([...files, ...state.markers.map(({ sha256 }) => sha256)])];
+}
+
+/** Files that a state can do without, but patches of releases to come start from: without them, these are larger. */
+export function anchorsOf(state: SlotsState): readonly string[] {
+  const needed = neededBlobs(state);
+  return [state.committed, state.trial]
+    .flatMap((slot) => slot?.anchor?.sha256 ?? [])
+    .filter((sha256) => !needed.includes(sha256));
 }

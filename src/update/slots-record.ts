@@ -79,6 +79,7 @@ const slot = {
     }),
   ),
   profile: maybe(fields({ path: text, sha256: hash, length: isSize })),
+  anchor: maybe(fields({ sha256: hash, length: isSize })),
 };
 const rules = fields({
   minInferences: isSize,

@@ -423,7 +423,7 @@ function without(markers: readonly Marker[], { id }: Marker): readonly Marker[] 
 }
 
 /** A release without what only counts while it is on trial. */
-function bare({ release, file, variant, golden, profile, proof }: Slot): Slot {
+function bare({ release, file, variant, golden, profile, proof, anchor }: Slot): Slot {
   return {
     release,
     file,
@@ -431,6 +431,7 @@ function bare({ release, file, variant, golden, profile, proof }: Slot): Slot {
     ...(proof !== undefined && { proof }),
     ...(golden && { golden }),
     ...(profile && { profile }),
+    ...(anchor && { anchor }),
   };
 }
 

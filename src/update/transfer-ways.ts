@@ -1,12 +1,13 @@
-/** The cheapest way to a file: patch, compressed, or whole. Whatever comes out has to be what was signed. */
+/** The cheapest way to a file: patches, compressed, or whole. Whatever comes out has to be what was signed. */
 
 import { isInlayError } from '../core/errors.ts';
 import type { DigestPlatform } from '../core/digest.ts';
 import type { Blob, Store } from '../core/store.ts';
+import { cheapestPath, requestBytes, type Edge, type Path } from './cheapest-path.ts';
 import type { Chunks } from './chunks.ts';
 import { discardPart } from './download.ts';
 import { intactBlob } from './intact.ts';
-import type { FileRef, Way } from './manifest.ts';
+import type { FileContent, FileRef, Way } from './manifest.ts';
 import type { Patcher } from './patcher.ts';
 import { gunzip, hasGunzip } from './transfer-gunzip.ts';
 
@@ -55,41 +56,113 @@ export interface WayParts {
   readonly chunks: Chunks | undefined;
   /** Other ways than the whole file. */
   readonly ways: readonly Way[];
+  /** Whether the device has had another file of the model: only then a patch whose base is missing is worth a word. */
+  readonly isUpdate: boolean;
+  /** Gets the SHA-256 of the file that was made on the way, as long as it is there only to make the next one. */
+  readonly made: Set<string>;
+  /** SHA-256 of a file that stays once it was made on the way. */
+  readonly kept: string | undefined;
   readonly signal: AbortSignal;
-  readonly download: (target: FileRef, chunks: Chunks | undefined) => Promise<Blob>;
+  readonly download: (target: FileRef, chunks: Chunks | undefined, span: Span) => Promise<Blob>;
+  /** Makes sure that so much fits, if it must without anything but this file. @throws as `Store.reserve`. */
+  readonly reserve: (sizeBytes: number, base: string | undefined) => Promise<void>;
   readonly onPhase: (phase: 'patching' | 'verifying') => void;
   readonly onFallback: (fallback: Fallback) => void;
+}
+
+/** Bytes of a path that come before a download, and after it. */
+export interface Span {
+  readonly before: number;
+  readonly after: number;
 }
 
 /** How patches and compressed files are cut: their pieces have no hashes, but they go on where they ended. */
 const wayChunks: Chunks = { size: 1_048_576 };
 
+/** A way, as a step of a path. */
+interface Step extends Edge {
+  readonly way: Way;
+  readonly makes: FileContent;
+}
+
 /**
- * Brings a file into the store, by the way that costs the fewest bytes, and by the next one if that fails. The whole
+ * Brings a file into the store, by the path that costs the fewest bytes, and by the next one if that fails. Of the files
+ * that a path leads over, each is there until the next one is: from it, a path that was interrupted goes on. The whole
  * file is the last.
  * @throws what the download of the whole file throws, or `signal.reason`.
  */
 export async function buildFile(parts: WayParts): Promise<Obtained> {
-  const { platform, store, file, signal } = parts;
+  const { platform, store, file, made, signal } = parts;
   const fallbacks: Fallback[] = [];
   parts.onPhase('verifying');
-  const present = await intactBlob(platform, store, file);
-  if (present) return { blob: present, way: 'stored', fallbacks };
-  const cheaper = parts.ways
-    .filter((way) => way.kind !== 'full' && way.length < file.length)
-    .sort((a, b) => a.length - b.length);
-  for (const way of cheaper) {
-    const result = await tryWay(parts, way).catch(async (error: unknown): Promise<Fallback> => {
+  const blob = await intactBlob(platform, store, file);
+  if (blob) return { blob, way: 'stored', fallbacks };
+  let steps = stepsOf(file, parts.ways);
+  const present = new Set<string>();
+  // They are hashed when a path begins there.
+  for (const { from } of steps) if (from !== undefined && (await store.blob(from))) present.add(from);
+  const [absent] = steps
+    .filter((step) => step.way.kind === 'patch' && !cheapestPath(steps, present, step.from ?? ''))
+    .sort((a, b) => a.cost - b.cost);
+  let isTold = !parts.isUpdate && present.size === 0;
+  let before = 0;
+  const fail = (fallback: Fallback): void => {
+    // Of a missing base, it is told once.
+    if (fallback.reason === 'patch-base-missing') {
+      if (isTold) return;
+      isTold = true;
+    }
+    fallbacks.push(fallback);
+    parts.onFallback(fallback);
+  };
+  for (;;) {
+    // The whole file is a step as well, so that there is always a path.
+    const { cost, steps: path } = cheapestPath(steps, present, file.sha256) as Path<Step>;
+    if (absent && absent.cost < cost) fail({ way: absent.way, reason: 'patch-base-missing' });
+    const [next] = path as [Step];
+    const step = path.find(({ way }) => decoderOf(parts, way) === undefined) ?? next;
+    const { way, to } = step;
+    const result = await take(parts, step, path, before).catch(async (error: unknown): Promise<Fallback> => {
       const reason = isInlayError(error) ? reasons[error.code] : undefined;
-      if (reason === undefined || signal.aborted) throw error;
+      if (reason === undefined || way.kind === 'full' || signal.aborted) throw error;
       if (unfinished.has(reason)) await discardPart(store, way);
       return { way, reason, error };
     });
-    if (!('reason' in result)) return { blob: result, way: way.kind, fallbacks };
-    fallbacks.push(result);
-    parts.onFallback(result);
+    if ('reason' in result) {
+      steps = steps.filter((one) => one !== step);
+      fail(result);
+      continue;
+    }
+    before += way.length;
+    for (const sha256 of made) {
+      if (sha256 === parts.kept) continue;
+      made.delete(sha256);
+      present.delete(sha256);
+      await deleteUnpinned(store, sha256);
+    }
+    if (to === file.sha256) return { blob: result, way: way.kind, fallbacks };
+    made.add(to);
+    present.add(to);
   }
-  return { blob: await parts.download(file, parts.chunks), way: 'full', fallbacks };
+}
+
+function stepsOf(file: FileRef, ways: readonly Way[]): readonly Step[] {
+  const whole: Way = { ...file, kind: 'full' };
+  return [whole, ...ways.filter(({ kind }) => kind !== 'full')].map((way) => {
+    const makes = way.kind === 'hop' ? way.to : file;
+    const from = 'from' in way ? way.from : undefined;
+    return { way, makes, from, to: makes.sha256, cost: way.length + requestBytes };
+  });
+}
+
+/** Deletes a file that nobody else needs; failures cost nothing but room. */
+export async function deleteUnpinned(store: Store, sha256: string): Promise<void> {
+  try {
+    const facts = (await store.describeBlobs()).find((one) => one.sha256 === sha256);
+    if (facts?.pins.length === 0) await store.deleteBlob(sha256);
+  } catch {
+    // What is not pinned is evicted when there is no room.
+  }
 }
 
 const reasons: Readonly<Record<string, FallbackReason>> = {
@@ -111,34 +184,50 @@ const unfinished: ReadonlySet<FallbackReason> = /* @__PURE__ */ new Set<Fallback
   'http-content',
 ]);
 
-async function tryWay(parts: WayParts, way: Way): Promise<Blob | Fallback> {
-  const { store, file } = parts;
-  const source = await openWay(parts, way);
-  if (typeof source === 'string') return { way, reason: source };
-  await store.reserve(way.length + file.length);
-  const blob = await parts.download(way, wayChunks);
+/**
+ * Makes what a step makes.
+ * @param path - the rest of it, from this step on.
+ * @param before - bytes that have come for it.
+ */
+async function take(
+  parts: WayParts,
+  step: Step,
+  path: readonly Step[],
+  before: number,
+): Promise<Blob | Fallback> {
+  const { store } = parts;
+  const { way, makes, from } = step;
+  if (way.kind === 'full') return parts.download(parts.file, parts.chunks, { before, after: 0 });
+  const decode = decoderOf(parts, way);
+  if (decode === undefined) return { way, reason: 'codec-unknown' };
+  // Each stays until the next one is there.
+  const room = path.map((one, i) => one.way.length + one.makes.length + (path[i - 1]?.makes.length ?? 0));
+  await parts.reserve(Math.max(...room), from);
+  const base = from === undefined ? nothing : await baseOf(parts, from);
+  if (base === undefined) return { way, reason: 'patch-base-missing' };
+  const after = path.slice(1).reduce((sum, one) => sum + one.way.length, 0);
+  const blob = await parts.download(way, wayChunks, { before, after });
   try {
     parts.onPhase('patching');
-    return await write(parts, way, await source(blob));
+    return await write(store, step, decode(base, blob, makes.length));
   } finally {
     await store.deleteBlob(way.sha256);
   }
 }
 
-/** @returns what makes the file out of what travels, or why nothing does. */
-async function openWay(
-  { platform, store, patchers, file }: WayParts,
-  way: Way,
-): Promise<FallbackReason | ((blob: Blob) => Promise<AsyncIterable<Uint8Array>>)> {
-  if (way.kind === 'full' || way.codec === 'gzip') {
-    return hasGunzip() ? async (blob) => gunzip(blob) : 'codec-unknown';
-  }
+async function baseOf({ platform, store, made }: WayParts, sha256: string): Promise<Blob | undefined> {
+  const found = await store.blob(sha256);
+  // What was just made was verified as it was written.
+  if (found === undefined || made.has(sha256)) return found;
+  return intactBlob(platform, store, { sha256, length: found.sizeBytes });
+}
+
+/** Finds what makes a file out of another one and what travels; `undefined`: this device has nothing that does. */
+function decoderOf({ patchers }: WayParts, way: Way): Patcher['apply'] | undefined {
+  // The whole file needs none.
+  if (way.kind === 'full' || (way.codec === 'gzip' && hasGunzip())) return (_, blob) => gunzip(blob);
   const patcher = patchers.find(({ codec }) => codec === way.codec);
-  if (patcher === undefined) return 'codec-unknown';
-  if (way.kind === 'compressed') return async (patch) => patcher.apply(nothing, patch, file.length);
-  const found = await store.blob(way.from);
-  const base = found && (await intactBlob(platform, store, { sha256: way.from, length: found.sizeBytes }));
-  return base ? async (patch) => patcher.apply(base, patch, file.length) : 'patch-base-missing';
+  return patcher && ((...files) => patcher.apply(...files));
 }
 
 /** What patches start from that start from no file. */
@@ -151,11 +240,11 @@ const nothing: Blob = {
 
 /** Keeps what comes out, if it is the file. */
 async function write(
-  { store, file }: WayParts,
-  way: Way,
+  store: Store,
+  { way, makes }: Step,
   pieces: AsyncIterable<Uint8Array>,
 ): Promise<Blob | Fallback> {
-  const kind = way.kind === 'patch' ? 'patch' : 'decode';
+  const kind = way.kind === 'compressed' ? 'decode' : 'patch';
   let made = 0;
   let failure: Fallback | undefined;
   const bounded = (): AsyncIterator<Uint8Array, undefined> => {
@@ -166,14 +255,14 @@ async function write(
           const { done, value } = await iterator.next();
           if (done === true) return { done, value: undefined };
           made += value.length;
-          if (made <= file.length) return { done: false, value };
+          if (made <= makes.length) return { done: false, value };
         } catch (error) {
           failure = { way, reason: `${kind}-failed`, error };
           throw error;
         }
         failure = { way, reason: `${kind}-output-length` };
         await iterator.return?.();
-        throw new RangeError(`More than the ${file.length} bytes of ${file.path} come out of ${way.path}.`);
+        throw new RangeError(`Too much comes out of ${way.path}.`);
       },
       return: async () => {
         await iterator.return?.();
@@ -182,7 +271,7 @@ async function write(
     };
   };
   try {
-    return await store.putBlob(file.sha256, { [Symbol.asyncIterator]: bounded });
+    return await store.putBlob(makes.sha256, { [Symbol.asyncIterator]: bounded });
   } catch (error) {
     if (failure !== undefined) return failure;
     if (isInlayError(error) && error.code === 'ERR_INLAY_STORE_MISMATCH') {

@@ -1,18 +1,19 @@
 /** Everything that comes over the network for models: shared, held back by policies, paused, told of. */
 
 import { abortWith, assertNotAborted, reasonOf } from '../core/abort.ts';
+import { isInlayError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { retry } from '../core/retry.ts';
 import type { Blob, Store } from '../core/store.ts';
 import type { Chunks } from './chunks.ts';
 import { discardPart, downloadTarget } from './download.ts';
 import { usualAttempts, type Attempts } from './download-file.ts';
-import type { FileRef, Way } from './manifest.ts';
+import type { FileContent, FileRef, Way } from './manifest.ts';
 import type { Patcher } from './patcher.ts';
 import type { NetworkRules } from './plan.ts';
 import { heldError, holdReason, type DownloadPolicy, type HoldReason } from './transfer-policy.ts';
 import { waitFor } from './transfer-wait.ts';
-import { buildFile, type Fallback, type Obtained } from './transfer-ways.ts';
+import { buildFile, deleteUnpinned, type Fallback, type Obtained, type Span } from './transfer-ways.ts';
 
 /** Hears how many bytes of a download are there, and how many there are. */
 export type DownloadListener = (loadedBytes: number, totalBytes: number) => void;
@@ -23,6 +24,10 @@ export interface Want extends FileRef {
   readonly chunks?: Chunks | undefined;
   /** Other ways to it than the whole file. */
   readonly ways?: readonly Way[] | undefined;
+  /** What patches to come start from: it stays if it was made on the way. */
+  readonly anchor?: FileContent | undefined;
+  /** Whether another file of the model was there before; see `patch-base-missing`. Default false. */
+  readonly isUpdate?: boolean | undefined;
   /** When the rollout wants it to be downloaded. Default: at any time. */
   readonly net?: Partial<NetworkRules> | undefined;
   /** Ends the wait of this caller. The download ends with the last one, and what is there stays for the next. */
@@ -39,7 +44,7 @@ export interface TransferState {
   readonly phase: 'waiting' | 'held' | 'downloading' | 'patching' | 'verifying';
   /** Why it is held. */
   readonly heldBy?: HoldReason;
-  /** Of what travels: a patch is smaller than its file. */
+  /** Of what travels: a patch is smaller than its file. Where there are several, of all of them. */
   readonly loadedBytes: number;
   readonly totalBytes: number;
   /** Over the last seconds; absent until that is known. */
@@ -65,6 +70,11 @@ export interface TransferParts {
   readonly onBytes?: (count: number, file: FileRef) => void;
   /** Told of each new phase, and of progress a few times a second. */
   readonly onState?: (state: TransferState) => void;
+  /**
+   * Gives up what is kept for updates to come only, but not this file, when there is no room.
+   * @returns whether there may be some now.
+   */
+  readonly spare?: ((base: string | undefined) => Promise<boolean>) | undefined;
   /** Told of each way that did not lead to its file. */
   readonly onFallback?: (file: FileRef, fallback: Fallback) => void;
 }
@@ -100,6 +110,8 @@ interface Job {
   state: TransferState;
   /** What is on its way: the file, or what it is made of. */
   target?: FileRef;
+  /** SHA-256 of what is there only to make the next file. */
+  readonly made: Set<string>;
   /** Ends the requests under way, but not the download. */
   run?: AbortController | undefined;
 }
@@ -165,9 +177,11 @@ export function createTransfers(parts: TransferParts): Transfers {
     job: Job,
     target: FileRef,
     chunks: Chunks | undefined,
+    { before, after }: Span,
     net: Want['net'],
   ): Promise<Blob> => {
     const { signal } = job.controller;
+    const totalBytes = before + target.length + after;
     job.target = target;
     let since = { at: platform.monotonicMs(), bytes: 0 };
     let shownAt = -Infinity;
@@ -175,11 +189,12 @@ export function createTransfers(parts: TransferParts): Transfers {
       parts.onBytes?.(count, target);
       since.bytes += count;
     };
-    const onLoaded = (loadedBytes: number): void => {
+    const onLoaded = (loaded: number): void => {
+      const loadedBytes = before + loaded;
       const now = platform.monotonicMs();
       const passedMs = now - since.at;
       const { bytesPerSecond } = job.state;
-      const isDone = loadedBytes === target.length;
+      const isDone = loaded === target.length;
       job.state = { ...job.state, loadedBytes };
       if (passedMs >= speedMs) {
         const rate = (since.bytes / passedMs) * 1000;
@@ -190,10 +205,10 @@ export function createTransfers(parts: TransferParts): Transfers {
         shownAt = now;
         show(job, { phase: isDone ? 'verifying' : 'downloading' });
       }
-      for (const tell of job.listeners) tell(loadedBytes, target.length);
+      for (const tell of job.listeners) tell(loadedBytes, totalBytes);
     };
     for (;;) {
-      show(job, { phase: 'waiting', loadedBytes: 0, totalBytes: target.length });
+      show(job, { phase: 'waiting', loadedBytes: before, totalBytes });
       await untilAllowed(job, target, net);
       assertNotAborted(signal);
       if (isPaused) continue;
@@ -223,7 +238,8 @@ export function createTransfers(parts: TransferParts): Transfers {
       try {
         return await (chunks ? fetchOnce() : retry(fetchOnce, { platform, signal: run.signal, ...attempts }));
       } catch (error) {
-        if (signal.aborted || !run.signal.aborted) throw error;
+        const goesOn = run.signal.aborted || (target === job.file && (await makesRoom(error)));
+        if (signal.aborted || !goesOn) throw error;
       } finally {
         job.run = undefined;
         signal.removeEventListener('abort', end);
@@ -232,8 +248,12 @@ export function createTransfers(parts: TransferParts): Transfers {
     }
   };
 
+  /** @returns whether there may be room now for what there was none for. */
+  const makesRoom = async (error: unknown, base?: string): Promise<boolean> =>
+    isInlayError(error) && error.code === 'ERR_INLAY_STORE_FULL' && (await parts.spare?.(base)) === true;
+
   const start = (want: Want, earlier: Promise<unknown> | undefined): Job => {
-    const { path, sha256, length, chunks, ways = [], net } = want;
+    const { path, sha256, length, chunks, ways = [], anchor, isUpdate = false, net } = want;
     const file = { path, sha256, length };
     const controller = new AbortController();
     const { signal } = controller;
@@ -250,8 +270,19 @@ export function createTransfers(parts: TransferParts): Transfers {
           file,
           chunks,
           ways,
+          isUpdate,
+          made: job.made,
+          kept: anchor?.sha256,
           signal,
-          download: (target, cut) => download(job, target, cut, net),
+          download: (target, cut, span) => download(job, target, cut, span, net),
+          reserve: async (sizeBytes, base) => {
+            try {
+              await store.reserve(sizeBytes);
+            } catch (error) {
+              if (!(await makesRoom(error, base))) throw error;
+              await store.reserve(sizeBytes);
+            }
+          },
           onPhase: (phase) => show(job, { phase }),
           onFallback: (fallback) => parts.onFallback?.(file, fallback),
         });
@@ -265,6 +296,7 @@ export function createTransfers(parts: TransferParts): Transfers {
       controller,
       listeners: new Set(),
       impatient: new Set(),
+      made: new Set(),
       callers: 0,
       state: { sha256, path, phase: 'waiting', loadedBytes: 0, totalBytes: length },
       // Whoever asked has joined by then.
@@ -331,6 +363,7 @@ export function createTransfers(parts: TransferParts): Transfers {
       job.controller.abort();
       await job.result.then(ignore, ignore);
       if (job.target) await discardPart(store, job.target);
+      for (const made of job.made) await deleteUnpinned(store, made);
     },
     list: () => [...jobs.values()].map(({ state }) => state),
     settled: async () => {

@@ -4,6 +4,7 @@ import type { ExecutionProvider } from '../core/backend.ts';
 import type { Platform } from '../core/platform.ts';
 import type { Store } from '../core/store.ts';
 import { SDK_VERSION } from '../core/version.ts';
+import { createAnchors } from './anchors.ts';
 import { createDeltaPatcher } from './delta/patcher.ts';
 import { openEventLog, type EventLog, type UpdateEvent } from './events.ts';
 import type { Patcher } from './patcher.ts';
@@ -31,6 +32,11 @@ export interface UpdatePolicy {
   readonly activate?: Activation | undefined;
   /** When releases may be downloaded, besides what a rollout asks for. Default: at any time. */
   readonly download?: DownloadPolicy | undefined;
+  /**
+   * Whether the file that rounded releases go by is kept, so that patches stay small: up to the size of one more model,
+   * given up when there is no room for a release. Default true.
+   */
+  readonly keepAnchor?: boolean | undefined;
 }
 
 /** What an app says about itself, for the rules of rollouts. None of it leaves the device. */
@@ -101,6 +107,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
   const forgets: (() => void)[] = [];
   const sync = createSync(parts);
   const events: EventLog = openEventLog({ store, platform, onListenerError: onError });
+  const anchors = createAnchors({ store, owner: sync.owner, events, isKept: policy.keepAnchor !== false });
   let bytes = 0;
   const transfers = createTransfers({
     platform,
@@ -109,6 +116,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
     patchers: parts.patchers ?? [createDeltaPatcher(platform)],
     policy: policy.download,
     signal: sync.signal,
+    spare: (base) => anchors.release(base),
     onBytes: (count, { path }) => {
       bytes += count;
       observers.get(modelOf(path))?.received(count);
@@ -154,6 +162,7 @@ export function createUpdateClient(parts: UpdateClientParts): UpdateClient {
       store,
       sync,
       events,
+      anchors,
       transfers,
       slots,
       install: () =>

@@ -151,9 +151,9 @@ export function createUpdater(parts: UpdaterParts): Updater {
     for (const follower of runner.followers) follower.failed(error);
   };
 
-  /** What runs, what it can go back to, and what is on its way, are not evicted. */
+  /** What runs, what it can go back to, and what is on its way, are not evicted; else it is fetched again. */
   const pin = async (state: SlotsState, more: readonly string[] = []): Promise<void> => {
-    // What is evicted nevertheless is fetched again.
+    await parts.anchors.hold(model, state);
     await store.pin(`${sync.owner}-${model}`, [...new Set([...neededBlobs(state), ...more])]).catch(() => {});
   };
 

@@ -16,8 +16,8 @@ import { expectOk, tipOf } from './server-fixture.ts';
 const weights = Float32Array.from({ length: 5000 }, createRandom(1));
 
 /** `x · factor` with weights that each version moves a little, as training on does. */
-function trained(factor: number): Uint8Array<ArrayBuffer> {
-  const random = createRandom(factor);
+function trained(factor: number, seed: number = factor): Uint8Array<ArrayBuffer> {
+  const random = createRandom(seed);
   return scale(
     factor,
     weights.map((weight) => weight + 1e-5 * random()),
@@ -64,11 +64,11 @@ it('brings new versions as patches, and whole where that fails, with the reason 
   const { platform, url, token } = server;
   const keys = openKeyDirectory(path('inlay-keys'), platform);
   const admin = createAdminClient({ server: url, token, platform });
-  const ship = async (version: number, fault: Fault = none): Promise<void> => {
+  const ship = async (version: number, fault: Fault = none, seed: number = version): Promise<void> => {
     const patchFrom = version === 1 ? {} : { patchFrom: [String(version - 1)] };
     await publishRelease(
       { server: admin, keys, platform, encoders: [fault(createDeltaEncoder({ platform }))] },
-      trained(version),
+      trained(version, seed),
       { model: 'digits', version: String(version), file: 'digits.onnx', ...patchFrom },
     );
     const rollout = { version: String(version), percent: 100, trial: { maxP95Percent: 1_000_000 } };
@@ -106,8 +106,18 @@ it('brings new versions as patches, and whole where that fails, with the reason 
 
   await ship(7);
   const fresh = start();
-  expect(await factorOf(await fresh.load({ name: 'digits' }))).toBe(7);
-  expect(await waysOf(fresh)).toEqual(['patch-base-missing', 'full']);
+  const late = await fresh.load({ name: 'digits' });
+  expect(await factorOf(late)).toBe(7);
+  // A first install says nothing of bases that it cannot have.
+  expect(await waysOf(fresh)).toEqual(['full']);
+  take();
+
+  // Little has changed: two patches cost less than the file.
+  for (const version of [8, 9]) await ship(version, none, 7);
+  expect(await update(fresh, late)).toBe('swapped to 9');
+  expect(await factorOf(late)).toBe(9);
+  expect(take()).toEqual(['digits.onnx.from-7.idp', 'digits.onnx.from-8.idp']);
+  expect(await waysOf(fresh)).toEqual(['full', 'patch']);
 });
 
 it('brings the first version coded by itself, and whole where that fails', async () => {

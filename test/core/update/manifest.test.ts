@@ -17,6 +17,14 @@ const ways = [
   { ...ref('model.onnx.gz', 'b', 900), kind: 'compressed', codec: 'gzip' },
   { ...ref('from-2.patch', 'c', 30), kind: 'patch', codec: 'delta-1', from: hash('9') },
   { ...ref('model.onnx.idp', '4', 800), kind: 'compressed', codec: 'idp' },
+  {
+    ...ref('from-1.patch', '5', 40),
+    path: 'models/digits/2/from-1.patch',
+    kind: 'hop',
+    codec: 'delta-1',
+    from: hash('8'),
+    to: { sha256: hash('9'), length: 2900 },
+  },
 ];
 const manifest = {
   v: 1,
@@ -29,6 +37,7 @@ const manifest = {
       variant: 'fp32',
       chunks,
       ways,
+      anchor: { sha256: hash('9'), length: 2900 },
     },
     {
       ...ref('int8.onnx', 'd', 1024),
@@ -107,6 +116,11 @@ describe('readManifest', () => {
     ['files[0].ways[1].from', ['files', 0, 'ways', 1, 'from'], 'x'],
     ['files[0].ways[1].codec', ['files', 0, 'ways', 1, 'codec'], ''],
     ['files[0].ways[0]', ['files', 0, 'ways', 0, 'kind'], 'full'],
+    ['files[0].ways[3].path', ['files', 0, 'ways', 3, 'path'], 'models/other/2/from-1.patch'],
+    ['files[0].ways[3].path', ['files', 0, 'ways', 3, 'path'], 'models/digits//from-1.patch'],
+    ['files[0].ways[3].to', ['files', 0, 'ways', 3, 'to'], hash('9')],
+    ['files[0].ways[3].to.length', ['files', 0, 'ways', 3, 'to', 'length'], 0],
+    ['files[0].anchor.sha256', ['files', 0, 'anchor', 'sha256'], hash('A')],
     ['golden.tolerance', ['golden', 'tolerance'], undefined],
     ['golden.tolerance.relativeE6', ['golden', 'tolerance', 'relativeE6'], -1],
     ['files[1].tolerance', ['files', 1, 'tolerance'], 5],

@@ -68,14 +68,18 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-const obtain = (ways: readonly Way[], parts: Partial<TransferParts> = {}): Promise<Obtained> =>
+const obtain = (
+  ways: readonly Way[],
+  parts: Partial<TransferParts> = {},
+  isUpdate = true,
+): Promise<Obtained> =>
   createTransfers({
     platform: testPlatform({ fetch: files.fetch }),
     store,
     url: 'https://sync.test',
     patchers: [trivial],
     ...parts,
-  }).obtain({ ...file, chunks: chunksOf(next, 4096), ways });
+  }).obtain({ ...file, chunks: chunksOf(next, 4096), ways, isUpdate });
 
 /** The file came in this way, after these failures, and nothing else stayed. */
 async function expectFile(
@@ -169,6 +173,9 @@ describe('the ways to a file', () => {
           : store.blob(name),
     };
     await expectFile(await obtain([patchWay()], { store: damaged }), 'full', 'patch-base-missing');
+    await store.deleteBlob(file.sha256);
+    // Nobody expects a first install to have a base.
+    await expectFile(await obtain([patchWay()], {}, false), 'full');
   });
 
   it.each([

@@ -207,7 +207,7 @@ export function embed(bytes: Uint8Array<ArrayBuffer>, release?: ListedRelease): 
 
 /** What {@link publish} makes a release of. */
 export interface ReleaseParts {
-  readonly files: readonly (Pick<ReleaseFile, 'requires'> & {
+  readonly files: readonly (Pick<ReleaseFile, 'requires' | 'anchor'> & {
     readonly variant: string;
     readonly bytes: Uint8Array<ArrayBuffer>;
     readonly patch?: { readonly from: string; readonly bytes: Uint8Array<ArrayBuffer> };
@@ -220,11 +220,12 @@ export interface ReleaseParts {
 export async function publish(world: World, name: string, parts: ReleaseParts): Promise<ListedRelease> {
   const { repository } = world;
   const platform = testPlatform();
-  const [reference, ...others] = parts.files.map(({ variant, bytes, requires, patch }, at) => ({
+  const [reference, ...others] = parts.files.map(({ variant, bytes, requires, anchor, patch }, at) => ({
     file: at === 0 ? 'model.onnx' : `model.${variant}.onnx`,
     variant,
     bytes,
     requires,
+    anchor,
     sha256: hashOf(bytes),
     chunks: describeChunks(platform, bytes),
     ways:
