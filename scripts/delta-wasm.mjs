@@ -13,11 +13,13 @@ const FIRST = 64;
 const EXTRA = 320;
 const PRODUCTS = 512;
 const VALUES = 4096;
-const SYMBOLS = 69_632;
-const STEPS = 331_776;
-const PAYLOAD = 397_312;
-const ROWS = 659_456;
-const PAGES = 12;
+const OWN_SYMBOLS = 69_632;
+const OWN_STEPS = 73_728;
+const ROWS = 74_752;
+const PAYLOAD = 98_304;
+const SYMBOLS = 327_680;
+const STEPS = 589_824;
+const PAGES = 10;
 
 const I32 = 0x7f;
 const F64 = 0x7c;
@@ -84,14 +86,20 @@ function assemble(parameters, locals, body) {
   const set = (name, value) => [...value, 0x21, names.indexOf(name)];
   return {
     type: [0x60, ...vector(Object.values(parameters).map((type) => [type])), 0],
-    code: vector([...vector(Object.values(locals).map((type) => [1, type])), ...body(get, set).flat(), 0x0b]),
+    code: vector([...vector(runsOf(Object.values(locals))), ...body(get, set).flat(), 0x0b]),
   };
+}
+
+/** @returns how many there are in a row of each. */
+function runsOf(types) {
+  const starts = types.flatMap((type, i) => (type === types[i - 1] ? [] : [i]));
+  return starts.map((start, i) => [(starts[i + 1] ?? types.length) - start, types[start]]);
 }
 
 const cursor = ['next', 'after', 'word', 'bit', 'fault'];
 const ints = (...names) => Object.fromEntries(names.map((name) => [name, I32]));
-const parameters = ints('end', 'row', 'column', 'width', 'bias', 'alphabet', 'columns');
-const locals = ints(...cursor, 'at', 'scale', 'context', 'symbol', 'step', 'state');
+const parameters = ints('end', 'row', 'column', 'width', 'bias', 'columns', 'symbols', 'steps', 'alphabet');
+const locals = ints(...cursor, 'at', 'scale', 'context', 'symbol', 'step', 'state', 'isLow');
 
 const open = (set) => cursor.map((name, i) => set(name, load32(int(0), CURSOR + 4 * i)));
 const close = (get) => cursor.map((name, i) => store32(int(0), get[name], CURSOR + 4 * i));
@@ -110,22 +118,18 @@ const clamp = (get, set) => [
   set('context', select(greaterSigned(get.context, int(63)), int(63), get.context)),
 ];
 const decode = (get, set) => [
+  set('step', add(get.steps, multiply(get.context, get.alphabet))),
   set('state', and(get.next, int(4095))),
-  set('symbol', load8(or(left(get.context, int(12)), get.state), SYMBOLS)),
-  set('step', load32(left(add(multiply(get.context, get.alphabet), get.symbol), int(2)), STEPS)),
+  set('symbol', load8(add(add(get.symbols, left(get.context, int(12))), get.state))),
+  set('step', left(add(get.step, get.symbol), int(2))),
+  set('state', subtract(get.state, load16(get.step, 2))),
+  set('step', load16(get.step)),
   set('fault', or(get.fault, subtract(get.step, int(1)))),
-  set(
-    'state',
-    subtract(
-      add(multiply(rightUnsigned(get.step, int(12)), rightUnsigned(get.next, int(12))), get.state),
-      and(get.step, int(4095)),
-    ),
-  ),
-  when(
-    lessSigned(get.state, int(32_768)),
-    set('state', or(left(get.state, int(16)), load16(left(get.word, int(1)), PAYLOAD))),
-    set('word', add(get.word, int(1))),
-  ),
+  set('state', add(multiply(get.step, rightUnsigned(get.next, int(12))), get.state)),
+  // Without a branch, as nobody can foresee it.
+  set('isLow', lessSigned(get.state, int(32_768))),
+  set('state', select(get.isLow, or(left(get.state, int(16)), load16(get.word, PAYLOAD)), get.state)),
+  set('word', add(get.word, left(get.isLow, int(1)))),
   set('next', get.after),
   set('after', get.state),
 ];
@@ -240,16 +244,18 @@ function assembleModule() {
 
 /** @returns the source of src/update/delta/wasm-module.ts. */
 export function moduleSource() {
-  const places = { FIRST, EXTRA, PRODUCTS, VALUES, SYMBOLS, STEPS, PAYLOAD, ROWS, END: PAGES * 65_536 };
+  const places = { FIRST, EXTRA, PRODUCTS, VALUES, OWN_SYMBOLS, OWN_STEPS, ROWS, PAYLOAD, SYMBOLS, STEPS };
   return [
     '/** Made by scripts/delta-wasm.mjs: the module, and where things lie in its memory, bytes. */',
     '',
-    '/** The module in base64. */',
-    `export const MODULE: string =\n  '${Buffer.from(assembleModule()).toString('base64')}';`,
-    '/** Places in its memory. The cursor is at 0; `BASE` comes after the values. */',
-    `export const PLACES = {\n${Object.entries(places)
-      .map(([name, at]) => `  ${name}: ${at},\n`)
-      .join('')}} as const;`,
+    '/** The module in hex, which is compressed better than base64. */',
+    `export const MODULE: string =\n  '${Buffer.from(assembleModule()).toString('hex')}';`,
+    '// Places in its memory. The cursor is at 0; numbers of the base come after the values. What overruns the payload by',
+    '// a stretch reads what comes after.',
+    ...Object.entries(places).flatMap(([name, at]) => [
+      `/** Place of ${name}, bytes. */`,
+      `export const ${name}_AT = ${at};`,
+    ]),
     '',
   ].join('\n');
 }

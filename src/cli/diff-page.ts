@@ -14,6 +14,7 @@ const partTitles: Readonly<Record<PatchPart, string>> = {
   magnitudes: 'magnitudes',
   noise: 'lower bits and signs',
   scales: 'scales',
+  factors: 'factors',
   bytes: 'plain bytes',
   framing: 'framing',
 };

@@ -5,6 +5,9 @@ import type { FactTable } from '../optimize/report-facts.ts';
 import { nodePlatform } from '../platform-node.ts';
 import { encodePatch } from '../publish/delta/encode.ts';
 import { explainPatch, type ExplainedSegment, type PatchExplanation } from '../publish/delta/explain.ts';
+import { segmentsOf } from '../publish/delta/spans.ts';
+import { isZip } from '../publish/delta/spans-zip.ts';
+import { worthPercent } from '../publish/patches.ts';
 import { toDiffPage } from './diff-page.ts';
 import { formatShare, none } from './format.ts';
 import { readWhole, replaceWhole } from './patch-files.ts';
@@ -33,20 +36,35 @@ export function addDiff(program: Command, terminal: Terminal): void {
       if (!flags.json) terminal.printError('encoding …');
       const patch = encodePatch(from, to, { platform: nodePlatform() });
       const explanation = explainPatch(patch, to);
+      const summary = [...describeSummary(explanation), ...(isOpaque(to) ? [opaqueNote] : [])];
       if (flags.html !== undefined) {
         const tables = [summarize(explanation), explainRows(explanation)];
-        const page = toDiffPage(explanation, describeSummary(explanation), tables);
+        const page = toDiffPage(explanation, summary, tables);
         await replaceWhole(path(flags.html), [toUtf8(page)]);
       }
-      terminal.print(flags.json ? JSON.stringify({ v: 1, ...explanation }) : describe(explanation, flags));
+      terminal.print(
+        flags.json ? JSON.stringify({ v: 1, ...explanation }) : describe(explanation, summary, flags),
+      );
     });
 }
 
-function describe(explanation: PatchExplanation, { explain, html }: Flags): string {
+type Summary = readonly (readonly [label: string, value: string])[];
+
+const opaqueNote = [
+  'note',
+  'its weights are compressed in a ZIP archive, where no patch sees them; store them (zip -0)',
+] as const;
+
+/** Whether a file is an archive in which no tensor is seen. */
+function isOpaque(file: Uint8Array): boolean {
+  return isZip(file) && segmentsOf(file).length === 0;
+}
+
+function describe(explanation: PatchExplanation, summary: Summary, { explain, html }: Flags): string {
   const { head, rows } = explainRows(explanation);
   const modes = summarize(explanation);
   return [
-    ...describeSummary(explanation).map(([label, value]) => `${label.padEnd(9)}  ${value}`),
+    ...summary.map(([label, value]) => `${label.padEnd(9)}  ${value}`),
     `\n${table(modes.head, modes.rows)}`,
     ...(explain && rows.length > 0 ? [`\n${table(head, rows)}`] : []),
     ...(html === undefined ? [] : [`\nWrote ${html}`]),
@@ -54,27 +72,18 @@ function describe(explanation: PatchExplanation, { explain, html }: Flags): stri
 }
 
 /** The figures of the whole patch. */
-function describeSummary({
-  ratio,
-  baseBytes,
-  targetBytes,
-  patchBytes,
-  segments,
-}: PatchExplanation): readonly (readonly [label: string, value: string])[] {
+function describeSummary({ ratio, baseBytes, targetBytes, patchBytes, segments }: PatchExplanation): Summary {
   const changed = segments.filter(isChanged);
   return [
     ['patch', `${formatBytes(patchBytes)}, ${formatShare(ratio)} of the file`],
     ['base', formatBytes(baseBytes)],
     ['file', formatBytes(targetBytes)],
     ['tensors', `${changed.length.toLocaleString('en')} changed`],
-    ...(ratio > MOST_RATIO
+    ...(100 * ratio > worthPercent.patch
       ? [['note', 'the patch saves so little that it would not be published'] as const]
       : []),
   ];
 }
-
-/** Share of the whole file above which no patch is published. */
-const MOST_RATIO = 0.9;
 
 /** A table by the way in which parts of the file come about. */
 export function summarize({ segments }: PatchExplanation): FactTable {
@@ -111,12 +120,15 @@ function explainRows({ segments }: PatchExplanation): FactTable {
         columns = 0,
         mode,
         predictor,
+        rank,
         context,
         patchBytes,
         share,
         dominant,
       } = segment;
-      const how = [mode, predictor === 'same' ? undefined : predictor, context].filter(Boolean).join(', ');
+      const expected =
+        rank === undefined ? predictor : `${predictor} ${rank} (${formatBytes(segment.parts.factors)})`;
+      const how = [mode, expected === 'same' ? undefined : expected, context].filter(Boolean).join(', ');
       return [
         segment.names.join(', ') || none,
         numbers === undefined ? none : `${numbers} ${rows} × ${columns}`,
@@ -139,7 +151,8 @@ const help = `
 Modes: same (copied from the base), delta (differences from the base), update (whole steps of a release
 that was rounded, see \`inlay publish --near\`), self (coded by themselves), grid (whole multiples of a step, see \`inlay publish --snap\`), packed and raw (bytes).
 Mostly: magnitudes (how large changes are), noise (their lower bits and signs, which nothing predicts;
-rounding is what helps), scales (of rows and columns), bytes (carried as they are), framing.
+rounding is what helps), scales (of rows and columns), factors (of an update of low rank, as merged adapters
+have it), bytes (carried as they are), framing.
 
 Example:
   $ npx inlay diff digits-1.onnx digits-2.onnx --explain --html diff.html`;

@@ -131,7 +131,8 @@ describe('inlay diff', () => {
     const user = await startPublisher();
     const out = await user.ok('diff', '1.onnx', '2.onnx', '--explain', '--html', 'diff.html');
     expect(out).toMatch(/patch +[\d.]+ kB, \d\d(\.\d)? % of the file/);
-    expect(out).toMatch(/w1 +float32 128 × 64 +delta, \S+ +\d+\.\d\d +[\d.]+ kB +[\d.]+ % +noise/);
+    expect(out).toMatch(/w0 +float32 32 × 128 +delta, \S+ +\d+\.\d\d +[\d.]+ kB +[\d.]+ % +noise/);
+    expect(out).toMatch(/w1 +float32 128 × 64 +delta, low-rank \d \(\d+ B\), scales +\d+\.\d\d /);
     const page = await readFile(user.path('diff.html'), 'utf8');
     expect(page).toMatch(/<svg[^]*w1[^]*prefers-color-scheme|prefers-color-scheme[^]*<svg[^]*w1/);
     expect(page).not.toMatch(/<script|https?:/);

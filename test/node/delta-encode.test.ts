@@ -347,4 +347,11 @@ describe('snapping to a grid', () => {
     expect(Math.max(...moved)).toBeLessThanOrEqual(step / 2);
     expect(() => snapToGrid(file, 0)).toThrow(RangeError);
   });
+
+  it('keeps the largest numbers finite', () => {
+    const large = weights.map((_, k) => (k % 2 === 0 ? 3.4028234e38 : -3.4028234e38));
+    const snapped = snapToGrid(safetensors([tensor('w', large)]), 1).slice(-large.byteLength);
+    const most = new Float32Array(snapped.buffer).reduce((top, value) => Math.max(top, Math.abs(value)), 0);
+    expect(most).toBe(2 ** 127);
+  });
 });

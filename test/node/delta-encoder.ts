@@ -1,5 +1,5 @@
 import { concatBytes } from '../../src/core/bytes.ts';
-import { hasSide, isNumbers, MAX_CONTEXTS, symbolsFor } from '../../src/update/delta/bounds.ts';
+import { factorsOf, hasSide, isNumbers, MAX_CONTEXTS, symbolsFor } from '../../src/update/delta/bounds.ts';
 import { encodeBlock } from '../../src/update/delta/encode-block.ts';
 import {
   BYTES_PER_BLOCK,
@@ -22,6 +22,8 @@ export interface Plan {
   readonly rows?: readonly number[];
   readonly columns?: readonly number[];
   readonly gains?: readonly number[];
+  /** Of the predictor of low rank: scales, and the numbers of both matrices in C order. */
+  readonly product?: { readonly scales: readonly number[]; readonly factors: readonly number[] };
   /** Whole multiples of the steps, one list for each layer. */
   readonly multiples?: readonly (readonly number[])[];
 }
@@ -88,6 +90,20 @@ export function makePatch(
         ? own
         : patternsOf(base.subarray(segment.baseOffset, segment.baseOffset + (count * bits) / 8), bits);
     let context = segment.context;
+    const product = factorsOf(segment);
+    const factors = product && { ...product, table: tables.length };
+    if (factors !== undefined) {
+      const { scales = [], factors: numbers = [] } = plan.product ?? {};
+      const coded = emptyCoded();
+      for (let byte = 0; byte < factors.width; byte += 1) {
+        coded.contexts.push(...numbers.map(() => byte));
+        coded.symbols.push(...numbers.map((number) => (number >> (8 * (factors.width - 1 - byte))) & 255));
+      }
+      const held = blocks.length;
+      code([coded], 256, factors.width);
+      const bytes = new Uint8Array(Float32Array.from(scales).buffer);
+      blocks.push(concatBytes([bytes, blocks.splice(held)[0] as Uint8Array]));
+    }
     if (hasSide(segment)) {
       const gains = new Uint8Array(Float32Array.from(plan.gains ?? []).buffer);
       if (context.kind === 'scales') {
@@ -126,7 +142,8 @@ export function makePatch(
             ? gridOf(segment, one, from, to)
             : deltaOf(segment, one, from, to),
       );
-      segments.push({ ...segment, context, table: code(coded, symbolsFor(segment), contexts) });
+      const table = code(coded, symbolsFor(segment), contexts);
+      segments.push({ ...segment, context, table, ...(factors && { factors }) });
     }
   }
   const isBased = options.isBased ?? true;
@@ -281,13 +298,24 @@ function predict(
   numbers: Numbers,
   k: number,
 ): [number, number] {
-  const { old, gains = [], bits } = numbers;
+  const { old, gains = [], bits, product } = numbers;
   const pattern = old[k] as number;
   const gain = gains[Math.floor(k / segment.columns)] as number;
   if (segment.predictor === 'same') return [pattern, 0];
+  if (segment.predictor === 'low-rank') {
+    const { scales = [], factors = [] } = product ?? {};
+    const second = scales.length * segment.rows + (k % segment.columns);
+    let sum = 0;
+    scales.forEach((scale, rank) => {
+      const left = factors[Math.floor(k / segment.columns) * scales.length + rank] as number;
+      sum += left * scale * (factors[second + rank * segment.columns] as number);
+    });
+    const value = Math.fround(toFloat(pattern) + sum);
+    return [Number.isNaN(value) ? pattern : toPattern(value), 0];
+  }
   if (segment.predictor === 'gain') {
-    const product = Math.fround(toFloat(pattern) * gain);
-    return [Number.isNaN(product) ? pattern : toPattern(product), 0];
+    const value = Math.fround(toFloat(pattern) * gain);
+    return [Number.isNaN(value) ? pattern : toPattern(value), 0];
   }
   const half = 2 ** (bits - 1);
   const isSigned = segment.predictor === 'requantized';

@@ -2,9 +2,10 @@ import {
   NUMBER_KINDS,
   type NumberKind,
   type PatchContext,
+  type PatchHead,
   type Segment,
 } from '../../src/update/delta/head.ts';
-import { pairOfBytes, pairOfFloats, seeded } from '../core/update/delta-fixture.ts';
+import { pairOfBytes, pairOfFloats, seeded, sha256Of } from '../core/update/delta-fixture.ts';
 import type { Plan } from './delta-encoder.ts';
 
 /** Two files and how one becomes the other. */
@@ -167,6 +168,29 @@ function gainCase(
   return { name: `${predictor} ${numbers}`, base, target, plans: [{ segment, gains, ...side }] };
 }
 
+function lowRankCase(width: number, context: PatchContext, seed: number): Case {
+  const random = seeded(seed);
+  const [rows, columns, rank] = [9, 14, width + 1];
+  const [base, target] = pairOf('float32', rows * columns, random);
+  const segment: Segment = {
+    mode: 'delta',
+    numbers: 'float32',
+    rows,
+    columns,
+    baseOffset: 0,
+    predictor: 'low-rank',
+    factors: { rank, width, table: 0 },
+    context,
+    table: 0,
+  };
+  const half = 2 ** (8 * width - 1);
+  const numbers = list(rank * (rows + columns), random, -half, half - 1);
+  const scaled = list(rank, random, -5, 5).map((scale) => Math.fround((scale / 1000 / half) * (1 / half)));
+  const side = { rows: list(rows, random, -30, -20), columns: list(columns, random, -3, 3) };
+  const plans = [{ segment, ...side, product: { scales: scaled, factors: numbers } }];
+  return { name: `low rank of ${width} bytes, ${context.kind}`, base, target, plans };
+}
+
 function copiedCase(): Case {
   const random = seeded(9);
   const base = filled(300, random);
@@ -197,6 +221,9 @@ export const smallCases = (): readonly Case[] => [
     deltaCase(`delta ${numbers}, scales`, { numbers, rows: 15, columns: 6 }, scales, 40 + index),
   ]),
   gainCase('float32', 'gain', 50),
+  lowRankCase(1, constant, 51),
+  lowRankCase(2, scales, 52),
+  lowRankCase(3, scales, 53),
   ...(['int8', 'int4'] as const).flatMap((numbers, index) => [
     gainCase(numbers, 'requantized', 60 + index),
     gainCase(numbers, 'requantized-unsigned', 70 + index),
@@ -237,3 +264,51 @@ export const largeCases = (): readonly Case[] => {
     },
   ];
 };
+
+/** Heads that decoders refuse, each for what it asks of them. The base is 8 zeros, the target has 4 bytes. */
+export function refusedHeads(): readonly { readonly why: string; readonly head: PatchHead }[] {
+  const sha256 = new Uint8Array(32);
+  const table = { symbols: 2, frequencies: Uint16Array.of(4095, 1) };
+  const segment = {
+    mode: 'delta',
+    numbers: 'float32',
+    rows: 1,
+    columns: 1,
+    baseOffset: 0,
+    predictor: 'same',
+    context: constant,
+    table: 0,
+  } as const;
+  const good: PatchHead = {
+    base: sha256Of(new Uint8Array(8)),
+    target: sha256,
+    baseBytes: 8,
+    targetBytes: 4,
+    tables: [table],
+    segments: [segment],
+    blocks: [{ sizeBytes: 12, sha256 }],
+  };
+  const lowRank = (changes: object): Partial<PatchHead> => {
+    const factors = { rank: 1, width: 1, table: 0, ...changes };
+    return {
+      segments: [{ ...segment, predictor: 'low-rank', factors }],
+      blocks: [{ sizeBytes: 12, sha256 }, ...good.blocks],
+    };
+  };
+  const full = { symbols: 256, frequencies: new Uint16Array(2 ** 14) };
+  const faults: Readonly<Record<string, Partial<PatchHead>>> = {
+    'a segment is empty': { segments: [{ mode: 'same', baseOffset: 0, sizeBytes: 0 }, segment] },
+    'a block is longer than one number may take': { blocks: [{ sizeBytes: 19, sha256 }] },
+    'a raw block is longer than what it makes': {
+      segments: [{ mode: 'raw', sizeBytes: 4 }],
+      blocks: [{ sizeBytes: 5, sha256 }],
+    },
+    'the tables have more than 2^18 frequencies': {
+      tables: [table, ...Array.from({ length: 16 }, () => full)],
+    },
+    'the rank is 0': lowRank({ rank: 0 }),
+    'the factors have 4 bytes': lowRank({ width: 4 }),
+    'the table of the factors has one context for 2 bytes': lowRank({ width: 2 }),
+  };
+  return Object.entries(faults).map(([why, changes]) => ({ why, head: { ...good, ...changes } }));
+}

@@ -3,9 +3,10 @@ import { MAX_SIDE } from '../../update/delta/bounds.ts';
 import type { NumberKind, Predictor } from '../../update/delta/head.ts';
 import { toCounts, type Counts } from './counts.ts';
 import { findExponent, findStep } from './grid.ts';
-import { isFloat, valuesOf, type Words } from './numbers.ts';
+import { findLowRank } from './low-rank.ts';
+import { isFloat, toFloats, valuesOf, type Words } from './numbers.ts';
 import { fitScales, type Scales } from './scales.ts';
-import { createSource, type Scratch, type SourceParts } from './source.ts';
+import { createSource, predict, type Scratch, type SourceParts } from './source.ts';
 import type { Span } from './spans.ts';
 import type { UpdateStep } from './steps.ts';
 
@@ -35,8 +36,9 @@ export interface Candidate {
 }
 
 /** Kinds of candidates that may share probabilities. */
-export function tableClass({ mode, parts }: Candidate): string {
-  return mode === 'update' ? mode : `${mode} ${parts.numbers}`;
+export function tableClass({ mode, predictor, parts }: Candidate): string {
+  if (mode === 'update') return mode;
+  return predictor === 'low-rank' ? predictor : `${mode} ${parts.numbers}`;
 }
 
 /** Numbers that are read at once. */
@@ -52,6 +54,8 @@ const deltaBias: Readonly<Record<NumberKind, number>> = {
 };
 const ownBias: Readonly<Partial<Record<Candidate['mode'], number>>> = { self: 44, grid: 8 };
 const UPDATE_BIAS = 32;
+/** What a product foretells is mostly off by less than the last place. */
+const LOW_RANK_BIAS = 324;
 /** Below this share of the energy that is left, a gain of each row is tried. */
 const GAIN_PAYS = 0.97;
 /** Differences that take more than this share of the numbers themselves make those worth a try. */
@@ -91,6 +95,10 @@ export function candidatesOf(pair: Pair, scratch: Scratch): readonly Candidate[]
     if (gains && numbers === 'float32') add('delta', 'gain', first, { base, gains });
     else if (gains && !isFloat(numbers)) {
       add('delta', isUnsigned ? 'requantized-unsigned' : 'requantized', first, { base, gains });
+    }
+    for (const shape of numbers === 'float32' ? shapes : []) {
+      const lowRank = findLowRank({ numbers, columns: shape[1], next, base }, scratch);
+      if (lowRank) add('delta', 'low-rank', shape, { base, lowRank });
     }
   }
   const exponent = numbers === 'float32' ? findExponent(next as Int32Array) : undefined;
@@ -135,10 +143,6 @@ function roughBits({ counts }: Counts): number {
   return bits + total * Math.log2(Math.max(1, total));
 }
 
-function toFloats(words: Words): Float32Array {
-  return valuesOf(words, 'float32') as Float32Array;
-}
-
 /** Least-squares gain of each row; `undefined` if it explains little. */
 function gainsOf({ span, next, base }: Pair, [rows, columns]: Shape): Float32Array | undefined {
   const { numbers, isUnsigned } = span;
@@ -179,7 +183,11 @@ function tally(reading: Reading, scratch: Scratch): readonly Candidate[] {
   const hasExponents = mode === 'delta' && isFloat(numbers);
   const hasFractions = predictor.startsWith('requantized');
   const canHaveSide = rows + columns <= MAX_SIDE;
-  const bias = hasExponents ? deltaBias[numbers] : (ownBias[mode] ?? UPDATE_BIAS);
+  const bias = parts.lowRank
+    ? LOW_RANK_BIAS
+    : hasExponents
+      ? deltaBias[numbers]
+      : (ownBias[mode] ?? UPDATE_BIAS);
   const fits =
     canHaveSide && !hasFractions
       ? fitScales(magnitudesOf(parts), { rows, columns, perOctave: perOctaveOf(reading), bias })
@@ -219,9 +227,10 @@ function perOctaveOf({ mode, parts: { numbers } }: Reading): number {
   return mode === 'update' || mode === 'grid' || !isFloat(numbers) ? 4 : 2;
 }
 
-function magnitudesOf({ numbers, next, base, gains, columns, step, isUnsigned }: SourceParts): Float32Array {
+function magnitudesOf(parts: SourceParts): Float32Array {
+  const { numbers, next, base, gains, lowRank, columns, step, isUnsigned } = parts;
   const b = valuesOf(next, numbers, isUnsigned);
-  const a = base && valuesOf(base, numbers, isUnsigned);
+  const a = lowRank ? predict(parts, 0, next.length) : base && valuesOf(base, numbers, isUnsigned);
   const magnitudes = new Float32Array(next.length);
   const scale = step === undefined ? 1 : 1 / step;
   for (let k = 0; k < magnitudes.length; k += 1) {

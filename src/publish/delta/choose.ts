@@ -12,6 +12,7 @@ import {
   type Counts,
 } from './counts.ts';
 import { groupBy } from './group.ts';
+import { factorBits } from './low-rank.ts';
 import { sideSymbols } from './scales.ts';
 
 /** A way to write a tensor, with what it costs besides its symbols. */
@@ -51,11 +52,12 @@ export function toOptions(candidates: readonly Candidate[]): readonly Option[] {
     .map(({ option }) => option);
 }
 
-function fixedBitsOf({ mode, scales, parts: { gains, next }, rawBits, rows }: Candidate): number {
+function fixedBitsOf({ mode, scales, parts: { gains, lowRank, next }, rawBits, rows }: Candidate): number {
   const blocks = Math.ceil(next.length / (mode === 'update' ? UPDATES_PER_BLOCK : NUMBERS_PER_BLOCK));
   const side = scales ? ownBits(countsOf(sideSymbols(scales)), 256) : 0;
   const sideBytes = scales || gains ? BLOCK_BYTES + (gains ? 4 * rows : 0) : 0;
-  return rawBits + side + 8 * (blocks * BLOCK_BYTES + sideBytes + SEGMENT_BYTES);
+  const factors = lowRank ? factorBits(lowRank) + 8 * BLOCK_BYTES : 0;
+  return rawBits + side + factors + 8 * (blocks * BLOCK_BYTES + sideBytes + SEGMENT_BYTES);
 }
 
 /** Counts symbols of one context. */

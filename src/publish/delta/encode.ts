@@ -17,7 +17,8 @@ import { alignGrown } from './grown.ts';
 import { mergePieces, type Piece, type PlainPiece } from './layout.ts';
 import { equalWords, wordsOf, type Words } from './numbers.ts';
 import { createBaseFinder } from './pairs.ts';
-import { createPayload } from './payload.ts';
+import { planeCounts } from './low-rank.ts';
+import { createPayload, type TensorTables } from './payload.ts';
 import { sideSymbols } from './scales.ts';
 import { createScratch, type Scratch } from './source.ts';
 import { inOrder, segmentsOf, type Span } from './spans.ts';
@@ -57,8 +58,8 @@ export function encodePatch(
   const from = base ?? new Uint8Array(0);
   const scratch = createScratch(Math.min(UPDATES_PER_BLOCK, 2 * next.length));
   const pieces = layOut(from, next, options, scratch);
-  const { tables, sides, packed } = makeTables(pieces, next);
-  const all = [...tables.values(), ...sides.values(), ...(packed ? [packed] : [])];
+  const { tables, sides, factors, packed } = makeTables(pieces, next);
+  const all = [...tables.values(), ...sides.values(), ...factors.values(), ...(packed ? [packed] : [])];
   const payload = createPayload(platform, scratch);
   let at = 0;
   const segments = pieces.map((piece): Segment => {
@@ -77,10 +78,13 @@ export function encodePatch(
         : { mode: 'raw', sizeBytes: bytes.length };
     }
     const { pick, baseOffset } = piece;
-    const table = tables.get(pick.kind) as FrequencyTable;
-    const side = sides.get(pick.candidate.mode);
-    payload.tensor(pick, table, side);
-    return toSegment(pick, baseOffset, all.indexOf(table), side ? all.indexOf(side) : 0);
+    const own: TensorTables = {
+      numbers: tables.get(pick.kind) as FrequencyTable,
+      side: sides.get(pick.candidate.mode),
+      factors: factors.get(pick.candidate.parts.lowRank?.width ?? 0),
+    };
+    payload.tensor(pick, own);
+    return toSegment(pick, baseOffset, (table) => (table ? all.indexOf(table) : 0), own);
   });
   const hashOf = (bytes: Uint8Array): Uint8Array => {
     const hash = platform.createSha256();
@@ -186,6 +190,8 @@ interface Tables {
   readonly tables: ReadonlyMap<string, FrequencyTable>;
   /** Of scales, by mode. */
   readonly sides: ReadonlyMap<string, FrequencyTable>;
+  /** Of factors, by the bytes of their numbers. */
+  readonly factors: ReadonlyMap<number, FrequencyTable>;
   readonly packed: FrequencyTable | undefined;
 }
 
@@ -200,11 +206,19 @@ function makeTables(pieces: readonly Piece[], next: Uint8Array): Tables {
     const parts = members.map((scales) => ({ counts: countsOf(sideSymbols(scales)), shift: 0 }));
     sides.set(mode, toTable(sumCounts(parts, 256), 256));
   }
+  const products = picks.flatMap(({ candidate: { parts } }) => parts.lowRank ?? []);
+  const factors = new Map(
+    [...new Set(products.map(({ width }) => width))].map((width) => {
+      const members = products.filter((product) => product.width === width);
+      const parts = members.map((product) => ({ counts: planeCounts(product), shift: 0 }));
+      return [width, toTable(sumCounts(parts, 256 * width), 256)];
+    }),
+  );
   const plain = pieces.filter((piece): piece is PlainPiece => piece.kind === 'plain');
   const runs = plain
     .map(({ offset, sizeBytes }) => next.subarray(offset, offset + sizeBytes))
     .filter(isWorthPacking);
-  return { tables: tablesOf(picks), sides, packed: packedTable(runs) };
+  return { tables: tablesOf(picks), sides, factors, packed: packedTable(runs) };
 }
 
 /** Long runs whose bytes are uneven enough. */
@@ -225,13 +239,14 @@ function packedTable(runs: readonly Uint8Array[]): FrequencyTable | undefined {
 function toSegment(
   { candidate, context }: Picked,
   baseOffset: number,
-  table: number,
-  sideTable: number,
+  indexOf: (table: FrequencyTable | undefined) => number,
+  tables: TensorTables,
 ): Segment {
   const { mode, predictor, rows, parts, scales } = candidate;
-  const { numbers, columns, step = 1 } = parts;
+  const { numbers, columns, lowRank, step = 1 } = parts;
+  const table = indexOf(tables.numbers);
   const chosen: PatchContext = scales
-    ? { kind: 'scales', bias: scales.bias, sideTable }
+    ? { kind: 'scales', bias: scales.bias, sideTable: indexOf(tables.side) }
     : candidate.context === 'fraction'
       ? { kind: 'fraction' }
       : { kind: 'constant', context };
@@ -239,5 +254,11 @@ function toSegment(
   if (mode === 'self') return { mode, ...shape, context: chosen, table };
   if (mode === 'grid') return { mode, ...shape, exponent: 127 + Math.log2(step), context: chosen, table };
   const common = { ...shape, baseOffset, predictor, context: chosen };
-  return mode === 'delta' ? { mode, ...common, table } : { mode, ...common, layers: [{ step, table }] };
+  if (mode === 'update') return { mode, ...common, layers: [{ step, table }] };
+  const factors = lowRank && {
+    rank: lowRank.rank,
+    width: lowRank.width,
+    table: indexOf(tables.factors),
+  };
+  return { mode, ...common, ...(factors && { factors }), table };
 }

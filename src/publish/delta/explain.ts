@@ -1,5 +1,5 @@
 /** Says where the bytes of a patch go. */
-import { blocksOf, bytesOf, hasSide, isNumbers } from '../../update/delta/bounds.ts';
+import { blocksOf, bytesOf, factorsOf, hasSide, isNumbers } from '../../update/delta/bounds.ts';
 import type { NumberKind, PatchBlock, Predictor, Segment } from '../../update/delta/head.ts';
 import { parsePatch } from '../../update/delta/read-head.ts';
 import { tableBytes } from './counts.ts';
@@ -7,10 +7,11 @@ import { segmentsOf } from './spans.ts';
 
 /**
  * What bytes of a patch are for. `magnitudes`: how large differences are, or which multiple of a step · `noise`: their
- * lower bits and signs, which nothing predicts · `scales`: side information of rows and columns · `bytes`: what is
- * carried as it is · `framing`: lengths, hashes, states of the coder.
+ * lower bits and signs, which nothing predicts · `scales`: side information of rows and columns · `factors`: thin
+ * matrices, whose product foretells an update · `bytes`: what is carried as it is · `framing`: lengths, hashes, states of
+ * the coder.
  */
-export type PatchPart = 'magnitudes' | 'noise' | 'scales' | 'bytes' | 'framing';
+export type PatchPart = 'magnitudes' | 'noise' | 'scales' | 'factors' | 'bytes' | 'framing';
 
 /** A segment of a patch. */
 export interface ExplainedSegment {
@@ -33,6 +34,8 @@ export interface ExplainedSegment {
   readonly rows?: number;
   readonly columns?: number;
   readonly predictor?: Predictor;
+  /** Of the factors of the predictor `low-rank`. */
+  readonly rank?: number;
   readonly context?: 'constant' | 'scales' | 'fraction';
   /** Of the first layer of an update. */
   readonly step?: number;
@@ -69,7 +72,7 @@ export function explainPatch(patch: Uint8Array, next?: Uint8Array): PatchExplana
   let [span, block, at, offset] = [0, 0, payloadOffset, 0];
   const segments = head.segments.map((segment): ExplainedSegment => {
     const sizeBytes = bytesOf(segment);
-    const parts = { magnitudes: 0, noise: 0, scales: 0, bytes: 0, framing: 0 };
+    const parts = { magnitudes: 0, noise: 0, scales: 0, factors: 0, bytes: 0, framing: 0 };
     for (let i = 0; i < blocksOf(segment); i += 1) {
       const { sizeBytes: blockBytes } = head.blocks[block] as PatchBlock;
       addBlock(parts, segment, i, blockBytes, (place) => view.getUint32(at + place, true));
@@ -98,6 +101,7 @@ export function explainPatch(patch: Uint8Array, next?: Uint8Array): PatchExplana
     offset += sizeBytes;
     if (!isNumbers(segment)) return explained;
     const { numbers, rows, columns } = segment;
+    const factors = factorsOf(segment);
     return {
       ...explained,
       numbers,
@@ -105,6 +109,7 @@ export function explainPatch(patch: Uint8Array, next?: Uint8Array): PatchExplana
       columns,
       context: segment.context.kind,
       ...('predictor' in segment && { predictor: segment.predictor }),
+      ...(factors && { rank: factors.rank }),
       ...(segment.mode === 'update' && { step: segment.layers[0]?.step ?? 0 }),
       bitsPerNumber: (8 * patchBytes) / (rows * columns),
     };
@@ -128,8 +133,10 @@ function addBlock(
   uint32At: (place: number) => number,
 ): void {
   parts.framing += HASH_BYTES;
+  const factorBlocks = factorsOf(segment) ? 1 : 0;
   if (segment.mode === 'raw') parts.bytes += sizeBytes;
-  else if (isNumbers(segment) && hasSide(segment) && index === 0) parts.scales += sizeBytes;
+  else if (index < factorBlocks) parts.factors += sizeBytes;
+  else if (isNumbers(segment) && hasSide(segment) && index === factorBlocks) parts.scales += sizeBytes;
   else {
     const symbolBytes = 2 * uint32At(8);
     parts.framing += CODER_BYTES;

@@ -1,9 +1,8 @@
 /** Finds the grid that numbers, or an update of numbers, were rounded onto, if they were. */
+import { FEWEST_WEIGHTS } from './numbers.ts';
 
 /** Numbers that are looked at before all of them are. */
 const SAMPLE = 2048;
-/** Least numbers of a tensor that compact publish rounds. */
-const LEAST = 4096;
 /** Fewest of a sample that have to have moved. */
 const LEAST_MOVED = 16;
 /** Most steps that a number moves. */
@@ -22,7 +21,7 @@ interface Bounds {
  */
 export function findStep(base: Float32Array, next: Float32Array): number | undefined {
   const { length } = base;
-  if (length < LEAST) return undefined;
+  if (length < FEWEST_WEIGHTS) return undefined;
   const bits = new Int32Array(next.buffer, next.byteOffset, length);
   const sample: number[] = [];
   for (let k = 0; k < length; k += Math.max(1, Math.floor(length / SAMPLE))) {

@@ -2,6 +2,9 @@
 import { fromFloat16Array } from '../../core/float.ts';
 import type { NumberKind } from '../../update/delta/head.ts';
 
+/** Numbers of a tensor from which on it is worth scales of rows and columns, and rounding: weights, not biases and norms. */
+export const FEWEST_WEIGHTS = 4096;
+
 /** Bit patterns: int32 for float32, one byte for each 8-bit and each 4-bit number. */
 export type Words = Int32Array | Uint16Array | Uint8Array;
 
@@ -30,12 +33,17 @@ export function valuesOf(words: Words, numbers: NumberKind, isUnsigned = false):
     const middle = numbers === 'int8' ? 128 : 8;
     return Int8Array.from(words, (word) => word - middle);
   }
-  if (numbers === 'float32') return new Float32Array(words.buffer, words.byteOffset, words.length);
+  if (numbers === 'float32') return toFloats(words);
   if (numbers === 'float16') return fromFloat16Array(words as Uint16Array);
   if (numbers === 'int8') return new Int8Array(words.buffer, words.byteOffset, words.length);
   if (numbers === 'int4') return Int8Array.from(words, (word) => (word << 28) >> 28);
   const wide = Int32Array.from(words, (word) => word << 16);
   return new Float32Array(wide.buffer);
+}
+
+/** The numbers that bit patterns of float32 stand for. */
+export function toFloats({ buffer, byteOffset, length }: Words): Float32Array {
+  return new Float32Array(buffer, byteOffset, length);
 }
 
 /** Tells whether two runs hold the same bit patterns. */

@@ -14,6 +14,7 @@ import { createCoding, type Coding } from '../../update/delta/rans.ts';
 import { createBitWriter } from './bits.ts';
 import { fillContexts } from './candidates.ts';
 import type { Picked } from './choose.ts';
+import { planesOf } from './factors.ts';
 import { sideSymbols } from './scales.ts';
 import { createSource, type Scratch } from './source.ts';
 
@@ -23,8 +24,16 @@ export interface Payload {
   readonly pieces: readonly Uint8Array[];
   plain(bytes: Uint8Array): void;
   packed(bytes: Uint8Array, table: FrequencyTable): void;
-  /** @param sideTable - probabilities of the scales, where there are some. */
-  tensor(picked: Picked, table: FrequencyTable, sideTable: FrequencyTable | undefined): void;
+  tensor(picked: Picked, tables: TensorTables): void;
+}
+
+/** Probabilities of a tensor. */
+export interface TensorTables {
+  readonly numbers: FrequencyTable;
+  /** Of the scales, where there are some. */
+  readonly side: FrequencyTable | undefined;
+  /** Of the factors, where there are some. */
+  readonly factors: FrequencyTable | undefined;
 }
 
 /** Opens a payload. */
@@ -55,14 +64,20 @@ export function createPayload(platform: Pick<Platform, 'createSha256'>, scratch:
     pieces,
     plain: (bytes) => cut(bytes, add),
     packed: (bytes, table) => cut(bytes, (block) => add(code(table, new Uint8Array(block.length), block))),
-    tensor: ({ candidate, context }, table, sideTable) => {
+    tensor: ({ candidate, context }, tables) => {
       const { mode, parts, scales } = candidate;
-      const { gains, columns, next } = parts;
-      if (gains || (scales && sideTable)) {
+      const { gains, lowRank, columns, next } = parts;
+      if (lowRank && tables.factors) {
+        const planes = planesOf(lowRank);
+        const levels = planes.map((plane, level) => plane.slice().fill(level));
+        const coded = code(tables.factors, concatBytes(levels), concatBytes(planes));
+        add(concatBytes([new Uint8Array(lowRank.scales.slice().buffer), coded]));
+      }
+      if (gains || (scales && tables.side)) {
         const side: Uint8Array[] = gains ? [new Uint8Array(gains.slice().buffer)] : [];
-        if (scales && sideTable) {
+        if (scales && tables.side) {
           const symbols = sideSymbols(scales);
-          side.push(code(sideTable, new Uint8Array(symbols.length), symbols));
+          side.push(code(tables.side, new Uint8Array(symbols.length), symbols));
         }
         add(concatBytes(side));
       }
@@ -75,7 +90,7 @@ export function createPayload(platform: Pick<Platform, 'createSha256'>, scratch:
         source.write(bits, to - from);
         if (scales) fillContexts(contexts, scales, columns, source.lowered, from, to);
         const ofEach = candidate.context === 'fraction' ? source.fractions : contexts;
-        add(code(table, ofEach, source.symbols.subarray(0, to - from), bits.finish()));
+        add(code(tables.numbers, ofEach, source.symbols.subarray(0, to - from), bits.finish()));
       }
     },
   };

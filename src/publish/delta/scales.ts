@@ -1,4 +1,5 @@
 /** How far numbers spread by row and by column: what picks the probabilities of each (docs/spec/idp.md §5). */
+import { FEWEST_WEIGHTS } from './numbers.ts';
 
 /** Scales of rows and columns, int8 each. */
 export interface Scales {
@@ -49,7 +50,7 @@ export function fitScales(
     columns: new Int8Array(columns),
     bias,
   };
-  if (rows === 1 || columns === 1 || rows * columns < 4096 || total === 0) return [flat];
+  if (rows === 1 || columns === 1 || rows * columns < FEWEST_WEIGHTS || total === 0) return [flat];
   for (let i = 0, k = 0; i < rows; i += 1) {
     const weight = (ofRow[i] as number) > 0 ? 1 / (ofRow[i] as number) : 0;
     if (weight === Infinity) continue;

@@ -1,9 +1,7 @@
 /** Rounds a model onto a grid of its own, so that it compresses well with any tool. */
-import { valuesOf, wordsOf } from './numbers.ts';
+import { FEWEST_WEIGHTS, valuesOf, wordsOf } from './numbers.ts';
+import { mendChecksums } from './spans-zip.ts';
 import { segmentsOf } from './spans.ts';
-
-/** Fewest weights of a tensor that is rounded. */
-const LEAST_WEIGHTS = 4096;
 
 /**
  * Rounds each weight to the nearest multiple of a power of two: the least that is not below `2^-bits` of the root mean
@@ -19,7 +17,7 @@ export function snapToGrid(file: Uint8Array, bits: number): Uint8Array<ArrayBuff
   }
   const snapped = new Uint8Array(file);
   for (const { numbers, shape, offset, sizeBytes } of segmentsOf(file)) {
-    if (numbers !== 'float32' || shape.length < 2 || sizeBytes < 4 * LEAST_WEIGHTS) continue;
+    if (numbers !== 'float32' || shape.length < 2 || sizeBytes < 4 * FEWEST_WEIGHTS) continue;
     const values = valuesOf(wordsOf(file, numbers, offset, sizeBytes), numbers);
     let squares = 0;
     for (const value of values) squares += value * value;
@@ -27,8 +25,14 @@ export function snapToGrid(file: Uint8Array, bits: number): Uint8Array<ArrayBuff
     if (!(rms > 0 && rms < Infinity)) continue;
     const step = 2 ** (Math.ceil(Math.log2(rms)) - bits);
     const view = new DataView(snapped.buffer, offset);
-    // Without the sign of what becomes zero.
-    values.forEach((value, i) => view.setFloat32(4 * i, Math.round(value / step) * step + 0, true));
+    values.forEach((value, i) => {
+      // Without the sign of what becomes zero.
+      const rounded = Math.fround(Math.round(value / step) * step + 0);
+      // The largest numbers may have no multiple above them.
+      const nearest = Math.abs(rounded) < Infinity ? rounded : Math.trunc(value / step) * step;
+      view.setFloat32(4 * i, nearest, true);
+    });
   }
+  mendChecksums(snapped);
   return snapped;
 }

@@ -1,7 +1,9 @@
 /** The symbols that stand for the numbers of a tensor (docs/spec/idp.md §4), run by run. */
+import { EXTRA } from '../../update/delta/differences.ts';
 import type { NumberKind } from '../../update/delta/head.ts';
 import type { BitWriter } from './bits.ts';
-import { isFloat, valuesOf, type Words } from './numbers.ts';
+import { addProduct, type LowRank } from './factors.ts';
+import { isFloat, toFloats, valuesOf, type Words } from './numbers.ts';
 
 /** What a tensor becomes, from what, and how. */
 export interface SourceParts {
@@ -12,6 +14,8 @@ export interface SourceParts {
   readonly base?: Words;
   /** Of each row. */
   readonly gains?: Float32Array | undefined;
+  /** What is added to the base, of float32 numbers. */
+  readonly lowRank?: LowRank | undefined;
   /** Whether integers are unsigned about their middle, which only gains ask for. */
   readonly isUnsigned?: boolean | undefined;
   /** Present: what comes is the prediction plus whole multiples of it; or, without a base, whole multiples. */
@@ -36,11 +40,7 @@ export interface Source {
   write(bits: BitWriter, count: number): void;
 }
 
-/** Bits behind the leading two of each symbol of differences. */
-const extraBits: Uint8Array = /* @__PURE__ */ Uint8Array.from({ length: 64 }, (_, symbol) =>
-  Math.max(0, (symbol >> 1) - 1),
-);
-const bitsOfDifference: Uint8Array = /* @__PURE__ */ extraBits.map((bits, symbol) =>
+const bitsOfDifference: Uint8Array = /* @__PURE__ */ EXTRA.map((bits, symbol) =>
   symbol === 0 ? 0 : bits + 1,
 );
 
@@ -152,27 +152,20 @@ function readSelf({ numbers, next }: SourceParts, { symbols, rests }: Scratch): 
 const float = /* @__PURE__ */ new Float32Array(1);
 const bitsOfFloat = /* @__PURE__ */ new Int32Array(float.buffer);
 
-function readDifferences(
-  { numbers, columns, next, base, gains }: SourceParts,
-  { symbols, lowered, rests }: Scratch,
-): Read {
+function readDifferences(parts: SourceParts, { symbols, lowered, rests }: Scratch): Read {
+  const { numbers, next, base, gains, lowRank } = parts;
   const from32 = numbers === 'float32';
   const old = base as Words;
-  const values = gains && (valuesOf(old, numbers) as Float32Array);
+  const isPredicted = (gains ?? lowRank) !== undefined;
   const exponentShift = from32 ? 22 : numbers === 'float16' ? 9 : 6;
   const exponentMask = numbers === 'float16' ? 62 : 510;
   return (from, to) => {
+    const expected = isPredicted ? new Int32Array(predict(parts, from, to).buffer) : old.subarray(from, to);
+    // The bits of what is no number are not the same everywhere.
+    if (isPredicted && expected.some((bits) => (bits & 0x7fff_ffff) > 0x7f80_0000)) return false;
     for (let k = from, at = 0; k < to; k += 1, at += 1) {
-      const a = old[k] as number;
-      lowered[at] = (a >>> exponentShift) & exponentMask;
-      let p = a;
-      if (values && gains) {
-        const gained = (values[k] as number) * (gains[Math.floor(k / columns)] as number);
-        // The bits of what is no number are not the same everywhere.
-        if (Number.isNaN(gained)) return false;
-        float[0] = gained;
-        p = bitsOfFloat[0] as number;
-      }
+      lowered[at] = ((old[k] as number) >>> exponentShift) & exponentMask;
+      const p = expected[at] as number;
       const b = next[k] as number;
       let d: number;
       if (from32) d = ((b ^ ((b >> 31) & 0x7fff_ffff)) - (p ^ ((p >> 31) & 0x7fff_ffff))) | 0;
@@ -185,6 +178,22 @@ function readDifferences(
     }
     return true;
   };
+}
+
+/** What decoders expect of a run of float32 numbers of a base. */
+export function predict(
+  { columns, base, gains, lowRank }: SourceParts,
+  from: number,
+  to: number,
+): Float32Array<ArrayBuffer> {
+  const expected = toFloats(base as Words).slice(from, to);
+  if (gains) {
+    for (let i = 0; i < expected.length; i += 1) {
+      expected[i] = (expected[i] as number) * (gains[Math.floor((from + i) / columns)] as number);
+    }
+  }
+  if (lowRank) addProduct(lowRank, from, expected);
+  return expected;
 }
 
 function symbolOf(difference: number): number {
@@ -212,7 +221,7 @@ function writeDifferences({ symbols, rests }: Scratch, bits: BitWriter, count: n
     if (symbol === 0) continue;
     const d = rests[k] as number;
     const m = d < 0 ? -d : d;
-    const extra = extraBits[symbol] as number;
+    const extra = EXTRA[symbol] as number;
     // The leading two bits are the symbol's.
     if (extra < 23) bits.put((m & ((1 << extra) - 1)) | ((d < 0 ? 1 : 0) << extra), extra + 1);
     else {

@@ -3,6 +3,7 @@ import { NUMBER_BITS } from '../../update/delta/bounds.ts';
 import type { NumberKind } from '../../update/delta/head.ts';
 import { onnxSpans } from './spans-onnx.ts';
 import { safetensorsSpans } from './spans-safetensors.ts';
+import { tfjsSpans } from './spans-tfjs.ts';
 
 /** A tensor in a file. */
 export interface Span {
@@ -18,11 +19,11 @@ export interface Span {
 }
 
 /**
- * Finds the tensors of a file, in the order of the file; they do not overlap. ONNX and safetensors are known; a file of
- * another format, and one that is malformed, has none: it is glue altogether.
+ * Finds the tensors of a file, in the order of the file; they do not overlap. ONNX, safetensors and models of TensorFlow.js in a
+ * ZIP archive that stores them are known; a file of another format, and one that is malformed, has none: it is glue altogether.
  */
 export function segmentsOf(file: Uint8Array): readonly Span[] {
-  return inOrder(safetensorsSpans(file) ?? onnxSpans(file) ?? [], file.length);
+  return inOrder(safetensorsSpans(file) ?? tfjsSpans(file) ?? onnxSpans(file) ?? [], file.length);
 }
 
 /** Sorts tensors by where they lie. Left out is what is not as long as its shape says, or overlaps the one before. */

@@ -4,15 +4,14 @@ import { equalBytes, fromHex, toHex } from '../../core/bytes.ts';
 import { createPace, digestHex, type DigestPlatform, type Pace } from '../../core/digest.ts';
 import type { Blob } from '../../core/store.ts';
 import {
-  contextsOf,
+  factorsOf,
   hasGains,
   hasSide,
-  MAX_CONTEXTS,
   MAX_SYMBOLS,
   NUMBER_BITS,
   patchError,
   PREFIX_BYTES,
-  SCALE,
+  runs,
 } from './bounds.ts';
 import {
   BYTES_PER_BLOCK,
@@ -24,9 +23,10 @@ import {
   type Segment,
 } from './head.ts';
 import type { HotLoops } from './hot.ts';
-import { createLayout, STRETCH, type Layout } from './layout.ts';
+import { createLayout, STRETCH, type Layout, type ThinProduct } from './layout.ts';
 import { createStretches, type DecodeStretch } from './numbers.ts';
 import type { Give } from './pieces.ts';
+import { predict } from './predict.ts';
 import {
   assertEnded,
   assertWithin,
@@ -36,12 +36,13 @@ import {
   type Coding,
   type Cursor,
 } from './rans.ts';
-import { readHead, readHeadLength } from './read-head.ts';
+import { readHead, readHeadLength, type ParsedPatch } from './read-head.ts';
 
 /** Largest piece that is given, bytes: as many as a block of float32 numbers makes. */
 const PIECE_BYTES: number = 4 * NUMBERS_PER_BLOCK;
-/** Slots of codings that are kept: those of two that have all contexts, or of many that have one. */
-const CODING_SLOTS: number = 2 * MAX_CONTEXTS * SCALE;
+
+/** Reads that are shorter are answered from longer ones, as each costs as much as many bytes of it. */
+const SHORT_BYTES: number = 2 ** 14;
 
 /** What {@link applyPatch} works with. */
 export interface ApplyParts {
@@ -60,8 +61,9 @@ type Mode<Name extends Segment['mode']> = Extract<Segment, { mode: Name }>;
  * @throws {@link UpdateError} `ERR_INLAY_PATCH`
  */
 export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Promise<void> {
-  const { platform, loops, base, patch } = parts;
-  const { head, payloadOffset } = await openPatch(parts);
+  const { platform, loops } = parts;
+  const readBase = readAhead(parts.base);
+  const readPatch = readAhead(parts.patch);
   const pace = createPace(
     () => platform.monotonicMs(),
     () =>
@@ -69,8 +71,11 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
         platform.setTimer(resolve, 0, true);
       }),
   );
-  const nextBlock = createBlocks(platform, patch, head, payloadOffset);
-  const codingOf = createCodings(head.tables);
+  const { head, payloadOffset } = await openPatch(parts, readPatch, pace);
+  const nextBlock = createBlocks(platform, readPatch, head, payloadOffset);
+  const tableAt = (index: number): FrequencyTable => head.tables[index] as FrequencyTable;
+  /** Of the table with all contexts that was used last, as the next tensor often uses it, too. */
+  let kept: { readonly table: number; readonly coding: Coding } | undefined;
   for (const segment of head.segments) {
     if (segment.mode === 'same') await giveSame(segment);
     else if (segment.mode === 'raw') await giveRaw(segment);
@@ -81,7 +86,7 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
 
   async function giveSame({ baseOffset, sizeBytes }: Mode<'same'>): Promise<void> {
     for (const [at, length] of runs(sizeBytes, PIECE_BYTES))
-      await give(await base.read(baseOffset + at, length));
+      await give(await readBase(baseOffset + at, length));
   }
 
   async function giveRaw({ sizeBytes }: Mode<'raw'>): Promise<void> {
@@ -89,49 +94,67 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
       const block = await nextBlock();
       if (block.length !== length)
         throw patchError(`A block of the patch has ${block.length} bytes, not ${length}`);
-      for (const [at, count] of runs(length, PIECE_BYTES)) await give(block.subarray(at, at + count));
+      await give(block);
     }
   }
 
   async function givePacked({ sizeBytes, table }: Mode<'packed'>): Promise<void> {
-    const coding = codingOf(table, 1);
+    const coding = codingIn(tableAt(table));
     for (const [, length] of runs(sizeBytes, BYTES_PER_BLOCK)) {
       const cursor = openBlock(await nextBlock(), length);
-      for (const [, count] of runs(length, PIECE_BYTES)) {
-        const piece = new Uint8Array(count);
-        await decodePlain(coding, cursor, piece, pace);
-        await give(piece);
-      }
+      const piece = new Uint8Array(length);
+      await decodePlain(coding, 0, cursor, piece, pace);
       assertEnded(cursor);
+      await give(piece);
     }
   }
 
+  async function readProduct(segment: NumberSegment): Promise<ThinProduct | undefined> {
+    const shape = factorsOf(segment);
+    if (shape === undefined) return undefined;
+    const { rank, width, table } = shape;
+    const block = await nextBlock();
+    const scales = readFloats(block, rank);
+    const factors = new Int32Array(rank * (segment.rows + segment.columns));
+    const cursor = openBlock(block, width * factors.length, 4 * rank);
+    const coding = createCoding(tableAt(table), width);
+    for (let byte = 0; byte < width; byte += 1) await decodePlain(coding, byte, cursor, factors, pace);
+    assertEnded(cursor);
+    const unused = 32 - 8 * width;
+    for (let i = 0; i < factors.length; i += 1) factors[i] = ((factors[i] as number) << unused) >> unused;
+    return { scales, factors };
+  }
+
   async function readLayout(segment: NumberSegment): Promise<Layout> {
+    const product = await readProduct(segment);
     const side = hasSide(segment) ? await nextBlock() : new Uint8Array(0);
-    const gainBytes = hasGains(segment) ? 4 * segment.rows : 0;
-    if (side.length < gainBytes) throw patchError('A block of the patch has too few gains');
+    const gains = hasGains(segment) ? readFloats(side, segment.rows) : undefined;
+    const gainBytes = gains?.byteLength ?? 0;
     const { context } = segment;
     const scales = new Uint8Array(context.kind === 'scales' ? segment.rows + segment.columns : 0);
     if (context.kind === 'scales') {
       const cursor = openBlock(side, scales.length, gainBytes);
-      await decodePlain(codingOf(context.sideTable, 1), cursor, scales, pace);
+      await decodePlain(codingIn(tableAt(context.sideTable)), 0, cursor, scales, pace);
       assertEnded(cursor);
       for (let i = 1; i < scales.length; i += 1)
         scales[i] = (scales[i] as number) + (scales[i - 1] as number);
     } else if (side.length > gainBytes) {
       throw patchError('A block of the patch goes on after its gains');
     }
-    return createLayout(segment, side.subarray(0, gainBytes), new Int8Array(scales.buffer));
+    return createLayout(segment, { gains, scales: new Int8Array(scales.buffer), product });
   }
 
-  function codingFor({ context }: NumberSegment, table: number): Coding {
-    const own = contextsOf(head.tables[table] as FrequencyTable);
-    return codingOf(table, context.kind === 'constant' ? own : MAX_CONTEXTS);
+  function codingFor({ context }: NumberSegment, index: number): Coding {
+    const table = tableAt(index);
+    if (context.kind === 'constant') return codingIn(table, context.context);
+    if (kept?.table !== index) kept = { table: index, coding: createCoding(table, undefined, loops.room) };
+    return kept.coding;
   }
 
   async function giveNumbers(segment: Mode<'self'> | Mode<'delta'> | Mode<'grid'>): Promise<void> {
     const layout = await readLayout(segment);
     const bits = NUMBER_BITS[segment.numbers];
+    const isPredicted = bits === 32 && (layout.gains ?? layout.product) !== undefined;
     const decode =
       segment.mode === 'grid'
         ? hotMultiples(loops, layout, segment.exponent)
@@ -140,15 +163,18 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
           : createStretches(segment, layout);
     for (const [first, count] of runs(segment.rows * segment.columns, NUMBERS_PER_BLOCK)) {
       const coding = codingFor(segment, segment.table);
-      const cursor = openBlock(await nextBlock(), count);
+      const cursor = openBlock(await nextBlock(), count, 0, loops.room?.block);
       const length = (count * bits) / 8;
       const bytes =
         segment.mode === 'delta'
-          ? aligned(await base.read(segment.baseOffset + (first * bits) / 8, length))
+          ? aligned(await readBase(segment.baseOffset + (first * bits) / 8, length))
           : new Uint8Array(length);
       for (const [at, some] of runs(count, STRETCH)) {
         const place = layout.isShaped ? first + at : 0;
-        decode(coding, cursor, place, bytes.subarray((at * bits) / 8, ((at + some) * bits) / 8));
+        const piece = bytes.subarray((at * bits) / 8, ((at + some) * bits) / 8);
+        const old = isPredicted ? piece.slice() : piece;
+        if (isPredicted) await predict(layout, place, piece, pace);
+        decode(coding, cursor, place, piece, old);
         assertWithin(cursor);
         await pace();
       }
@@ -163,13 +189,14 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
     for (const [first, count] of runs(segment.rows * segment.columns, UPDATES_PER_BLOCK)) {
       // One layer is decoded as it is given; several need all that a block covers.
       const window = layers.length === 1 ? NUMBERS_PER_BLOCK : UPDATES_PER_BLOCK;
-      const cursors = layers.length === 1 ? [openBlock(await nextBlock(), count)] : undefined;
+      const cursors =
+        layers.length === 1 ? [openBlock(await nextBlock(), count, 0, loops.room?.block)] : undefined;
       for (const [start, size] of runs(count, window)) {
-        const bytes = aligned(await base.read(baseOffset + 4 * (first + start), 4 * size));
+        const bytes = aligned(await readBase(baseOffset + 4 * (first + start), 4 * size));
         const values = new Float32Array(bytes.buffer, bytes.byteOffset, size);
         for (const [index, { step, table }] of layers.entries()) {
           const coding = codingFor(segment, table);
-          const cursor = cursors?.[0] ?? openBlock(await nextBlock(), count);
+          const cursor = cursors?.[0] ?? openBlock(await nextBlock(), count, 0, loops.room?.block);
           const products = multiplesOf(step);
           const gains = index === 0 ? layout.gains : undefined;
           for (const [at, some] of runs(size, STRETCH)) {
@@ -187,15 +214,20 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
   }
 }
 
-async function openPatch({
-  base,
-  patch,
-  sizeBytes,
-}: ApplyParts): Promise<{ head: PatchHead; payloadOffset: number }> {
-  if (patch.sizeBytes < PREFIX_BYTES) throw patchError(`A patch has more than ${patch.sizeBytes} bytes`);
-  const headBytes = readHeadLength(await patch.read(0, PREFIX_BYTES), patch.sizeBytes);
+async function openPatch(
+  { base, patch, sizeBytes }: ApplyParts,
+  read: Blob['read'],
+  pace: Pace,
+): Promise<ParsedPatch> {
+  const headBytes = readHeadLength(await read(0, PREFIX_BYTES), patch.sizeBytes);
   const payloadOffset = PREFIX_BYTES + headBytes;
-  const head = readHead(await patch.read(PREFIX_BYTES, headBytes), patch.sizeBytes - payloadOffset);
+  const steps = readHead(await read(PREFIX_BYTES, headBytes), patch.sizeBytes - payloadOffset);
+  let step = steps.next();
+  while (step.done !== true) {
+    await pace();
+    step = steps.next();
+  }
+  const head = step.value;
   if (head.targetBytes !== sizeBytes) {
     throw patchError(`The patch makes ${head.targetBytes} bytes, the file has ${sizeBytes}`);
   }
@@ -206,10 +238,23 @@ async function openPatch({
   return { head, payloadOffset };
 }
 
+function readAhead(blob: Blob): Blob['read'] {
+  let start = 0;
+  let held = new Uint8Array(0);
+  return async (offset, length) => {
+    if (offset < start || offset + length > start + held.length) {
+      if (length >= SHORT_BYTES) return blob.read(offset, length);
+      held = await blob.read(offset, Math.min(SHORT_BYTES, blob.sizeBytes - offset));
+      start = offset;
+    }
+    return held.slice(offset - start, offset - start + length);
+  };
+}
+
 /** @returns what reads the next block, and checks its hash. */
 function createBlocks(
   platform: DigestPlatform,
-  patch: Blob,
+  read: Blob['read'],
   { blocks }: PatchHead,
   payloadOffset: number,
 ): () => Promise<Uint8Array> {
@@ -217,7 +262,7 @@ function createBlocks(
   let offset = payloadOffset;
   return async () => {
     const { sizeBytes, sha256 } = blocks[index] as PatchHead['blocks'][number];
-    const block = await patch.read(offset, sizeBytes);
+    const block = await read(offset, sizeBytes);
     if ((await digestHex(platform, block)) !== toHex(sha256)) {
       throw patchError(`Block ${index} of the patch is not the one that its head names`);
     }
@@ -227,45 +272,54 @@ function createBlocks(
   };
 }
 
-function createCodings(tables: readonly FrequencyTable[]): (table: number, contexts: number) => Coding {
-  const kept: { readonly key: string; readonly coding: Coding }[] = [];
-  return (table, contexts) => {
-    const key = `${table} ${contexts}`;
-    const known = kept.find((entry) => entry.key === key);
-    if (known !== undefined) return known.coding;
-    const coding = createCoding(tables[table] as FrequencyTable, contexts);
-    kept.unshift({ key, coding });
-    let slots = 0;
-    const fits = kept.filter((entry) => (slots += entry.coding.symbolOf.length) <= CODING_SLOTS);
-    kept.splice(0, kept.length, ...fits);
-    return coding;
-  };
+/** @returns what is looked up in one context of a table. */
+function codingIn({ symbols, frequencies }: FrequencyTable, context = 0): Coding {
+  return createCoding({ symbols, frequencies: frequencies.subarray(context * symbols) }, 1);
 }
 
-/** Decodes bytes, which have no contexts. */
-async function decodePlain(coding: Coding, cursor: Cursor, out: Uint8Array, pace: Pace): Promise<void> {
-  const contexts = new Uint8Array(Math.min(STRETCH, out.length));
+/** @returns finite numbers at the start of a block. */
+function readFloats(block: Uint8Array, count: number): Float32Array {
+  const bytes = block.slice(0, 4 * count);
+  if (bytes.length < 4 * count) throw patchError('A block of the patch has too few gains or scales');
+  const values = new Float32Array(bytes.buffer);
+  if (!values.every(Number.isFinite)) throw patchError('A gain or a scale of the patch is not finite');
+  return values;
+}
+
+/** Decodes bytes, all in one context. What there is in `out` is shifted by a byte to make room for them. */
+async function decodePlain(
+  coding: Coding,
+  context: number,
+  cursor: Cursor,
+  out: Uint8Array | Int32Array,
+  pace: Pace,
+): Promise<void> {
+  const contexts = new Uint8Array(Math.min(STRETCH, out.length)).fill(context);
+  const symbols = new Uint8Array(contexts.length);
   for (const [at, count] of runs(out.length, STRETCH)) {
-    decodeSymbols(coding, cursor, contexts, out.subarray(at, at + count));
+    const found = symbols.subarray(0, count);
+    decodeSymbols(coding, cursor, contexts, found);
+    for (let k = 0; k < count; k += 1) out[at + k] = ((out[at + k] as number) << 8) | (found[k] as number);
     assertWithin(cursor);
     await pace();
   }
 }
 
 function hotDifferences(loops: HotLoops, layout: Layout): DecodeStretch {
-  return (coding, cursor, first, bytes) => {
-    const values = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-    const base = layout.gains === undefined ? values : values.slice();
-    if (layout.gains !== undefined) predict(layout, layout.gains, first, values);
-    loops.differences(coding, cursor, layout, first, base, values);
+  return (coding, cursor, first, bytes, old) => {
+    const values = bitsOf(bytes);
+    loops.differences(coding, cursor, layout, first, old === bytes ? values : bitsOf(old), values);
   };
 }
+
+const bitsOf = ({ buffer, byteOffset, length }: Uint8Array): Int32Array =>
+  new Int32Array(buffer, byteOffset, length / 4);
 
 /** Multiples of a power of two are coded as differences from 0, and come out as ordered integers. */
 function hotMultiples(loops: HotLoops, layout: Layout, exponent: number): DecodeStretch {
   const [step = 0] = new Float32Array(Uint32Array.of(exponent << 23).buffer);
   return (coding, cursor, first, bytes) => {
-    const ordered = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    const ordered = bitsOf(bytes);
     const values = new Float32Array(ordered.buffer, ordered.byteOffset, ordered.length);
     loops.differences(coding, cursor, layout, first, ordered, ordered);
     for (let k = 0; k < values.length; k += 1) {
@@ -273,15 +327,6 @@ function hotMultiples(loops: HotLoops, layout: Layout, exponent: number): Decode
       values[k] = (pattern ^ ((pattern >> 31) & 0x7fffffff)) * step;
     }
   };
-}
-
-/** Multiplies numbers by the gains of their rows. Where no number comes out, which has many patterns, they stay. */
-function predict({ columns }: Layout, gains: Float32Array, first: number, bits: Int32Array): void {
-  const values = new Float32Array(bits.buffer, bits.byteOffset, bits.length);
-  for (let k = 0; k < values.length; k += 1) {
-    const product = (values[k] as number) * (gains[Math.floor((first + k) / columns.length)] as number);
-    if (!Number.isNaN(product)) values[k] = product;
-  }
 }
 
 /** What each symbol of an update adds. */
@@ -292,9 +337,4 @@ function multiplesOf(step: number): Float64Array {
 /** Typed arrays of wide numbers begin at multiples of their size. */
 function aligned(bytes: Uint8Array): Uint8Array {
   return bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-}
-
-/** @returns offset and length of each run of `size`; the last may be shorter. */
-function* runs(total: number, size: number): Generator<readonly [number, number]> {
-  for (let at = 0; at < total; at += size) yield [at, Math.min(size, total - at)];
 }

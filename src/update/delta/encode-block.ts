@@ -1,5 +1,5 @@
-import { LOW, SCALE, SCALE_BITS } from './bounds.ts';
-import { BLOCK_PREFIX_BYTES, type Coding } from './rans.ts';
+import { BLOCK_PREFIX_BYTES, LOW, SCALE } from './bounds.ts';
+import type { Coding } from './rans.ts';
 
 /**
  * Codes symbols, each in its context.
@@ -17,7 +17,7 @@ export function encodeBlock(
   let at = words.length;
   for (let k = symbols.length - 1; k >= 0; k -= 1) {
     const step = stepOf[(contexts[k] as number) * alphabet + (symbols[k] as number)] as number;
-    const frequency = step >>> SCALE_BITS;
+    const frequency = step & 0xffff;
     if (frequency === 0)
       throw new RangeError(`Symbol ${symbols[k]} does not occur in context ${contexts[k]}.`);
     let x = states[k & 1] as number;
@@ -27,7 +27,7 @@ export function encodeBlock(
       words[at] = x & 0xffff;
       x >>>= 16;
     }
-    states[k & 1] = Math.floor(x / frequency) * SCALE + (x % frequency) + (step & (SCALE - 1));
+    states[k & 1] = Math.floor(x / frequency) * SCALE + (x % frequency) + (step >>> 16);
   }
   const used = words.subarray(at);
   const block = new Uint8Array(BLOCK_PREFIX_BYTES + 2 * used.length + raw.length);

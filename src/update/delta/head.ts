@@ -1,5 +1,8 @@
 /** What a patch of Inlay's own format says of itself (docs/spec/idp.md). Encoder and decoder share these types. */
 
+/** Ways to make a segment, in the order of their codes. */
+export const MODES = ['same', 'raw', 'packed', 'self', 'delta', 'update', 'grid'] as const;
+
 /** Numbers that a segment holds, in the order of their codes. */
 export const NUMBER_KINDS = ['float32', 'float16', 'bfloat16', 'int8', 'int4'] as const;
 /** Kind of the numbers of a segment; `int8` and `int4` stand for unsigned ones as well. */
@@ -106,4 +109,4 @@ export const NUMBERS_PER_BLOCK = 65_536;
 /** Numbers in a block of the mode `update`. */
 export const UPDATES_PER_BLOCK = 262_144;
 /** Bytes in a block of the modes `raw` and `packed`. */
-export const BYTES_PER_BLOCK = 1_048_576;
+export const BYTES_PER_BLOCK = 262_144;

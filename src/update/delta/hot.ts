@@ -2,10 +2,12 @@
 
 import { EXTRA, FIRST } from './differences.ts';
 import type { Layout } from './layout.ts';
-import type { Coding, Cursor } from './rans.ts';
+import type { Coding, CodingRoom, Cursor } from './rans.ts';
 
 /** Decodes numbers in place. There is one in JavaScript and one in WebAssembly, which give the same bits. */
 export interface HotLoops {
+  /** Where the loops are fast: a block of coded symbols and a coding at a time may lie there. */
+  readonly room?: CodingRoom & { readonly block: Uint8Array };
   /**
    * Turns predictions into numbers.
    * @param first - place of the first of them in the layout.
@@ -58,8 +60,9 @@ export const scriptLoops: HotLoops = {
       const slot = next & 4095;
       const symbol = symbolOf[(context << 12) | slot] as number;
       const step = stepOf[context * symbols + symbol] as number;
-      fault |= step - 1;
-      let x = Math.imul(step >>> 12, next >>> 12) + slot - (step & 4095);
+      const frequency = step & 0xffff;
+      fault |= frequency - 1;
+      let x = Math.imul(frequency, next >>> 12) + slot - (step >>> 16);
       if (x < 32768) {
         x = (x << 16) | (words[word] as number);
         word += 1;
@@ -104,8 +107,9 @@ export const scriptLoops: HotLoops = {
       const slot = next & 4095;
       const symbol = symbolOf[(context << 12) | slot] as number;
       const step = stepOf[context * symbols + symbol] as number;
-      fault |= step - 1;
-      let x = Math.imul(step >>> 12, next >>> 12) + slot - (step & 4095);
+      const frequency = step & 0xffff;
+      fault |= frequency - 1;
+      let x = Math.imul(frequency, next >>> 12) + slot - (step >>> 16);
       if (x < 32768) {
         x = (x << 16) | (words[word] as number);
         word += 1;

@@ -5,8 +5,14 @@ import type { NumberKind, NumberSegment } from './head.ts';
 import { STRETCH, type Layout } from './layout.ts';
 import { decodeSymbols, type Coding, type Cursor } from './rans.ts';
 
-/** Decodes a stretch of numbers in place. */
-export type DecodeStretch = (coding: Coding, cursor: Cursor, first: number, bytes: Uint8Array) => void;
+/** Decodes a stretch of numbers: `bytes` holds what is expected of them, `old` what the base has. */
+export type DecodeStretch = (
+  coding: Coding,
+  cursor: Cursor,
+  first: number,
+  bytes: Uint8Array,
+  old: Uint8Array,
+) => void;
 
 type Elements = Uint8Array | Uint16Array | Uint32Array;
 

@@ -18,10 +18,7 @@ export function createDeltaPatcher(platform: DigestPlatform): Patcher {
     codec: PATCH_CODEC,
     apply: (base, patch, sizeBytes) =>
       piecesOf(async (give) => {
-        const [{ applyPatch }, { openLoops }] = await Promise.all([
-          import('./apply.ts'),
-          import('./wasm.ts'),
-        ]);
+        const { applyPatch, openLoops } = await import('./decoder.ts');
         await applyPatch({ platform, loops: openLoops(), base, patch, sizeBytes }, give);
       }),
   };

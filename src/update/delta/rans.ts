@@ -1,6 +1,6 @@
 /** Two interleaved rANS states (J. Duda, arXiv:1311.2540) with probabilities of 12 bits: what decoders need. */
 
-import { LOW, MAX_CONTEXTS, patchError, SCALE, SCALE_BITS } from './bounds.ts';
+import { BLOCK_PREFIX_BYTES, LOW, MAX_CONTEXTS, patchError, SCALE, SCALE_BITS } from './bounds.ts';
 import type { FrequencyTable } from './head.ts';
 
 /** Frequencies made ready for coding. Contexts that a table does not have are there, and do not occur. */
@@ -8,23 +8,25 @@ export interface Coding {
   readonly symbols: number;
   /** Symbol of each slot: `context << 12 | slot`. */
   readonly symbolOf: Uint8Array;
-  /** `frequency << 12 | first slot` of each symbol: `context * symbols + symbol`; 0 if it does not occur. */
+  /** `first slot << 16 | frequency` of each symbol: `context * symbols + symbol`; 0 if it does not occur. */
   readonly stepOf: Int32Array;
 }
 
-/** Bytes before the words of a block: both states and the number of words. */
-export const BLOCK_PREFIX_BYTES = 12;
+/** Where a coding of all contexts may lie, one at a time. */
+export type CodingRoom = Pick<Coding, 'symbolOf' | 'stepOf'>;
 
 /**
  * Makes a table ready.
  * @param contexts - how many contexts are looked up. Default: as many as there may be.
+ * @param room - where it is made, until the next is.
  */
 export function createCoding(
   { symbols, frequencies }: FrequencyTable,
   contexts: number = MAX_CONTEXTS,
+  room?: CodingRoom,
 ): Coding {
-  const symbolOf = new Uint8Array(contexts << SCALE_BITS);
-  const stepOf = new Int32Array(contexts * symbols);
+  const symbolOf = room?.symbolOf.fill(0) ?? new Uint8Array(contexts << SCALE_BITS);
+  const stepOf = room?.stepOf.fill(0) ?? new Int32Array(contexts * symbols);
   const end = Math.min(stepOf.length, frequencies.length);
   for (let at = 0, slot = 0; at < end; at += 1) {
     const symbol = at % symbols;
@@ -33,7 +35,7 @@ export function createCoding(
     const frequency = frequencies[at] as number;
     if (frequency === 0) continue;
     symbolOf.fill(symbol, slot, slot + frequency);
-    stepOf[at] = (frequency << SCALE_BITS) | (slot & (SCALE - 1));
+    stepOf[at] = ((slot & (SCALE - 1)) << 16) | frequency;
     slot += frequency;
   }
   return { symbols, symbolOf, stepOf };
@@ -60,24 +62,34 @@ export interface Cursor {
  * Opens a block of coded symbols.
  * @param symbols - how many the block has.
  * @param start - where it begins in `block`.
+ * @param room - where it is copied to if it fits there, until the next is.
  * @throws {@link UpdateError} `ERR_INLAY_PATCH`
  */
-export function openBlock(block: Uint8Array, symbols: number, start = 0): Cursor {
-  const rawAt = start + BLOCK_PREFIX_BYTES;
-  if (rawAt > block.length) throw patchError('A block of the patch is too short for its states');
-  const view = new DataView(block.buffer, block.byteOffset);
-  const next = view.getUint32(start, true);
-  const after = view.getUint32(start + 4, true);
-  const wordCount = view.getUint32(start + 8, true);
+export function openBlock(
+  block: Uint8Array,
+  symbols: number,
+  start = 0,
+  room: Uint8Array = new Uint8Array(0),
+): Cursor {
+  const wordsAt = start + BLOCK_PREFIX_BYTES;
+  // A block that is too short for them begins with states of 0, which there are not.
+  const prefix = new Uint32Array(3);
+  new Uint8Array(prefix.buffer).set(block.subarray(start, wordsAt));
+  const [next = 0, after = 0, wordCount = 0] = prefix;
+  const rawBytes = block.length - wordsAt - 2 * wordCount;
   const outside = Math.min(next, after) < LOW || Math.max(next, after) >= 2 ** 31;
-  if (outside || wordCount > symbols || wordCount * 2 > block.length - rawAt) {
+  if (outside || wordCount > symbols || rawBytes < 0)
     throw patchError('A block of the patch begins with states or a length that cannot be');
-  }
-  const wordsEnd = rawAt + 2 * wordCount;
-  const rawBytes = block.length - wordsEnd;
-  const raw = new Int32Array((rawBytes >> 2) + 2);
-  new Uint8Array(raw.buffer).set(block.subarray(wordsEnd));
-  const words = new Uint16Array(block.slice(rawAt, wordsEnd).buffer);
+  const rawAt = (2 * wordCount + 3) & ~3;
+  const rawInts = (rawBytes >> 2) + 2;
+  const sizeBytes = rawAt + 4 * rawInts;
+  const { buffer, byteOffset } = sizeBytes <= room.length ? room : new Uint8Array(sizeBytes);
+  const words = new Uint16Array(buffer, byteOffset, wordCount);
+  const raw = new Int32Array(buffer, byteOffset + rawAt, rawInts);
+  const copy = new Uint8Array(buffer, byteOffset, sizeBytes);
+  copy.set(block.subarray(wordsAt, wordsAt + 2 * wordCount));
+  raw.fill(0, -2);
+  copy.set(block.subarray(block.length - rawBytes), rawAt);
   return { next, after, word: 0, bit: 0, fault: 0, words, raw, rawBytes };
 }
 
@@ -122,8 +134,9 @@ export function decodeSymbols(
     const slot = next & 4095;
     const symbol = symbolOf[(context << 12) | slot] as number;
     const step = stepOf[context * alphabet + symbol] as number;
-    fault |= step - 1;
-    let x = Math.imul(step >>> 12, next >>> 12) + slot - (step & 4095);
+    const frequency = step & 0xffff;
+    fault |= frequency - 1;
+    let x = Math.imul(frequency, next >>> 12) + slot - (step >>> 16);
     if (x < 32768) {
       x = (x << 16) | (words[word] as number);
       word += 1;

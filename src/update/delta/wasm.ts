@@ -1,22 +1,34 @@
 /** The hot loops in WebAssembly, for runtimes that have it. Hermes has none, and some sites and hosts forbid it. */
 
+import { fromHex } from '../../core/bytes.ts';
+import { MAX_CONTEXTS, MAX_SYMBOLS } from './bounds.ts';
 import { EXTRA, FIRST } from './differences.ts';
 import { scriptLoops, type HotLoops } from './hot.ts';
 import { STRETCH, type Layout } from './layout.ts';
 import type { Coding, Cursor } from './rans.ts';
-import { MODULE, PLACES } from './wasm-module.ts';
+import {
+  MODULE,
+  EXTRA_AT,
+  FIRST_AT,
+  OWN_STEPS_AT,
+  OWN_SYMBOLS_AT,
+  PAYLOAD_AT,
+  PRODUCTS_AT,
+  ROWS_AT,
+  STEPS_AT,
+  SYMBOLS_AT,
+  VALUES_AT,
+} from './wasm-module.ts';
 
 /** Where the numbers of the base lie that are not predictions themselves. */
-const BASE: number = PLACES.VALUES + 4 * STRETCH;
-/** Room for words and raw bits; what overruns it by a stretch reads what comes after, and ends in an error. */
-const PAYLOAD_BYTES: number = PLACES.ROWS - PLACES.PAYLOAD;
-/** Room for scales and gains, and for the overrun. */
-const LAYOUT_BYTES: number = PLACES.END - PLACES.ROWS - 2 ** 16;
+const BASE: number = VALUES_AT + 4 * STRETCH;
+
+type Loop = (...numbers: readonly number[]) => void;
 
 interface Exports {
   readonly memory: WebAssembly.Memory;
-  readonly differences: (...numbers: readonly number[]) => void;
-  readonly updates: (...numbers: readonly number[]) => void;
+  readonly differences: Loop;
+  readonly updates: Loop;
 }
 
 /** @returns the hot loops: in WebAssembly where that may be used, otherwise in JavaScript. */
@@ -27,84 +39,81 @@ export function openLoops(): HotLoops {
 
 function instantiate(): Exports | undefined {
   try {
-    const bytes = Uint8Array.from(atob(MODULE), (letter) => letter.charCodeAt(0));
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes)).exports as WebAssembly.Exports & Exports;
+    const module = new WebAssembly.Module(fromHex(MODULE));
+    return new WebAssembly.Instance(module).exports as WebAssembly.Exports & Exports;
   } catch {
     return undefined;
   }
 }
 
-function createTwin({ memory, differences, updates }: Exports): HotLoops {
-  const bytes = new Uint8Array(memory.buffer);
-  const ints = new Int32Array(memory.buffer);
-  const doubles = new Float64Array(memory.buffer);
-  const put = (values: Int32Array, place: number): void => ints.set(values, place / 4);
-  put(FIRST, PLACES.FIRST);
-  bytes.set(EXTRA, PLACES.EXTRA);
-  let held: { coding?: Coding; layout?: Layout; words?: Uint16Array; products?: Float64Array } = {};
-
-  const columnsAt = ({ rows }: Layout): number => PLACES.ROWS + rows.length;
-  const gainsAt = ({ rows, columns }: Layout): number =>
-    (PLACES.ROWS + rows.length + columns.length + 3) & ~3;
-  const rawAt = ({ words }: Cursor): number => PLACES.PAYLOAD + 2 * words.length;
-  const fits = ({ words, raw }: Cursor, { rows, columns, gains }: Layout): boolean =>
-    2 * words.length + 4 * raw.length <= PAYLOAD_BYTES &&
-    rows.length + columns.length + (gains === undefined ? 0 : 4 * gains.length) + 4 <= LAYOUT_BYTES;
-
-  /** Copies what is not there since the last stretch. */
-  const load = (coding: Coding, cursor: Cursor, layout: Layout): void => {
-    if (held.coding !== coding) {
-      bytes.set(coding.symbolOf, PLACES.SYMBOLS);
-      put(coding.stepOf, PLACES.STEPS);
-    }
-    if (held.layout !== layout) {
-      bytes.set(new Uint8Array(layout.rows.buffer, layout.rows.byteOffset, layout.rows.length), PLACES.ROWS);
-      const { columns, gains } = layout;
-      bytes.set(new Uint8Array(columns.buffer, columns.byteOffset, columns.length), columnsAt(layout));
-      if (gains !== undefined)
-        put(new Int32Array(gains.buffer, gains.byteOffset, gains.length), gainsAt(layout));
-    }
-    const { words, raw } = cursor;
-    if (held.words !== words) {
-      bytes.set(new Uint8Array(words.buffer, words.byteOffset, words.byteLength), PLACES.PAYLOAD);
-      bytes.set(new Uint8Array(raw.buffer, raw.byteOffset, raw.byteLength), rawAt(cursor));
-    }
-    held = { ...held, coding, layout, words };
-    ints.set([cursor.next, cursor.after, cursor.word, cursor.bit, cursor.fault]);
+function createTwin({ memory: { buffer }, differences, updates }: Exports): HotLoops {
+  const bytes = new Uint8Array(buffer);
+  const cursorInts = new Int32Array(buffer, 0, 5);
+  const put = (values: ArrayBufferView, place: number): void => bytes.set(bytesOf(values), place);
+  put(FIRST, FIRST_AT);
+  put(EXTRA, EXTRA_AT);
+  const room = {
+    block: bytes.subarray(PAYLOAD_AT, SYMBOLS_AT),
+    symbolOf: bytes.subarray(SYMBOLS_AT, STEPS_AT),
+    stepOf: new Int32Array(buffer, STEPS_AT, MAX_CONTEXTS * MAX_SYMBOLS),
   };
-  const save = (cursor: Cursor): void => {
-    const [next = 0, after = 0, word = 0, bit = 0, fault = 0] = ints;
-    Object.assign(cursor, { next, after, word, bit, fault });
-  };
-  const common = ({ symbols }: Coding, layout: Layout, first: number, count: number): readonly number[] => {
-    const width = layout.columns.length;
+  let loaded: Layout | undefined;
+
+  const gainsAt = ({ rows, columns }: Layout): number => (ROWS_AT + rows.length + columns.length + 3) & ~3;
+  /** Blocks and layouts that find no room are left to the other loops. What overruns a block ends in an error. */
+  const fits = ({ words }: Cursor, layout: Layout): boolean =>
+    words.buffer === buffer && gainsAt(layout) + (layout.gains?.byteLength ?? 0) <= PAYLOAD_AT;
+
+  const run = (
+    loop: Loop,
+    [coding, cursor, layout, first]: readonly [Coding, Cursor, Layout, number],
+    values: ArrayBufferView,
+    ...more: readonly number[]
+  ): void => {
+    const { rows, columns, gains, bias } = layout;
+    const columnsAt = ROWS_AT + rows.length;
+    if (loaded !== layout) {
+      put(rows, ROWS_AT);
+      put(columns, columnsAt);
+      if (gains !== undefined) put(gains, gainsAt(layout));
+    }
+    loaded = layout;
+    // Codings of one context are small, and not in the room.
+    const isRoomed = coding.stepOf.buffer === buffer;
+    if (!isRoomed) {
+      put(coding.symbolOf, OWN_SYMBOLS_AT);
+      put(coding.stepOf, OWN_STEPS_AT);
+    }
+    const [symbolsAt, stepsAt] = isRoomed ? [SYMBOLS_AT, STEPS_AT] : [OWN_SYMBOLS_AT, OWN_STEPS_AT];
+    put(values, VALUES_AT);
+    cursorInts.set([cursor.next, cursor.after, 2 * cursor.word, cursor.bit, cursor.fault]);
+    const width = columns.length;
     const row = Math.floor(first / width);
-    return [4 * count, row, first - row * width, width, layout.bias, symbols, columnsAt(layout)];
+    const place = [values.byteLength, row, first - row * width, width, bias, columnsAt];
+    loop(...place, symbolsAt, stepsAt / 4, coding.symbols, ...more);
+    bytesOf(values).set(bytes.subarray(VALUES_AT, VALUES_AT + values.byteLength));
+    const [next = 0, after = 0, word = 0, bit = 0, fault = 0] = cursorInts;
+    Object.assign(cursor, { next, after, word: word / 2, bit, fault });
   };
 
   return {
+    room,
     differences(coding, cursor, layout, first, base, values) {
       if (!fits(cursor, layout)) return scriptLoops.differences(coding, cursor, layout, first, base, values);
-      load(coding, cursor, layout);
-      put(values, PLACES.VALUES);
       if (base !== values) put(base, BASE);
+      const baseAt = base === values ? VALUES_AT : BASE;
       const exponents = layout.byExponent ? 510 : 0;
-      const baseAt = base === values ? PLACES.VALUES : BASE;
-      differences(...common(coding, layout, first, values.length), exponents, baseAt, rawAt(cursor));
-      values.set(ints.subarray(PLACES.VALUES / 4, PLACES.VALUES / 4 + values.length));
-      save(cursor);
+      run(differences, [coding, cursor, layout, first], values, exponents, baseAt, cursor.raw.byteOffset);
     },
     updates(coding, cursor, layout, first, products, gains, values) {
       if (!fits(cursor, layout))
         return scriptLoops.updates(coding, cursor, layout, first, products, gains, values);
-      load(coding, cursor, layout);
-      if (held.products !== products) doubles.set(products, PLACES.PRODUCTS / 8);
-      held.products = products;
-      const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
-      put(bits, PLACES.VALUES);
-      updates(...common(coding, layout, first, bits.length), gains === undefined ? 0 : gainsAt(layout));
-      bits.set(ints.subarray(PLACES.VALUES / 4, PLACES.VALUES / 4 + bits.length));
-      save(cursor);
+      put(products, PRODUCTS_AT);
+      run(updates, [coding, cursor, layout, first], values, gains === undefined ? 0 : gainsAt(layout));
     },
   };
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }

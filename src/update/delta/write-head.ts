@@ -1,6 +1,7 @@
 import { concatBytes } from '../../core/bytes.ts';
-import { MAGIC, PREFIX_BYTES } from './bounds.ts';
+import { factorsOf, MAGIC, PREFIX_BYTES } from './bounds.ts';
 import {
+  MODES,
   NUMBER_KINDS,
   PREDICTORS,
   type FrequencyTable,
@@ -59,25 +60,22 @@ function writeTable(bytes: number[], { symbols, frequencies }: FrequencyTable): 
 function writeSegment(bytes: number[], segment: Segment): void {
   const varints = (...values: readonly number[]): void =>
     values.forEach((value) => writeVarint(bytes, value));
+  bytes.push(MODES.indexOf(segment.mode));
   if (segment.mode === 'same') {
-    bytes.push(0);
     varints(segment.baseOffset, segment.sizeBytes);
   } else if (segment.mode === 'raw') {
-    bytes.push(1);
     varints(segment.sizeBytes);
   } else if (segment.mode === 'packed') {
-    bytes.push(2);
     varints(segment.sizeBytes, segment.table);
   } else {
-    bytes.push(
-      { self: 3, delta: 4, update: 5, grid: 6 }[segment.mode],
-      NUMBER_KINDS.indexOf(segment.numbers),
-    );
+    bytes.push(NUMBER_KINDS.indexOf(segment.numbers));
     varints(segment.rows, segment.columns);
     if (segment.mode === 'grid') bytes.push(segment.exponent);
     else if (segment.mode !== 'self') {
       varints(segment.baseOffset);
       bytes.push(PREDICTORS.indexOf(segment.predictor));
+      const factors = factorsOf(segment);
+      if (factors !== undefined) varints(factors.rank, factors.width, factors.table);
     }
     writeContext(bytes, segment.context);
     if (segment.mode !== 'update') {

@@ -5,6 +5,7 @@ import { scriptLoops } from '../../../src/update/delta/hot.ts';
 import { createDeltaPatcher } from '../../../src/update/delta/patcher.ts';
 import { piecesOf } from '../../../src/update/delta/pieces.ts';
 import large from '../../vectors/idp/large.json' with { type: 'json' };
+import refusals from '../../vectors/idp/refused.json' with { type: 'json' };
 import small from '../../vectors/idp/small.json' with { type: 'json' };
 import { testPlatform } from '../platform.ts';
 import { blobOf, joined, pairOfBytes, pairOfFloats } from './delta-fixture.ts';
@@ -53,6 +54,10 @@ describe('a patch', () => {
     }).rejects.toEqual(refused);
     expect(pieces).toEqual([]);
     await expect(apply(good, old.subarray(4))).rejects.toEqual(refused);
+  });
+
+  it.each(refusals)('is refused when $why', async ({ patch: bad }) => {
+    await expect(apply(fromHex(bad), new Uint8Array(8), 4)).rejects.toThrow(/head of the patch is invalid/);
   });
 
   it('is refused when it makes a file of another size', async () => {
