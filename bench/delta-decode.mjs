@@ -16,7 +16,11 @@ import { figure } from './report.mjs';
 const CHILD = fileURLToPath(new URL('delta-decode-child.mjs', import.meta.url));
 const ROUNDS = 3;
 /** Nanoseconds per weight. */
-const TARGETS = { lossless: { script: 25, jitless: 400 }, compact: { script: 8, jitless: 160 } };
+const TARGETS = {
+  lossless: { script: 25, jitless: 400 },
+  'lossless, of low rank': { script: 25, jitless: 400 },
+  compact: { script: 8, jitless: 160 },
+};
 const ENGINES = {
   script: { name: 'JavaScript', how: 'script', flags: ['--expose-gc'], repeats: 12 },
   wasm: { name: 'WebAssembly', how: 'wasm', flags: ['--expose-gc'], repeats: 12 },
@@ -28,12 +32,13 @@ const ENGINES = {
  * included, memory, code. */
 export async function run() {
   const {
-    large: { base, next },
+    large: { base, strong, merged },
   } = await openPairs(() => {});
-  const rounded = roundOntoGrid(base, next, { f: 2, isStochastic: true, seed: 1 });
+  const rounded = roundOntoGrid(base, strong, { f: 2, isStochastic: true, seed: 1 });
   const platform = nodePlatform();
   const cases = {
-    lossless: { next, patch: encodePatch(base, next, { platform }) },
+    lossless: { next: strong, patch: encodePatch(base, strong, { platform }) },
+    'lossless, of low rank': { next: merged, patch: encodePatch(base, merged, { platform }) },
     compact: {
       next: rounded.bytes,
       patch: encodePatch(base, rounded.bytes, { platform, steps: rounded.steps }),

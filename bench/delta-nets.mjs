@@ -45,6 +45,7 @@ export async function trainAll() {
     base: flat(base),
     strong: flat(tune({ rate: 1e-4 })),
     mild: flat(tune({ rate: 1e-5 })),
+    far: flat(tune({ rate: 3e-4, steps: 120 })),
     last: flat(tune({ rate: 1e-4, from: SIZES.length - 2, steps: 20 })),
     scratch: flat(scratch),
     words: joined([words.table, words.w, words.b]),

@@ -5,14 +5,17 @@ import { fileURLToPath } from 'node:url';
 import { Tensor } from 'inlay';
 import { createGraph, encodeModel, fromTensorProto, parseModel } from 'inlay/onnx';
 import { toFloat16Array } from '../build/core/float.js';
+import { foldNormalization, mergeAdapters, tfjsArchive } from './delta-derived.mjs';
 import { BAG, SIZES, taskOf, trainAll } from './delta-nets.mjs';
 import { classesOf, createNet, lossOf, mulberry32 } from './delta-train.mjs';
+import { variantsOf } from './delta-variants.mjs';
 
 /** First half of the SHA-256 of weights as they have to come out, on any machine. */
 const PINNED = {
   base: 'efd3a90c33bece1e',
   strong: 'a53d7802e9d1bd2c',
   mild: '4a892fa703c48480',
+  far: 'd23b924fc0bc3ed5',
   last: 'd172626ee5e7e018',
   scratch: 'b61bd17f2d3ccdb0',
   words: '6c255c606e0be9cf',
@@ -20,6 +23,8 @@ const PINNED = {
 };
 
 const EXAMPLES = 2000;
+/** How far folded gains of channels move, a share. */
+const DRIFT = 0.03;
 /** What the weights depend on. */
 const SOURCES = ['delta-nets.mjs', 'delta-train.mjs', 'delta-tfjs.mjs'];
 
@@ -34,8 +39,8 @@ const SOURCES = ['delta-nets.mjs', 'delta-train.mjs', 'delta-tfjs.mjs'];
 /**
  * Trains all models, or reads what an earlier run has trained.
  * @param {(text: string) => void} tell Hears the hashes of the weights.
- * @returns {Promise<{ pairs: Record<string, Pair>, large: Pair, quality: (file: Uint8Array) => { loss: number, classes: number[] } }>}
- * `large` has the layers of the first pair four times, for measurements that small files disturb. `quality` judges files of the first pair on examples of the new domain that no training has seen.
+ * @returns {Promise<{ pairs: Record<string, Pair>, large: Record<'base' | 'strong' | 'merged', Uint8Array<ArrayBuffer>>, quality: (file: Uint8Array) => { loss: number, classes: number[] } }>}
+ * `large` has the layers of a base, of its fine-tune and of a merged adapter four times, for measurements that small files disturb. `quality` judges files of the first pair on examples of the new domain that no training has seen.
  */
 export async function openPairs(tell) {
   const weights = await cached(tell);
@@ -46,24 +51,42 @@ export async function openPairs(tell) {
   const all = {
     'fine-tune': [mlp(base), mlp(strong)],
     'mild fine-tune': [mlp(base), mlp(mild)],
+    'strong fine-tune': [mlp(base), mlp(net('far'))],
+    'LoRA of rank 8, merged': [mlp(base), mlp(mergeAdapters(base))],
+    'TensorFlow.js archive': [tfjsArchive(base), tfjsArchive(strong)],
     'last layer': [mlp(base), mlp(net('last'))],
     'block added': [mlp(base), mlp(grown)],
     'from scratch': [mlp(base), mlp(net('scratch'))],
     identical: [mlp(base), mlp(base)],
     'int8 per tensor': [int8Mlp(base), int8Mlp(strong)],
     'int8 per tensor, mild': [int8Mlp(base), int8Mlp(mild)],
+    float16: [mlp(base, 'float16'), mlp(strong, 'float16')],
     'float16, mild': [mlp(base, 'float16'), mlp(mild, 'float16')],
     'embedding, sparse rows': [bagModel(weights.words), bagModel(weights.wordsTuned)],
     'convolutional, tfjs': [convolutions(weights.convBase), convolutions(weights.convTuned)],
+    'convolutional, tfjs, folded': [
+      convolutions(foldNormalization(weights.convBase, 0)),
+      convolutions(foldNormalization(weights.convTuned, DRIFT)),
+    ],
   };
   const draw = taskOf(0.3);
   const random = mulberry32(99);
   const examples = Array.from({ length: EXAMPLES }, () => draw(random));
+  const inputs = examples.map(({ x }) => x);
+  const variants = await variantsOf([mlp(base), mlp(strong), mlp(mild)], inputs);
+  for (const [name, [from, to, near]] of Object.entries(variants)) {
+    all[name] = [from, to];
+    all[`${name}, mild`] = [from, near];
+  }
   return {
     pairs: Object.fromEntries(
       Object.entries(all).map(([name, [from, to]]) => [name, { name, base: from, next: to }]),
     ),
-    large: { name: 'large', base: mlp(fourfold(base)), next: mlp(fourfold(strong)) },
+    large: {
+      base: mlp(fourfold(base)),
+      strong: mlp(fourfold(strong)),
+      merged: mlp(fourfold(mergeAdapters(base))),
+    },
     quality: (file) => {
       const layers = layersOf(file);
       return { loss: lossOf(layers, examples), classes: classesOf(layers, examples) };

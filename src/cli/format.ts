@@ -17,7 +17,8 @@ export function formatDevices(devices: number | null, kAnonymity: number): strin
 export function formatShare(share: number | null): string {
   if (share === null) return none;
   const percent = share * 100;
-  return `${percent === 0 ? '0' : percent.toPrecision(percent >= 99.95 ? 4 : 3).replace(/\.?0+$/, '')} %`;
+  const digits = percent >= 1000 ? percent.toFixed(0) : percent.toPrecision(percent >= 99.95 ? 4 : 3);
+  return `${Number(digits)} %`;
 }
 
 /** Writes a duration in milliseconds or seconds. */

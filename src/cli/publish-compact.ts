@@ -12,7 +12,7 @@ import {
   type CompactMode,
   type CompactRelease,
 } from '../publish/compact/compact.ts';
-import { weightsOf } from '../publish/compact/weights.ts';
+import { isHalf, weightsOf } from '../publish/compact/weights.ts';
 import { currentTargets } from '../publish/current.ts';
 import { encodePatch } from '../publish/delta/encode.ts';
 import type { UpdateSteps } from '../publish/delta/steps.ts';
@@ -22,7 +22,7 @@ import { sha256Hex } from '../trust/keys.ts';
 import type { ModelTarget } from '../trust/metadata.ts';
 import { formatShare } from './format.ts';
 import { parseRatio } from './optimize-flags.ts';
-import { describeFigure, openGate } from './publish-gate.ts';
+import { describeFigure, openGate, type GateRequest } from './publish-gate.ts';
 import { formatBytes, table } from './terminal.ts';
 
 /** Flags of `inlay publish` around compact releases. */
@@ -32,6 +32,9 @@ export interface CompactFlags {
   readonly compactMetric?: string;
   readonly compactData?: string;
   readonly compactLoss?: number;
+  readonly compactAgreement?: number;
+  readonly compactKl?: number;
+  readonly compactSqnr?: number;
   readonly compactFrom?: string;
   readonly trainedFromPublished?: true;
   readonly seed?: number;
@@ -44,7 +47,7 @@ export function withCompactFlags(command: Command): Command {
     .addOption(
       new Option(
         '--near',
-        'round the update so that it travels in some 9 to 16 % of the file, answers all but the same',
+        'round the update so that float32 travels in some 9 to 16 % of the file, answers all but the same',
       ).conflicts('small'),
     )
     .option(
@@ -62,6 +65,11 @@ export function withCompactFlags(command: Command): Command {
         'judge it by its answers to these inputs (default: --reference or --golden)',
       ).conflicts(['compactMetric', 'compactLoss']),
     )
+    .addOption(
+      limit('--compact-agreement <ratio>', 'least share of decisions that stay the same', parseRatio),
+    )
+    .addOption(limit('--compact-kl <nats>', 'largest mean divergence of its answers', parseLimit))
+    .addOption(limit('--compact-sqnr <dB>', 'least signal-to-noise ratio of outputs', parseLimit))
     .option('--compact-from <version>', 'release that it is rounded around (default: the anchor)')
     .option('--trained-from-published', 'the published file is what training went on from')
     .option('--seed <n>', 'seed of the rounding of --small', parseSeed)
@@ -73,6 +81,26 @@ export function withCompactFlags(command: Command): Command {
         .argParser(parseBits)
         .conflicts(['near', 'small']),
     );
+}
+
+/** A limit of answers, of which a score knows nothing. */
+function limit(name: string, description: string, parse: (text: string) => number): Option {
+  return new Option(name, description).argParser(parse).conflicts(['compactMetric', 'compactLoss']);
+}
+
+/** What gates ask for: what the publisher says, and the limits of the mode where nothing is said. */
+export function limitsOf(
+  mode: CompactMode,
+  { compactAgreement, compactKl, compactSqnr, compactLoss }: CompactFlags,
+): GateRequest['limits'] {
+  const limits = compactLimits[mode];
+  return {
+    ...limits,
+    ...(compactAgreement !== undefined && { minAgreement: compactAgreement }),
+    maxDivergence: compactKl ?? limits.maxDivergence,
+    minSqnrDb: compactSqnr ?? limits.minSqnrDb,
+    maxLoss: compactLoss ?? limits.maxLoss,
+  };
 }
 
 /**
@@ -89,6 +117,9 @@ export function compactModeOf(flags: CompactFlags): CompactMode | undefined {
         '--compact-metric': flags.compactMetric,
         '--compact-data': flags.compactData,
         '--compact-loss': flags.compactLoss,
+        '--compact-agreement': flags.compactAgreement,
+        '--compact-kl': flags.compactKl,
+        '--compact-sqnr': flags.compactSqnr,
       },
       '--near, --small or --snap',
     );
@@ -163,7 +194,6 @@ export async function compactReference(request: CompactRequest): Promise<Compact
   const anchor = chooseAnchor(targets, {
     model,
     version,
-    mode,
     from: flags.compactFrom,
     isTrainedFromPublished: flags.trainedFromPublished === true,
   });
@@ -174,18 +204,24 @@ export async function compactReference(request: CompactRequest): Promise<Compact
       `The release ${anchor.version} has no variant "${file.variant}" that the update could be rounded around.`,
     );
   }
-  if (weightsOf(file.bytes).length === 0) {
+  const weights = weightsOf(file.bytes);
+  if (weights.length === 0) {
     throw new ModelError(
       'ERR_INLAY_MODEL_UNSUPPORTED',
-      `The model ${file.file} has no float32 weights that could be rounded; publish it without --near and --small.`,
+      `The model ${file.file} has no weights of float32, float16, bfloat16 or 8-bit integers that could be rounded; publish it without --near and --small.`,
     );
   }
-  const notices: string[] = [];
-  const { maxLoss, ...answers } = compactLimits[mode];
+  const half = weights.find(({ dtype }) => isHalf(dtype));
+  const notices =
+    half === undefined
+      ? []
+      : [
+          `Patches hold rounded ${half.dtype} numbers as differences, so that rounding saves less than of float32.`,
+        ];
   const { gate, close } = await openGate({
     base: base.bytes,
     next: file.bytes,
-    limits: { ...answers, maxLoss: flags.compactLoss ?? maxLoss },
+    limits: limitsOf(mode, flags),
     command: flags.compactMetric,
     data: request.data,
     cwd: request.cwd,
@@ -209,19 +245,19 @@ export async function compactReference(request: CompactRequest): Promise<Compact
       encode,
       onAttempt: (attempt) => {
         tell(
-          `compact  step ${attempt.step}, seed ${attempt.seed}: ${attempt.verdict.isGood ? 'good' : 'too far off'}`,
+          `compact  step ${attempt.step}, seed ${attempt.seed}: ${attempt.verdict.isGood ? 'good' : 'not good enough'}`,
         );
       },
     });
   } finally {
     await close();
   }
-  const { chosen, attempts, bytes, steps, tensors } = release;
+  const { chosen, attempts, bytes, steps, tensors, losslessBytes = bytes.length } = release;
   if (chosen === undefined)
     notices.push(
       attempts.length === 0
-        ? 'Nothing was rounded: only tensors of float32 or 8-bit integers with two axes and 4,096 numbers are, where they changed enough.'
-        : 'No step is good enough, so that the weights are published as they are.',
+        ? 'Nothing was rounded: only weights with two axes and 4,096 numbers are, of floats or 8-bit integers, where they changed enough.'
+        : 'No step is good enough, or saves enough, so that the weights are published as they are.',
     );
   const sha256 = sha256Hex(platform, bytes);
   return {
@@ -236,7 +272,7 @@ export async function compactReference(request: CompactRequest): Promise<Compact
       chosen: chosen ?? null,
       attempts,
       sizeBytes: bytes.length,
-      losslessBytes: encode(base.bytes, file.bytes, new Map()).length,
+      losslessBytes,
       sha256,
       tensors,
     },
@@ -260,14 +296,14 @@ export function describeCompact({
     String(seed),
     share(patchBytes),
     verdict.figures.map(describeFigure).join('\n'),
-    verdict.isGood ? 'good' : 'too far off',
+    verdict.isGood ? 'good' : 'not good enough',
   ]);
   return [
     `Rounded around ${anchor} (--${mode}); the file stays ${formatBytes(sizeBytes)}, a lossless patch is ${share(losslessBytes)}`,
     ...(rows.length === 0 ? [] : [table(['step', 'seed', 'patch', 'quality', ''], rows)]),
     chosen === null
       ? `Published as it is: ${sha256}`
-      : `Published with ${chosen.step} σ, exactly as judged: ${sha256}`,
+      : `Published with ${chosen.step} σ, seed ${chosen.seed}, exactly as judged: ${sha256}`,
   ].join('\n');
 }
 
@@ -275,6 +311,12 @@ function parseBits(text: string): number {
   const bits = Number(text);
   if (/^\d{1,2}$/.test(text) && bits >= 1 && bits <= 20) return bits;
   throw new InvalidArgumentError('It is a whole number from 1 to 20.');
+}
+
+function parseLimit(text: string): number {
+  const value = Number(text);
+  if (/^\d*\.?\d+(e-?\d+)?$/i.test(text) && Number.isFinite(value)) return value;
+  throw new InvalidArgumentError('It is a number of at least 0.');
 }
 
 function parseSeed(text: string): number {

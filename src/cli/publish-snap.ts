@@ -2,7 +2,6 @@
 
 import type { Platform } from '../core/platform.ts';
 import type { OptimizeRuntime } from '../optimize/runtime.ts';
-import { compactLimits } from '../publish/compact/compact.ts';
 import type { Verdict } from '../publish/compact/gate.ts';
 import { snapRelease } from '../publish/compact/snap.ts';
 import { encodePatch } from '../publish/delta/encode.ts';
@@ -10,7 +9,7 @@ import type { ReleaseVariant } from '../publish/publisher.ts';
 import { sha256Hex } from '../trust/keys.ts';
 import type { ModelTarget } from '../trust/metadata.ts';
 import { formatShare } from './format.ts';
-import type { CompactFlags } from './publish-compact.ts';
+import { limitsOf, type CompactFlags } from './publish-compact.ts';
 import { gzipBest } from './publish-files.ts';
 import { describeFigure, openGate } from './publish-gate.ts';
 import { formatBytes, table } from './terminal.ts';
@@ -64,11 +63,10 @@ export interface SnapFacts {
  */
 export async function snapReference(request: SnapRequest): Promise<SnapReference> {
   const { bits, file, platform, flags, data, cwd, env, open } = request;
-  const { maxLoss, ...answers } = compactLimits.near;
   const notices: string[] = [];
   const { gate, close } = await openGate({
     next: file.bytes,
-    limits: { ...answers, maxLoss: flags.compactLoss ?? maxLoss },
+    limits: limitsOf('near', flags),
     command: flags.compactMetric,
     data,
     cwd,
@@ -80,7 +78,7 @@ export async function snapReference(request: SnapRequest): Promise<SnapReference
     if (!isSnapped)
       notices.push(
         verdict === undefined
-          ? 'Nothing was snapped: only float32 tensors with two axes and 4,096 numbers are, unless they lie on the grid.'
+          ? 'Nothing was snapped: only float32 weights with two axes and 4,096 numbers are, unless they lie on the grid.'
           : `Snapped to ${bits} bits it is too far off, so that the weights are published as they are.`,
       );
     const sizesOf = async (content: Uint8Array<ArrayBuffer>): Promise<OwnBytes> => ({

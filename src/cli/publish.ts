@@ -235,7 +235,10 @@ export function addPublish(program: Command, terminal: Terminal): void {
         notes,
         compact: compact?.record,
         snap: snap?.record,
-        patchFrom: isAuto(patchFrom) ? 'auto' : patchFrom,
+        // Who asks for a rounded update is served with a patch also where nothing was rounded.
+        patchFrom: isAuto(patchFrom)
+          ? 'auto'
+          : (patchFrom ?? (compact && compact.record === undefined ? [compact.anchor] : undefined)),
       });
       const { differences } = checked;
       const facts = {

@@ -1,16 +1,20 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Command, CommanderError } from 'commander';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { TensorMap } from '../../src/core/backend.ts';
 import { Tensor } from '../../src/core/tensor.ts';
 import { createGraph, encodeModel, parseModel, type ModelProto } from '../../src/onnx/index.ts';
 import { quantizeDynamic } from '../../src/optimize/dynamic.ts';
 import { quantizeBlocks } from '../../src/optimize/nbits.ts';
+import { toFloat16 } from '../../src/optimize/float16.ts';
 import type { OptimizeRuntime } from '../../src/optimize/runtime.ts';
 import { createNodeRuntime } from '../../src/optimize-node/node-cpu.ts';
 import { nodePlatform } from '../../src/platform-node.ts';
 import { compactLimits, compactRelease, type CompactOptions } from '../../src/publish/compact/compact.ts';
 import { createMetricGate, openAnswerGate, type Gate } from '../../src/publish/compact/gate.ts';
 import { roundOntoGrid } from '../../src/publish/compact/grid.ts';
-import { weightsOf } from '../../src/publish/compact/weights.ts';
 import { encodePatch } from '../../src/publish/delta/encode.ts';
 import { createDeltaEncoder } from '../../src/publish/delta/encoder.ts';
 import { segmentsOf } from '../../src/publish/delta/spans.ts';
@@ -20,6 +24,12 @@ import { sha256Hex } from '../../src/trust/keys.ts';
 import { createDeltaPatcher } from '../../src/update/delta/patcher.ts';
 import { parsePatch } from '../../src/update/delta/read-head.ts';
 import { toBlob } from '../../src/cli/patch-files.ts';
+import {
+  compactModeOf,
+  limitsOf,
+  withCompactFlags,
+  type CompactFlags,
+} from '../../src/cli/publish-compact.ts';
 import { runMetric } from '../../src/cli/publish-metric.ts';
 import { classes, draw, trainPair, width } from './compact-fixture.ts';
 
@@ -149,7 +159,7 @@ describe('compactRelease', () => {
     const limits = { maxDivergence: 1, minSqnrDb: 0 };
     const gate = await openAnswerGate({ runtime, next: pair.next, samples, limits });
     const broken = pair.next.slice();
-    const { offset = 0 } = weightsOf(broken).find(({ name }) => name === 'b2') ?? {};
+    const { offset = 0 } = segmentsOf(broken).find(({ name }) => name === 'b2') ?? {};
     new DataView(broken.buffer).setFloat32(offset, Number.NaN, true);
     expect((await gate.judge(broken)).isGood).toBe(false);
     expect((await gate.judge(pair.next)).isGood).toBe(true);
@@ -215,6 +225,23 @@ describe('an int8 model', () => {
   });
 });
 
+describe('a float16 model', () => {
+  it('is rounded by its update, judged, and comes out of its patch as an ordinary float16 file', async () => {
+    const [base, next] = [pair.base, pair.next].map((file) =>
+      encodeModel(toFloat16(parseModel(file), { kind: 'float16' }, new Map()).model),
+    ) as [File, File];
+    const gate = await createMetricGate({ base, next, metric: loss, maxLoss: 0.05 });
+    const release = await compactRelease({ base, next, mode: 'small', gate, seeds: 1, encode });
+    const { bytes, steps, chosen, losslessBytes = 0 } = release;
+    expect(chosen?.verdict.isGood).toBe(true);
+    expect([steps.size, bytes.length]).toEqual([0, next.length]);
+    const patch = encodePatch(base, bytes, { platform });
+    expect(patch.length).toBe(chosen?.patchBytes);
+    expect(patch.length).toBeLessThan(0.6 * losslessBytes);
+    expect((await applied(base, patch)).equals(bytes)).toBe(true);
+  });
+});
+
 describe('variants that the same technique made', () => {
   it('have their blocks of 4 bits found, which bytes hold two of', () => {
     const file = encodeModel(quantizeBlocks(parseModel(pair.next), { kind: 'nbits', bits: 4 }).model);
@@ -253,7 +280,10 @@ describe('a model whose channels were scaled', () => {
     );
     const [before, after] = [base, folded].map((weights) => {
       const graph = createGraph({ name: 'folded', opset: 17 });
+      graph.input('x', 'float32', [1, 8, 3, 3]);
       graph.initializer('w', new Tensor('float32', [64, 8, 3, 3], weights));
+      graph.node('Conv', ['x', 'w'], {}, { outputs: 'y' });
+      graph.output('y', 'float32', [1, 64, 1, 1]);
       return encodeModel(graph.toModel());
     }) as [Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>];
     const { bytes, steps } = roundOntoGrid(before, after, { f: 2, isStochastic: true, seed: 1 });
@@ -264,12 +294,59 @@ describe('a model whose channels were scaled', () => {
   });
 });
 
+describe('limits of the publisher', () => {
+  it('take the place of those of the mode, each by itself, and belong to rounding by answers', () => {
+    const flags = (...given: readonly string[]): CompactFlags => {
+      const command = withCompactFlags(new Command())
+        .exitOverride()
+        .configureOutput({ writeErr: () => {} });
+      return command.parse(given, { from: 'user' }).opts();
+    };
+    const near = flags('--near', '--compact-kl', '2e-2', '--compact-agreement', '.95');
+    expect(limitsOf('near', near)).toEqual({
+      ...compactLimits.near,
+      maxDivergence: 0.02,
+      minAgreement: 0.95,
+    });
+    expect(limitsOf('small', flags('--compact-sqnr', '12.5'))).toEqual({
+      ...compactLimits.small,
+      minSqnrDb: 12.5,
+    });
+    expect(() => compactModeOf(flags('--compact-kl', '1'))).toThrow(/--compact-kl belongs to rounded/);
+    for (const wrong of [
+      ['--compact-kl', '-1'],
+      ['--compact-agreement', '2'],
+      ['--compact-metric', 'm', '--compact-kl', '1'],
+    ])
+      expect(() => flags('--near', ...wrong)).toThrow(CommanderError);
+  });
+});
+
 describe('runMetric', () => {
   const metric = (command: string): Promise<number> =>
     runMetric({ command, cwd: process.cwd(), env: process.env }, Uint8Array.of(1, 2, 3));
 
   it('gives the number that a command prints last, which finds the model where INLAY_MODEL says', async () => {
     expect(await metric('echo loading; wc -c < "$INLAY_MODEL"')).toBe(3);
+  });
+
+  it('calls the function of a module with path and bytes, and takes none but finite numbers', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'inlay-test-'));
+    onTestFinished(() => rm(folder, { recursive: true }));
+    const file = async (name: string, code: string): Promise<string> => {
+      await writeFile(join(folder, name), code);
+      return join(folder, name);
+    };
+    const size = "import { statSync } from 'node:fs';";
+    const named = `${size}\nexport const metric = async ({ path, bytes }) => statSync(path).size + bytes.length;`;
+    expect(await metric(await file('named.mjs', named))).toBe(6);
+    expect(await metric(await file('default.cjs', 'module.exports = ({ bytes }) => bytes[2];'))).toBe(3);
+    await expect(metric(await file('none.mjs', 'export const score = 1;'))).rejects.toThrow(
+      /no function "metric"/,
+    );
+    await expect(metric(await file('nan.mjs', 'export const metric = () => NaN;'))).rejects.toThrow(
+      /gives NaN/,
+    );
   });
 
   it('refuses commands that fail or print no number', async () => {

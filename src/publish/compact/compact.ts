@@ -1,8 +1,11 @@
 /** Compact publish: a release that is rounded onto a grid around the one before it, so that it travels in a few per cent. */
 
 import type { UpdateSteps } from '../delta/steps.ts';
-import type { AnswerLimits, Gate, Verdict } from './gate.ts';
+import { verdictOf, type Gate, type Verdict } from './gate.ts';
 import { roundOntoGrid, type RoundedModel } from './grid.ts';
+import { mostOfLossless } from './limits.ts';
+
+export { compactLimits } from './limits.ts';
 
 /** `near`: as far from the trained model as quantizing to 8 bits; `small`: further, without bias. */
 export type CompactMode = 'near' | 'small';
@@ -12,7 +15,7 @@ export interface CompactAttempt {
   /** Step as a share of the root mean square of an update, such as `1/4`. */
   readonly step: string;
   readonly seed: number;
-  /** Bytes of the patch from the base; absent: nobody encoded it. */
+  /** Bytes of the patch from the base, of the first seed; absent: nobody encoded it. */
   readonly patchBytes?: number;
   readonly verdict: Verdict;
 }
@@ -28,6 +31,8 @@ export interface CompactRelease {
   readonly tensors: RoundedModel['tensors'];
   /** In the order in which they were tried. */
   readonly attempts: readonly CompactAttempt[];
+  /** Bytes of the patch without rounding; absent: nobody encoded it. */
+  readonly losslessBytes?: number;
 }
 
 /** What {@link compactRelease} works with. */
@@ -42,7 +47,7 @@ export interface CompactOptions {
   readonly seed?: number;
   /** Seeds that unbiased rounding is judged with. Default 3. */
   readonly seeds?: number;
-  /** Encodes a patch, for its bytes. */
+  /** Encodes a patch, for its bytes: one that takes more than 90 % of that without rounding is not worth any loss. */
   readonly encode?: (
     base: Uint8Array<ArrayBuffer>,
     next: Uint8Array<ArrayBuffer>,
@@ -65,39 +70,54 @@ const stepsOf: Readonly<Record<CompactMode, readonly (readonly [name: string, f:
   ],
 };
 
-/** What gates ask for, unless the publisher knows better. Quantizing to 8 bits is as far off as `near` may be. */
-export const compactLimits: Readonly<Record<CompactMode, AnswerLimits & { readonly maxLoss: number }>> = {
-  near: { minAgreement: 0.99, maxDivergence: 1e-3, minSqnrDb: 40, maxLoss: 0.005 },
-  small: { maxDivergence: 1e-2, minSqnrDb: 25, maxLoss: 0.01 },
-};
-
 /**
  * Rounds the update from `base` to `next` with the largest step that the gate lets pass. A step has to pass with every
- * seed, so that none is taken for its luck; what is published is the first.
+ * seed, so that none is taken for its luck; what is published is the first. The same files, seed and gate give the same
+ * bytes.
  * @throws {@link ModelError} if a file is not understood; what the gate throws.
  */
 export async function compactRelease(options: CompactOptions): Promise<CompactRelease> {
   const { base, next, mode, gate, encode, onAttempt, seed = 1, seeds = 3 } = options;
   const isStochastic = mode === 'small';
+  const losslessBytes = (await encode?.(base, next, new Map()))?.length;
+  const known = losslessBytes === undefined ? {} : { losslessBytes };
   const attempts: CompactAttempt[] = [];
+  const note = (attempt: CompactAttempt): void => {
+    attempts.push(attempt);
+    onAttempt?.(attempt);
+  };
+  const asTrained: CompactRelease = { bytes: next, steps: new Map(), tensors: [], attempts, ...known };
   for (const [step, f] of stepsOf[mode]) {
     let first: { readonly rounded: RoundedModel; readonly attempt: CompactAttempt } | undefined;
     let isGood = true;
     for (let i = 0; isGood && i < (isStochastic ? seeds : 1); i += 1) {
       const rounded = roundOntoGrid(base, next, { f, isStochastic, seed: seed + i });
       if (rounded.tensors.every(({ isRounded }) => !isRounded)) break;
+      const patchBytes = i === 0 ? (await encode?.(base, rounded.bytes, rounded.steps))?.length : undefined;
+      const facts = { step, seed: seed + i, ...(patchBytes !== undefined && { patchBytes }) };
+      const saving = savingOf(patchBytes, losslessBytes);
+      // Smaller steps save even less.
+      if (!saving.isGood) {
+        note({ ...facts, verdict: saving });
+        return asTrained;
+      }
       const verdict = await gate.judge(rounded.bytes);
       isGood = verdict.isGood;
-      const patchBytes = i === 0 ? (await encode?.(base, rounded.bytes, rounded.steps))?.length : undefined;
-      const attempt = { step, seed: seed + i, verdict, ...(patchBytes !== undefined && { patchBytes }) };
-      attempts.push(attempt);
-      onAttempt?.(attempt);
+      const attempt = { ...facts, verdict };
+      note(attempt);
       first ??= { rounded, attempt };
     }
     if (first !== undefined && isGood) {
       const { bytes, steps, tensors } = first.rounded;
-      return { bytes, steps, tensors, chosen: first.attempt, attempts };
+      return { ...asTrained, bytes, steps, tensors, chosen: first.attempt };
     }
   }
-  return { bytes: next, steps: new Map(), tensors: [], attempts };
+  return asTrained;
+}
+
+/** Tells whether a patch is worth any loss. */
+function savingOf(patchBytes: number | undefined, losslessBytes: number | undefined): Verdict {
+  if (patchBytes === undefined || losslessBytes === undefined) return { isGood: true, figures: [] };
+  const value = patchBytes / losslessBytes;
+  return verdictOf([{ name: 'share of the lossless patch', value, limit: { atMost: mostOfLossless } }]);
 }

@@ -1,9 +1,11 @@
 /** What decides whether a rounded model is good enough to be published. */
 
 import type { TensorMap } from '../../core/backend.ts';
+import { fromFloat16Array } from '../../core/float.ts';
 import type { Tensor } from '../../core/tensor.ts';
 import { createComparer, type OutputComparison } from '../../optimize/compare.ts';
 import type { OptimizeRuntime, RuntimeSession } from '../../optimize/runtime.ts';
+import { leastClassSqnrDb, leastContent, leastSameLabels } from './limits.ts';
 
 /** A figure, for people and for the record. */
 export interface Figure {
@@ -25,7 +27,7 @@ export interface Gate {
 }
 
 /** Judges by figures alone. */
-function verdictOf(figures: readonly Figure[]): Verdict {
+export function verdictOf(figures: readonly Figure[]): Verdict {
   return { isGood: figures.every(isReached), figures };
 }
 
@@ -101,18 +103,11 @@ export interface AnswerGateOptions {
   readonly limits: AnswerLimits;
 }
 
-/** Labels without scores have to agree so far, where no limit is given. */
-const leastSameLabels = 0.99;
-/** Rows have to tell so many times the divergence that is allowed for it to mean something. */
-const leastContent = 10;
-/** Least signal-to-noise ratio of classes, dB: numbers that are none, such as places in pixels, may look like them. */
-const leastSqnrDb = 10;
-
 /**
- * Judges by how the answers differ from those of the model that was trained, on a calibration set: each output of float32
- * by its divergence, if its rows are classes, which have to be 10 dB above the noise as well. Others are judged by their
- * signal-to-noise ratio: those of a single column, of other floats, and those whose rows are nearly even as distributions,
- * as vectors of unit length are, so that any two of them diverge little.
+ * Judges by how the answers differ from those of the model that was trained, on a calibration set: each output of
+ * float32 or float16 by its divergence, if its rows are classes, whose signal-to-noise ratio counts as well. Others are
+ * judged by that ratio alone: those of a single column, of other floats, and those whose rows are nearly even as
+ * distributions, as vectors of unit length are, so that any two of them diverge little.
  * @throws {@link ModelError} or {@link BackendError} if the model does not load or run; `RangeError` without samples.
  */
 export async function openAnswerGate({ runtime, next, samples, limits }: AnswerGateOptions): Promise<Gate> {
@@ -165,7 +160,7 @@ export async function openAnswerGate({ runtime, next, samples, limits }: AnswerG
         ...(means.length === 0
           ? []
           : [{ name: 'divergence (KL), nats', value: Math.max(...means), limit: { atMost: maxDivergence } }]),
-        ...noiseOf(floats.filter(hasClasses), Math.min(leastSqnrDb, minSqnrDb)),
+        ...noiseOf(floats.filter(hasClasses), Math.min(leastClassSqnrDb, minSqnrDb)),
         ...noiseOf(
           floats.filter((output) => !hasClasses(output)),
           minSqnrDb,
@@ -183,7 +178,7 @@ function noiseOf(outputs: readonly OutputComparison[], atLeast: number): readonl
   return [{ name: 'signal to noise, dB', value, limit: { atLeast } }];
 }
 
-/** A sum of {@link createDivergence}. `undefined`: there were no rows of float32 of two columns or more. */
+/** A sum of {@link createDivergence}. `undefined`: there were no rows of float32 or float16 of two columns or more. */
 export interface Divergence {
   add(expected: Tensor, actual: Tensor | undefined): void;
   readonly mean: number | undefined;
@@ -202,9 +197,9 @@ export function createDivergence(): Divergence {
   return {
     add: (expected, actual) => {
       const width = expected.shape.at(-1) ?? 1;
-      if (expected.dtype !== 'float32' || width < 2) return;
-      const [right, given] = [expected.data as Float32Array, actual?.data];
-      if (!(given instanceof Float32Array) || given.length !== right.length) {
+      const [right, given] = [floatsOf(expected), actual && floatsOf(actual)];
+      if (right === undefined || width < 2) return;
+      if (given?.length !== right.length) {
         rows += 1;
         sum = Number.POSITIVE_INFINITY;
         return;
@@ -223,6 +218,12 @@ export function createDivergence(): Divergence {
       return rows === 0 ? undefined : content / rows;
     },
   };
+}
+
+/** @returns `undefined` for what is neither float32 nor float16. */
+function floatsOf({ dtype, data }: Tensor): Float32Array | undefined {
+  if (dtype === 'float16') return fromFloat16Array(data as Uint16Array);
+  return data instanceof Float32Array && dtype === 'float32' ? data : undefined;
 }
 
 function divergenceOf(right: Float32Array, given: Float32Array): number {

@@ -1,8 +1,9 @@
 /** Rounding the update of a whole model file onto a grid around its base. */
 
+import { mendChecksums } from '../delta/spans-zip.ts';
 import type { UpdateStep, UpdateSteps } from '../delta/steps.ts';
-import { roundFloats, roundIntegers, type Rounding } from './round.ts';
-import { weightsOf, type Weights } from './weights.ts';
+import { roundFloats, roundHalves, roundIntegers, type Rounding } from './round.ts';
+import { isHalf, weightsOf, type Weights } from './weights.ts';
 
 /** What became of a tensor that changed. */
 export interface RoundedTensor {
@@ -29,10 +30,11 @@ export interface RoundedModel {
 const fewestElements = 4096;
 
 /**
- * Rounds the update from `base` to `next`. Biases, norms and other tensors of one axis, tensors of fewer than 4,096
+ * Rounds the update from `base` to `next`. Constants that are no weights, biases, norms and other tensors of one axis, tensors of fewer than 4,096
  * elements, and those that only one of the files has stay exact.
  * @throws {@link ModelError} if a file is not understood; `RangeError` for a step that rounding to the nearest would shrink
- * updates at (above half of their root mean square), or that unbiased rounding is not for (below one).
+ * updates at (above half of their root mean square), or that unbiased rounding is not for (below one). Between the two
+ * neither is any good: to the nearest most updates of a number vanish, and chance alone adds more than it saves.
  */
 export function roundOntoGrid(
   base: Uint8Array<ArrayBuffer>,
@@ -56,33 +58,44 @@ export function roundOntoGrid(
     const [a, b] = [contentOf(base, old), contentOf(next, weights)];
     if (a.every((byte, i) => byte === b[i])) continue;
     const elements = shape.reduce((product, length) => product * length, 1);
-    const keep = (facts: Partial<RoundedTensor>): void => {
-      tensors.push({ name, elements, isRounded: false, ...facts });
-    };
-    const own = { ...rounding, seed: seedOf(name, seed) };
-    if (shape.length < 2 || elements < fewestElements) keep({});
-    else if (dtype === 'float32') {
-      const [from, to] = [new Float32Array(a.buffer), new Float32Array(b.buffer)];
-      const rounded = roundFloats(from, to, shape[0] ?? 1, own);
-      if (rounded === undefined) keep({});
-      else {
-        const { values, ...update } = rounded;
-        bytes.set(new Uint8Array(values.buffer), offset);
-        steps.set(name, update);
-        keep({ isRounded: true, step: update.step, hasGains: update.gain !== undefined });
-      }
-    } else {
-      const Numbers = dtype === 'int8' ? Int8Array : Uint8Array;
-      const rounded = roundIntegers(new Numbers(a.buffer), new Numbers(b.buffer), own);
-      if (rounded === undefined) keep({});
-      else {
-        const { values, unit } = rounded;
-        bytes.set(new Uint8Array(values.buffer), offset);
-        keep({ isRounded: true, unit });
-      }
-    }
+    const rounded =
+      shape.length < 2 || elements < fewestElements
+        ? undefined
+        : roundContent(a, b, dtype, shape[0] ?? 1, { ...rounding, seed: seedOf(name, seed) });
+    const { values, update, ...facts } = rounded ?? {};
+    if (values) bytes.set(new Uint8Array(values.buffer), offset);
+    if (update) steps.set(name, update);
+    tensors.push({ name, elements, isRounded: rounded !== undefined, ...facts });
   }
+  mendChecksums(bytes);
   return { bytes, steps, tensors };
+}
+
+/** What became of the numbers of a tensor. */
+interface RoundedContent extends Pick<RoundedTensor, 'step' | 'hasGains' | 'unit'> {
+  readonly values: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Int8Array | Uint8Array;
+  /** Of float32, which patches hold as multiples of a step. */
+  readonly update?: UpdateStep;
+}
+
+function roundContent(
+  a: Uint8Array<ArrayBuffer>,
+  b: Uint8Array<ArrayBuffer>,
+  dtype: Weights['dtype'],
+  rows: number,
+  rounding: Rounding,
+): RoundedContent | undefined {
+  if (dtype === 'float32') {
+    const rounded = roundFloats(new Float32Array(a.buffer), new Float32Array(b.buffer), rows, rounding);
+    if (rounded === undefined) return undefined;
+    const { values, ...update } = rounded;
+    return { values, update, step: update.step, hasGains: update.gain !== undefined };
+  }
+  if (isHalf(dtype))
+    return roundHalves(new Uint16Array(a.buffer), new Uint16Array(b.buffer), { dtype, rows }, rounding);
+  return dtype === 'int8'
+    ? roundIntegers(new Int8Array(a.buffer), new Int8Array(b.buffer), rows, rounding)
+    : roundIntegers(a, b, rows, rounding);
 }
 
 /** A copy, at an address that numbers can be read from. */

@@ -1,7 +1,9 @@
-/** Rounding the update of one tensor onto a grid around the base (docs/spec/idp.md, mode 5). */
+/** Rounding the update of one tensor onto a grid around the base (docs/spec/idp.md, modes 4 and 5). */
 
+import { fromBfloat16Bits, fromFloat16Array, toBfloat16Bits, toFloat16Array } from '../../core/float.ts';
 import { createRandom } from '../../stats/random.ts';
 import type { UpdateStep } from '../delta/steps.ts';
+import type { HalfDType } from './weights.ts';
 
 /** How an update is rounded. */
 export interface Rounding {
@@ -16,6 +18,13 @@ export interface Rounding {
 /** A tensor whose update was rounded. */
 export interface RoundedFloats extends UpdateStep {
   readonly values: Float32Array<ArrayBuffer>;
+}
+
+/** A tensor of 16-bit floats whose update was rounded. */
+export interface RoundedHalves {
+  /** Bit patterns. */
+  readonly values: Uint16Array<ArrayBuffer>;
+  readonly step: number;
 }
 
 /** Largest multiple of a step that a patch holds. */
@@ -39,17 +48,8 @@ export function roundFloats(
   { f, isStochastic, seed }: Rounding,
 ): RoundedFloats | undefined {
   const gain = gainOf(base, next, rows);
-  const columns = base.length / rows;
-  const predicted = (k: number): number =>
-    (base[k] as number) * (gain === undefined ? 1 : (gain[Math.floor(k / columns)] as number));
-  let energy = 0;
-  let largest = 0;
-  for (let k = 0; k < next.length; k += 1) {
-    const apart = Math.abs((next[k] as number) - predicted(k));
-    energy += apart * apart;
-    if (!(apart <= largest)) largest = apart;
-  }
-  const rms = Math.sqrt(energy / next.length);
+  const predicted = predictor(base, gain, rows);
+  const { rms, largest } = spreadOf(next, predicted);
   // Also false for what is not finite.
   if (!(rms > 0 && largest < Number.POSITIVE_INFINITY)) return undefined;
   const step = Math.max(f * rms, largest / (mostSteps - 1));
@@ -64,6 +64,81 @@ export function roundFloats(
   }
   return { values, step, ...(gain && { gain }) };
 }
+
+/** What is expected of each number: that of the base, times the gain of its row. */
+function predictor(base: Float32Array, gain: Float32Array | undefined, rows: number): (k: number) => number {
+  if (gain === undefined) return (k) => base[k] as number;
+  const columns = base.length / rows;
+  return (k) => (base[k] as number) * (gain[Math.floor(k / columns)] as number);
+}
+
+/** How far numbers are from what was expected. */
+function spreadOf(
+  next: ArrayLike<number>,
+  predicted: (k: number) => number,
+): { readonly rms: number; readonly largest: number } {
+  let energy = 0;
+  let largest = 0;
+  for (let k = 0; k < next.length; k += 1) {
+    const apart = Math.abs((next[k] as number) - predicted(k));
+    energy += apart * apart;
+    if (!(apart <= largest)) largest = apart;
+  }
+  return { rms: Math.sqrt(energy / next.length), largest };
+}
+
+/**
+ * Rounds the update of a tensor of 16-bit floats to numbers of the same type that lie next to the grid around the base.
+ * Their own spacing may be wider than a step, so the choice is between the two numbers that the grid has on both sides,
+ * in proportion to where between them the trained one lies: that keeps unbiased rounding unbiased. Patches have no gains
+ * for this type: they only take off the step what a row was scaled by.
+ * @returns `undefined` where nothing changes, or something is not finite.
+ */
+export function roundHalves(
+  base: Uint16Array,
+  next: Uint16Array,
+  { dtype, rows }: { readonly dtype: HalfDType; readonly rows: number },
+  { f, isStochastic, seed }: Rounding,
+): RoundedHalves | undefined {
+  const { decode, encode } = halves[dtype];
+  const [from, to] = [decode(base), decode(next)];
+  const { rms, largest } = spreadOf(to, predictor(from, gainOf(from, to, rows), rows));
+  if (!(rms > 0 && largest < Number.POSITIVE_INFINITY)) return undefined;
+  const step = f * rms;
+  const onGrid = (more: number): Uint16Array<ArrayBuffer> =>
+    encode(from.map((p, k) => p + (Math.floor(((to[k] as number) - p) / step) + more) * step));
+  const [below, above] = [onGrid(0), onGrid(1)];
+  const [low, high] = [decode(below), decode(above)];
+  const random = createRandom(seed);
+  const values = next.slice();
+  for (let k = 0; k < values.length; k += 1) {
+    const [least, most] = [low[k] as number, high[k] as number];
+    const share = ((to[k] as number) - least) / (most - least);
+    const isUp = share > (isStochastic ? random() : 0.5);
+    // Neither between equal numbers nor next to infinity is there anything to choose.
+    if (Number.isFinite(share) && Number.isFinite(least) && Number.isFinite(most))
+      values[k] =
+        (isUp ? most : least) === from[k] ? (base[k] as number) : ((isUp ? above : below)[k] as number);
+  }
+  return { values, step };
+}
+
+/** Reads and writes the bit patterns of 16-bit floats. */
+const halves: Readonly<
+  Record<
+    HalfDType,
+    {
+      readonly decode: (bits: Uint16Array) => Float32Array<ArrayBuffer>;
+      readonly encode: (values: Float32Array) => Uint16Array<ArrayBuffer>;
+    }
+  >
+> = {
+  float16: { decode: fromFloat16Array, encode: toFloat16Array },
+  bfloat16: {
+    decode: (bits) => Float32Array.from(bits, fromBfloat16Bits),
+    encode: (values) => Uint16Array.from(values, toBfloat16Bits),
+  },
+};
 
 /**
  * Gains of rows by least squares, as batch normalization leaves them where it is folded into a convolution.
@@ -98,17 +173,23 @@ export function gainOf(
 }
 
 /**
- * Rounds the update of 8-bit integers to whole multiples of a unit, which costs less in a lossless patch.
+ * Rounds the update of 8-bit integers to whole multiples of a unit, which costs less in a lossless patch. The unit is not
+ * above half of what they changed by where it is to the nearest, and not below all of it where rounding is unbiased.
  * @returns `undefined` where that changes nothing.
  */
 export function roundIntegers<Numbers extends Int8Array | Uint8Array>(
   base: Numbers,
   next: Numbers,
+  rows: number,
   { f, isStochastic, seed }: Rounding,
 ): { readonly values: Numbers; readonly unit: number } | undefined {
-  let energy = 0;
-  for (let k = 0; k < next.length; k += 1) energy += ((next[k] as number) - (base[k] as number)) ** 2;
-  const unit = Math.round(f * Math.sqrt(energy / next.length));
+  const middle = base instanceof Uint8Array ? 128 : 0;
+  const [from, to] = [base, next].map((numbers) => Float32Array.from(numbers, (one) => one - middle)) as [
+    Float32Array,
+    Float32Array,
+  ];
+  const { rms } = spreadOf(to, predictor(from, gainOf(from, to, rows), rows));
+  const unit = isStochastic ? Math.max(Math.round(f * rms), Math.ceil(rms)) : Math.floor(f * rms);
   if (unit < 2) return undefined;
   const random = createRandom(seed);
   const values = next.slice() as Numbers;

@@ -32,10 +32,12 @@ function isSame(a: Uint8Array, b: Uint8Array): boolean {
   return a.every((byte, at) => byte === b[at]);
 }
 
-/** A model of constants alone, by name. */
+/** A model of constants that are all multiplied with, by name. */
 function constants(tensors: Readonly<Record<string, Tensor>>): Uint8Array<ArrayBuffer> {
   const graph = createGraph({ name: 'test', opset: 17 });
-  for (const [name, tensor] of Object.entries(tensors)) graph.initializer(name, tensor);
+  graph.input('x', 'float32', ['a', 'b']);
+  for (const [name, tensor] of Object.entries(tensors))
+    graph.node('MatMul', ['x', graph.initializer(name, tensor)]);
   return encodeModel(graph.toModel());
 }
 
@@ -110,10 +112,10 @@ describe('roundIntegers', () => {
   it('rounds to whole multiples of a unit without wrapping around', () => {
     const before = Int8Array.from({ length: size }, (_, k) => (k % 256) - 128);
     const after = before.map((value, k) => Math.max(-128, Math.min(127, value + ((k * 7) % 9) - 4)));
-    const { values, unit } = roundIntegers(before, after, { ...small, f: 2 }) ?? expect.fail();
+    const { values, unit } = roundIntegers(before, after, 1, { ...small, f: 2 }) ?? expect.fail();
     expect(unit).toBe(5);
     expect(values.every((value, k) => Math.abs(value - (after[k] as number)) < unit)).toBe(true);
-    expect(roundIntegers(before, before, small)).toBeUndefined();
+    expect(roundIntegers(before, before, 1, small)).toBeUndefined();
   });
 });
 
@@ -216,7 +218,7 @@ describe('chooseAnchor', () => {
     expires: '2030-01-01T00:00:00Z',
     targets: Object.assign({}, ...all) as Targets['targets'],
   });
-  const choice = { model: 'm', version: '4', mode: 'small' } as const;
+  const choice = { model: 'm', version: '4' };
   const rounded = targets(release(1), release(2), release(3, 2));
 
   it('is the newest release that is whole, and then the same one for all that are rounded', () => {
@@ -230,21 +232,26 @@ describe('chooseAnchor', () => {
   it('is the newest that is whole where the one before is withdrawn', () => {
     const { targets: all } = targets(release(1), release(2), release(3, 2), release(4, 2));
     const custom = { models: { m: { revoked: [2] } } };
-    const left = chooseAnchor(
-      { ...targets(all), custom },
-      {
-        ...choice,
-        version: '5',
-        mode: 'near',
-      },
-    );
+    const left = chooseAnchor({ ...targets(all), custom }, { ...choice, version: '5' });
     expect(left.version).toBe('1');
   });
 
   it('is never one that was rounded itself, unless training went on from its file', () => {
-    expect(() => chooseAnchor(rounded, { ...choice, from: '3' })).toThrow(/more with each release/);
-    expect(chooseAnchor(rounded, { ...choice, mode: 'near', from: '3' }).version).toBe('3');
+    expect(() => chooseAnchor(rounded, { ...choice, from: '3' })).toThrow(
+      /more with each release; round around 2, its anchor/,
+    );
     expect(chooseAnchor(rounded, { ...choice, isTrainedFromPublished: true }).version).toBe('3');
+  });
+
+  it('is none that is withdrawn, not there, or not earlier than what is published', () => {
+    const custom = { models: { m: { revoked: [1] } } };
+    const from = (version: string) => () =>
+      chooseAnchor({ ...rounded, custom }, { ...choice, from: version });
+    expect(from('1')).toThrow(/is withdrawn.*--compact-from/);
+    expect(from('9')).toThrow(/no version 9/);
+    expect(from('2')().version).toBe('2');
+    for (const version of ['1', '2'])
+      expect(() => chooseAnchor(rounded, { ...choice, version, from: '2' })).toThrow(/is not earlier than/);
   });
 
   it('says so where there is none', () => {
