@@ -1,8 +1,5 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TensorMap } from '../../src/core/backend.ts';
 import { Tensor } from '../../src/core/tensor.ts';
 import { createGraph, encodeModel, parseModel, type ModelProto } from '../../src/onnx/index.ts';
@@ -328,25 +325,6 @@ describe('runMetric', () => {
 
   it('gives the number that a command prints last, which finds the model where INLAY_MODEL says', async () => {
     expect(await metric('echo loading; wc -c < "$INLAY_MODEL"')).toBe(3);
-  });
-
-  it('calls the function of a module with path and bytes, and takes none but finite numbers', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'inlay-test-'));
-    onTestFinished(() => rm(folder, { recursive: true }));
-    const file = async (name: string, code: string): Promise<string> => {
-      await writeFile(join(folder, name), code);
-      return join(folder, name);
-    };
-    const size = "import { statSync } from 'node:fs';";
-    const named = `${size}\nexport const metric = async ({ path, bytes }) => statSync(path).size + bytes.length;`;
-    expect(await metric(await file('named.mjs', named))).toBe(6);
-    expect(await metric(await file('default.cjs', 'module.exports = ({ bytes }) => bytes[2];'))).toBe(3);
-    await expect(metric(await file('none.mjs', 'export const score = 1;'))).rejects.toThrow(
-      /no function "metric"/,
-    );
-    await expect(metric(await file('nan.mjs', 'export const metric = () => NaN;'))).rejects.toThrow(
-      /gives NaN/,
-    );
   });
 
   it('refuses commands that fail or print no number', async () => {

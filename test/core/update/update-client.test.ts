@@ -214,7 +214,7 @@ describe('activation', () => {
         ...new Set(models.map((model) => model.version())),
       ];
       expect(versions()).toEqual([activate === 'now' ? '1.1.0' : '1.0.0']);
-      await app.pass(minute);
+      await app.pass(minute / 2);
       busy.isIdleFor = Infinity;
       await app.pass(300);
       expect(versions()).toEqual([activate === 'now' || activate === 'idle' ? '1.1.0' : '1.0.0']);
