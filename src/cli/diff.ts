@@ -2,14 +2,13 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { toUtf8 } from '../core/bytes.ts';
 import type { FactTable } from '../optimize/report-facts.ts';
-import { nodePlatform } from '../platform-node.ts';
-import { encodePatch } from '../publish/delta/encode.ts';
 import { explainPatch, type ExplainedSegment, type PatchExplanation } from '../publish/delta/explain.ts';
 import { segmentsOf } from '../publish/delta/spans.ts';
 import { isZip } from '../publish/delta/spans-zip.ts';
 import { worthPercent } from '../publish/patches.ts';
 import { toDiffPage } from './diff-page.ts';
 import { formatShare, none } from './format.ts';
+import { encodeWithProgress, startProgress } from './patch-encode.ts';
 import { readWhole, replaceWhole } from './patch-files.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
 
@@ -33,8 +32,7 @@ export function addDiff(program: Command, terminal: Terminal): void {
     .addHelpText('after', help)
     .action(async (base: string, next: string, flags: Flags) => {
       const [from, to] = [await readWhole(path(base)), await readWhole(path(next))];
-      if (!flags.json) terminal.printError('encoding …');
-      const patch = encodePatch(from, to, { platform: nodePlatform() });
+      const patch = encodeWithProgress(from, to, startProgress(terminal, 'tensors', flags.json === true));
       const explanation = explainPatch(patch, to);
       const summary = [...describeSummary(explanation), ...(isOpaque(to) ? [opaqueNote] : [])];
       if (flags.html !== undefined) {
@@ -65,7 +63,7 @@ function describe(explanation: PatchExplanation, summary: Summary, { explain, ht
   const modes = summarize(explanation);
   return [
     ...summary.map(([label, value]) => `${label.padEnd(9)}  ${value}`),
-    `\n${table(modes.head, modes.rows)}`,
+    ...(modes.rows.length === 0 ? [] : [`\n${table(modes.head, modes.rows)}`]),
     ...(explain && rows.length > 0 ? [`\n${table(head, rows)}`] : []),
     ...(html === undefined ? [] : [`\nWrote ${html}`]),
   ].join('\n');
@@ -75,13 +73,15 @@ function describe(explanation: PatchExplanation, summary: Summary, { explain, ht
 function describeSummary({ ratio, baseBytes, targetBytes, patchBytes, segments }: PatchExplanation): Summary {
   const changed = segments.filter(isChanged);
   return [
-    ['patch', `${formatBytes(patchBytes)}, ${formatShare(ratio)} of the file`],
+    ['patch', `${formatBytes(patchBytes)}${targetBytes === 0 ? '' : `, ${formatShare(ratio)} of the file`}`],
     ['base', formatBytes(baseBytes)],
     ['file', formatBytes(targetBytes)],
     ['tensors', `${changed.length.toLocaleString('en')} changed`],
-    ...(100 * ratio > worthPercent.patch
-      ? [['note', 'the patch saves so little that it would not be published'] as const]
-      : []),
+    ...(targetBytes === 0
+      ? [['note', 'the new file is empty; export it anew'] as const]
+      : 100 * ratio > worthPercent.patch
+        ? [['note', 'the patch saves so little that it would not be published'] as const]
+        : []),
   ];
 }
 

@@ -3,15 +3,16 @@ import type { Command } from 'commander';
 import { toHex } from '../core/bytes.ts';
 import { UpdateError } from '../core/errors.ts';
 import { nodePlatform } from '../platform-node.ts';
-import { encodePatch } from '../publish/delta/encode.ts';
 import { explainPatch, type PatchExplanation } from '../publish/delta/explain.ts';
+import { sha256Hex } from '../trust/keys.ts';
 import type { PatchHead } from '../update/delta/head.ts';
 import { createDeltaPatcher } from '../update/delta/patcher.ts';
 import { parsePatch } from '../update/delta/read-head.ts';
 import { summarize } from './diff.ts';
 import { formatShare } from './format.ts';
-import { readWhole, replaceWhole, toBlob } from './patch-files.ts';
-import { createProgress } from './progress.ts';
+import { encodeWithProgress, startProgress } from './patch-encode.ts';
+import { namePatch, readPatch, readWhole, replaceWhole, toBlob, type PatchFile } from './patch-files.ts';
+import type { ProgressDisplay } from './progress.ts';
 import { formatBytes, table, type Terminal } from './terminal.ts';
 
 interface Flags {
@@ -33,14 +34,16 @@ export function addPatch(program: Command, terminal: Terminal): void {
     .argument('<base>', 'file that devices have')
     .argument('<next>', 'file that they are to have')
     .requiredOption(...output)
-    .option('--json', 'print JSON')
+    .option('--json', 'print JSON, and no progress')
     .action(async (base: string, next: string, flags: Flags) => {
       const [from, to] = [await readWhole(path(base)), await readWhole(path(next))];
-      if (!flags.json) terminal.printError('encoding …');
-      const bytes = encodePatch(from, to, { platform: nodePlatform() });
+      const progress = startProgress(terminal, 'tensors', flags.json === true);
+      const bytes = encodeWithProgress(from, to, progress);
       await replaceWhole(path(flags.output), [bytes]);
       const share = bytes.length / Math.max(1, to.length);
-      const facts = { sizeBytes: bytes.length, fullBytes: to.length, share };
+      const { head } = parsePatch(bytes);
+      const sha256 = sha256Hex(nodePlatform(), bytes);
+      const facts = { v: 1, sha256, sizeBytes: bytes.length, ...hashesOf(head), fullBytes: to.length, share };
       terminal.print(
         flags.json
           ? JSON.stringify(facts)
@@ -56,10 +59,10 @@ export function addPatch(program: Command, terminal: Terminal): void {
     .requiredOption(...output)
     .option('--json', 'print JSON, and no progress')
     .action(async (base: string, file: string, flags: Flags) => {
-      const [from, bytes] = [await readWhole(path(base)), await readWhole(path(file))];
-      const { head } = parsePatch(bytes);
-      const pieces = await applyAll(head, from, bytes, flags.json ? undefined : terminal);
-      const target = toHex(head.target);
+      const [from, read] = [await readWhole(path(base)), await readPatch(path(file))];
+      const pieces = await applyAll(read, from, startProgress(terminal, 'MB', flags.json === true));
+      const { head } = read;
+      const { target } = hashesOf(head);
       if (!(await replaceWhole(path(flags.output), pieces, ({ sha256 }) => sha256 === target))) {
         throw new UpdateError(
           'ERR_INLAY_PATCH',
@@ -68,7 +71,7 @@ export function addPatch(program: Command, terminal: Terminal): void {
       }
       terminal.print(
         flags.json
-          ? JSON.stringify({ sizeBytes: head.targetBytes, sha256: target })
+          ? JSON.stringify({ v: 1, sizeBytes: head.targetBytes, sha256: target })
           : `Wrote ${flags.output}: ${formatBytes(head.targetBytes)}, sha256 ${target}`,
       );
     });
@@ -79,12 +82,12 @@ export function addPatch(program: Command, terminal: Terminal): void {
     .argument('<patch>', 'patch')
     .option('--json', 'print JSON')
     .action(async (file: string, flags: Pick<Flags, 'json'>) => {
-      const bytes = await readWhole(path(file));
-      const { head } = parsePatch(bytes);
+      const { bytes, head } = await readPatch(path(file));
       const explanation = explainPatch(bytes);
-      const hashes = { base: toHex(head.base), target: toHex(head.target) };
       terminal.print(
-        flags.json ? JSON.stringify({ v: 1, ...hashes, ...explanation }) : describe(head, explanation),
+        flags.json
+          ? JSON.stringify({ v: 1, ...hashesOf(head), ...explanation })
+          : describe(head, explanation),
       );
     });
   patch.addHelpText('after', help);
@@ -92,50 +95,50 @@ export function addPatch(program: Command, terminal: Terminal): void {
 
 /** @throws {@link UpdateError} `ERR_INLAY_PATCH` for a patch of another file, or a malformed one. */
 async function applyAll(
-  head: PatchHead,
+  { path, bytes, head }: PatchFile,
   from: Uint8Array<ArrayBuffer>,
-  patch: Uint8Array<ArrayBuffer>,
-  terminal: Terminal | undefined,
+  progress: ProgressDisplay,
 ): Promise<readonly Uint8Array[]> {
   const base = toBlob(from);
-  if (hasBase(head) && base.sha256 !== toHex(head.base)) {
+  const expected = hashesOf(head).base;
+  if (hasBase(head) && base.sha256 !== expected) {
     throw new UpdateError(
       'ERR_INLAY_PATCH',
-      `The patch starts from the file with SHA-256 ${toHex(head.base)}, and the one that is given has ${base.sha256}; give that file.`,
+      `The patch starts from the file with SHA-256 ${expected}, and the one that is given has ${base.sha256}; give that file.`,
     );
   }
-  const platform = nodePlatform();
-  const progress =
-    terminal &&
-    createProgress({
-      terminal,
-      unit: 'MB',
-      bar: process.stderr.isTTY ? process.stderr : undefined,
-      monotonicMs: () => platform.monotonicMs(),
-    });
   const pieces: Uint8Array[] = [];
-  let doneBytes = 0;
+  const total = head.targetBytes;
+  let position = 0;
   try {
-    for await (const piece of createDeltaPatcher(platform).apply(base, toBlob(patch), head.targetBytes)) {
+    for await (const piece of createDeltaPatcher(nodePlatform()).apply(base, toBlob(bytes), total)) {
       pieces.push(piece);
-      doneBytes += piece.length;
-      progress?.update({ position: doneBytes, total: head.targetBytes, rows: doneBytes / 1e6, skipped: 0 });
+      position += piece.length;
+      progress.update({ position, total, rows: position / 1e6, skipped: 0 });
     }
+  } catch (error) {
+    throw namePatch(path, error);
   } finally {
-    progress?.stop();
+    progress.stop();
   }
   return pieces;
 }
 
-function describe({ base, target, tables, blocks }: PatchHead, explanation: PatchExplanation): string {
+/** SHA-256 of the files that a patch leads from and to; zeros for none. */
+function hashesOf({ base, target }: PatchHead): { readonly base: string; readonly target: string } {
+  return { base: toHex(base), target: toHex(target) };
+}
+
+function describe(head: PatchHead, explanation: PatchExplanation): string {
+  const { base, target } = hashesOf(head);
   const { baseBytes, targetBytes, patchBytes, ratio, hasBase: isBased } = explanation;
   const modes = summarize(explanation);
   return [
     `size    ${formatBytes(patchBytes)}, ${formatShare(ratio)} of ${formatBytes(targetBytes)}`,
-    `base    ${isBased ? `${toHex(base)}, ${formatBytes(baseBytes)}` : 'none'}`,
-    `target  ${toHex(target)}, ${formatBytes(targetBytes)}`,
-    `blocks  ${blocks.length}, ${tables.length} tables`,
-    `\n${table(modes.head, modes.rows)}`,
+    `base    ${isBased ? `${base}, ${formatBytes(baseBytes)}` : 'none'}`,
+    `target  ${target}, ${formatBytes(targetBytes)}`,
+    `blocks  ${head.blocks.length}, ${head.tables.length} tables`,
+    ...(modes.rows.length === 0 ? [] : [`\n${table(modes.head, modes.rows)}`]),
   ].join('\n');
 }
 

@@ -22,7 +22,7 @@ import { sha256Hex } from '../trust/keys.ts';
 import type { ModelTarget } from '../trust/metadata.ts';
 import { formatShare } from './format.ts';
 import { parseRatio } from './optimize-flags.ts';
-import { describeFigure, openGate, type GateRequest } from './publish-gate.ts';
+import { describeFigures, figureColumns, openGate, type GateRequest } from './publish-gate.ts';
 import { formatBytes, table } from './terminal.ts';
 
 /** Flags of `inlay publish` around compact releases. */
@@ -295,12 +295,12 @@ export function describeCompact({
     `${step} σ`,
     String(seed),
     share(patchBytes),
-    verdict.figures.map(describeFigure).join('\n'),
+    ...describeFigures(verdict.figures),
     verdict.isGood ? 'good' : 'not good enough',
   ]);
   return [
     `Rounded around ${anchor} (--${mode}); the file stays ${formatBytes(sizeBytes)}, a lossless patch is ${share(losslessBytes)}`,
-    ...(rows.length === 0 ? [] : [table(['step', 'seed', 'patch', 'quality', ''], rows)]),
+    ...(rows.length === 0 ? [] : [table(['step', 'seed', 'patch', ...figureColumns, ''], rows)]),
     chosen === null
       ? `Published as it is: ${sha256}`
       : `Published with ${chosen.step} σ, seed ${chosen.seed}, exactly as judged: ${sha256}`,

@@ -77,15 +77,18 @@ export async function openGate({
   }
 }
 
-/** Says what a figure is, and what it had to be. */
-export function describeFigure(figure: Figure): string {
-  const { name, value, limit } = figure;
+/** Heads of the columns of {@link describeFigures}. */
+export const figureColumns = ['quality', 'limit'] as const;
+
+/** Says what figures are, and beside it what they had to be: a line for each. */
+export function describeFigures(figures: readonly Figure[]): readonly [quality: string, limit: string] {
   const number = (one: number): string => String(Number(one.toPrecision(4)));
-  const bound =
-    limit === undefined
-      ? ''
-      : 'atLeast' in limit
-        ? ` (at least ${number(limit.atLeast)})`
-        : ` (at most ${number(limit.atMost)})`;
-  return `${name} ${number(value)}${bound}${isReached(figure) ? '' : ', missed'}`;
+  const limitOf = ({ limit }: Figure): string => {
+    if (limit === undefined) return 'none';
+    return 'atLeast' in limit ? `at least ${number(limit.atLeast)}` : `at most ${number(limit.atMost)}`;
+  };
+  return [
+    figures.map(({ name, value }) => `${name} ${number(value)}`).join('\n'),
+    figures.map((figure) => `${limitOf(figure)}${isReached(figure) ? '' : ', missed'}`).join('\n'),
+  ];
 }

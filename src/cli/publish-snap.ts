@@ -11,7 +11,7 @@ import type { ModelTarget } from '../trust/metadata.ts';
 import { formatShare } from './format.ts';
 import { limitsOf, type CompactFlags } from './publish-compact.ts';
 import { gzipBest } from './publish-files.ts';
-import { describeFigure, openGate } from './publish-gate.ts';
+import { describeFigures, figureColumns, openGate } from './publish-gate.ts';
 import { formatBytes, table } from './terminal.ts';
 
 /** What {@link snapReference} works with. */
@@ -109,19 +109,19 @@ export async function snapReference(request: SnapRequest): Promise<SnapReference
 export function describeSnap(facts: SnapFacts): string {
   const { bits, isSnapped, verdict, sizeBytes, trained, snapped, sha256 } = facts;
   const share = (bytes: number): string => `${formatBytes(bytes)}, ${formatShare(bytes / sizeBytes)}`;
-  const row = (name: string, own: OwnBytes, quality: string): readonly string[] => [
+  const row = (name: string, own: OwnBytes, quality: readonly string[]): readonly string[] => [
     name,
     share(own.gzip),
     share(own.idp),
-    quality,
+    ...quality,
   ];
   const rows = [
-    row('as trained', trained, ''),
-    ...(verdict ? [row(`${bits} bits`, snapped, verdict.figures.map(describeFigure).join('\n'))] : []),
+    row('as trained', trained, ['', '']),
+    ...(verdict ? [row(`${bits} bits`, snapped, describeFigures(verdict.figures))] : []),
   ];
   return [
     `Snapped to a grid (--snap ${bits}); the file stays ${formatBytes(sizeBytes)}`,
-    table(['', 'gzip', 'idp', 'quality'], rows),
+    table(['', 'gzip', 'idp', ...figureColumns], rows),
     isSnapped ? `Published exactly as judged: ${sha256}` : `Published as it is: ${sha256}`,
   ].join('\n');
 }

@@ -44,6 +44,7 @@ import {
 import { checkOptimized, optimizeVariants } from './publish-optimize.ts';
 import { describeProfile, makeProfile, type ReferenceProfile } from './publish-profile.ts';
 import { compareWithPresent, readPresentOutputs } from './publish-signature.ts';
+import { describeWay, readWays, type ReleaseWay } from './publish-ways.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
 
 interface Flags extends ServerFlags, KeyFlags, CompactFlags {
@@ -240,11 +241,13 @@ export function addPublish(program: Command, terminal: Terminal): void {
           ? 'auto'
           : (patchFrom ?? (compact && compact.record === undefined ? [compact.anchor] : undefined)),
       });
+      const ways = await readWays(source, { model: name, path: published.path });
       const { differences } = checked;
       const facts = {
         model: name,
         version,
         ...published,
+        ways,
         differences,
         ...(optimized && { optimized: optimized.facts }),
         ...(compact && { compact: compact.facts }),
@@ -253,7 +256,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
       };
       if (json) terminal.print(JSON.stringify({ ...facts, ...(made && { profile: factsOf(made) }) }));
       else {
-        terminal.print(describe(flags, published, { ...checked, notices }, kept));
+        terminal.print(describe(flags, { ...published, ways }, { ...checked, notices }, kept));
         terminal.print(`\nNext:\n  ${nextCommand(flags, published, isOther)}`);
       }
     });
@@ -310,9 +313,11 @@ function nextCommand(
   return `${set} --percent ${seq === 1 ? 100 : 10}`;
 }
 
+type PublishedFacts = Omit<PublishedRelease, 'ways'> & { readonly ways: readonly ReleaseWay[] };
+
 function describe(
   { name, version, check }: Flags,
-  { path, sizeBytes, sha256, isUnchanged, ways }: PublishedRelease,
+  { path, sizeBytes, sha256, isUnchanged, ways }: PublishedFacts,
   { golden, differences, notices }: CheckedRelease,
   variants: readonly ReleaseVariant[],
 ): string {
@@ -329,10 +334,7 @@ function describe(
       const off = difference === undefined ? '' : `, off by ${Number((100 * difference).toPrecision(2))} %`;
       return `  ${variant.padEnd(6)}  ${size(bytes.length)}${off}`;
     }),
-    ...ways.map(
-      ({ variant, kind, codec, sizeBytes: bytes }) =>
-        `  ${codec.padEnd(6)}  ${size(bytes)}, ${kind} ${variant}`,
-    ),
+    ...ways.map(describeWay),
     ...(check ? [`  golden  ${golden === undefined ? 'none' : size(golden.bytes.length)}`] : []),
     ...notices.map((notice) => `  note    ${notice}`),
   ];

@@ -1,8 +1,9 @@
 /** Patches of earlier releases that lead, over files of these, to a new one: they cost the publisher nothing any more. */
 
+import { isInlayError } from '../core/errors.ts';
 import type { Targets } from '../trust/metadata.ts';
 import { cheapestPath, requestBytes, type Edge } from '../update/cheapest-path.ts';
-import type { FileContent, ReleaseFile, Way } from '../update/manifest.ts';
+import { maxItems, type FileContent, type ReleaseFile, type Way } from '../update/manifest.ts';
 import { worthPercent, type PreparedWay } from './patches.ts';
 import { isWithdrawn, listReleases } from './release.ts';
 import { fetchManifest, type FileSource } from './released-files.ts';
@@ -20,7 +21,8 @@ interface PatchEdge extends Edge {
 }
 
 /**
- * Reads the files of the newest releases that are not withdrawn, the newest first.
+ * Reads the files of the newest releases that are not withdrawn, the newest first. A release whose manifest the server
+ * has lost is left out: hops save bytes, and are no reason not to publish.
  * @throws {@link TrustError} and {@link ServerError} for a manifest that cannot be read.
  */
 export async function readEarlier(
@@ -33,7 +35,13 @@ export async function readEarlier(
     .sort((a, b) => b.seq - a.seq)
     .slice(0, mostReleases);
   const manifests = [];
-  for (const release of releases) manifests.push(await fetchManifest(source, targets, release));
+  for (const release of releases) {
+    try {
+      manifests.push(await fetchManifest(source, targets, release));
+    } catch (error) {
+      if (!isInlayError(error) || error.code !== 'ERR_INLAY_NOT_FOUND') throw error;
+    }
+  }
   return manifests.flatMap((manifest) => manifest?.files ?? []);
 }
 
@@ -88,12 +96,13 @@ function choose(
     })),
     ...hops.map((hop) => ({ from: hop.from, to: hop.to.sha256, cost: hop.length + requestBytes, hop })),
   ];
+  const most = Math.min(mostHops, maxItems - ways.length);
   const chosen = new Set<Hop>();
   for (const { sha256 } of earlier) {
     const path = cheapestPath(edges, [sha256], file.sha256);
     if (path === undefined || path.cost * 100 > file.length * worthPercent.patch) continue;
     const added = path.steps.flatMap(({ hop }) => (hop === undefined || chosen.has(hop) ? [] : hop));
-    if (chosen.size + added.length <= mostHops) for (const hop of added) chosen.add(hop);
+    if (chosen.size + added.length <= most) for (const hop of added) chosen.add(hop);
   }
   return [...chosen];
 }

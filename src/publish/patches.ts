@@ -2,6 +2,7 @@
 
 import type { Platform } from '../core/platform.ts';
 import { sha256Hex } from '../trust/keys.ts';
+import { maxItems } from '../update/manifest.ts';
 import { nameLength } from './release.ts';
 
 /** Makes patches of one format; the counterpart of a `Patcher`. The same files give the same patch. */
@@ -59,7 +60,8 @@ export interface WayOptions {
 
 /**
  * Makes the ways in which a file can be had besides the whole of it. Those that save little are left out, and so is
- * what is no smaller than the compressed file: devices take the cheapest path over what they can use.
+ * what is no smaller than the compressed file: devices take the cheapest path over what they can use. Of more than a
+ * manifest may name, it is the first.
  */
 export async function prepareWays(
   options: WayOptions,
@@ -72,7 +74,7 @@ export async function prepareWays(
   const ways: PreparedWay[] = [];
   const keep = (way: WayFile): void => {
     if (way.bytes.length * 100 > bytes.length * worthPercent[way.kind]) return;
-    if (way.bytes.length >= compressedBytes) return;
+    if (way.bytes.length >= compressedBytes || ways.length === maxItems) return;
     if (way.kind === 'compressed') compressedBytes = way.bytes.length;
     ways.push({ ...way, sha256: sha256Hex(platform, way.bytes) });
   };

@@ -89,7 +89,7 @@ const maxChunks = 65_536;
 /** Sizes of pieces, bytes: two of them lie in memory. */
 const chunkSizes = { min: 1024, max: 16_777_216 };
 /** Most files, ways of a file, and names in a list. */
-const maxItems = 64;
+export const maxItems = 64;
 
 /**
  * Reads a manifest. What it does not know is left out, ways of a kind that it does not know as well: a later publisher

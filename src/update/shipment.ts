@@ -57,8 +57,9 @@ export async function bring(
   const file = manifest && (await choose(parts, manifest));
   const { path, sha256, length } = file ?? entry;
   if (length > maxModelBytes) throw tooLarge(path, length, maxModelBytes);
-  await parts.lend([sha256, ...(file?.ways ?? []).flatMap((way) => ('from' in way ? way.from : []))]);
-  const { way } = await transfers.obtain({ ...(file ?? entry), ...terms, isUpdate }, onProgress);
+  const ways = file?.ways?.filter((way) => way.kind !== 'hop' || way.to.length <= maxModelBytes) ?? [];
+  await parts.lend([sha256, ...ways.flatMap((way) => ('from' in way ? way.from : []))]);
+  const { way } = await transfers.obtain({ ...(file ?? entry), ways, ...terms, isUpdate }, onProgress);
   if (manifest?.golden !== undefined) await transfers.obtain({ ...manifest.golden, ...terms });
   return {
     way,

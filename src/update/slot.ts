@@ -155,7 +155,6 @@ export function neededBlobs(state: SlotsState): readonly string[] {
 /** Files that a state can do without, but patches of releases to come start from: without them, these are larger. */
 export function anchorsOf(state: SlotsState): readonly string[] {
   const needed = neededBlobs(state);
-  return [state.committed, state.trial]
-    .flatMap((slot) => slot?.anchor?.sha256 ?? [])
-    .filter((sha256) => !needed.includes(sha256));
+  const anchors = [state.committed, state.trial].flatMap((slot) => slot?.anchor?.sha256 ?? []);
+  return [...new Set(anchors)].filter((sha256) => !needed.includes(sha256));
 }

@@ -5,7 +5,10 @@ import type { Platform } from '../core/platform.ts';
 import type { FileRef } from './manifest.ts';
 import type { NetworkRules } from './plan.ts';
 
-/** What a policy decides by. What the runtime does not tell is absent. */
+/**
+ * What a policy decides by. What the runtime does not tell is absent. `length` is that of what travels: of a patch where
+ * one serves, with those that have to follow it.
+ */
 export interface DownloadFacts extends FileRef {
   readonly isMetered?: boolean;
   readonly isCharging?: boolean;

@@ -94,13 +94,8 @@ interface Step extends Edge {
 export async function buildFile(parts: WayParts): Promise<Obtained> {
   const { platform, store, file, made, signal } = parts;
   const fallbacks: Fallback[] = [];
-  parts.onPhase('verifying');
-  const blob = await intactBlob(platform, store, file);
-  if (blob) return { blob, way: 'stored', fallbacks };
   let steps = stepsOf(file, parts.ways);
-  const present = new Set<string>();
-  // They are hashed when a path begins there.
-  for (const { from } of steps) if (from !== undefined && (await store.blob(from))) present.add(from);
+  let present = await basesOf(store, steps);
   const [absent] = steps
     .filter((step) => step.way.kind === 'patch' && !cheapestPath(steps, present, step.from ?? ''))
     .sort((a, b) => a.cost - b.cost);
@@ -115,7 +110,11 @@ export async function buildFile(parts: WayParts): Promise<Obtained> {
     fallbacks.push(fallback);
     parts.onFallback(fallback);
   };
+  parts.onPhase('verifying');
   for (;;) {
+    // Another process may be ahead on the same path.
+    const blob = await intactBlob(platform, store, file);
+    if (blob) return { blob, way: 'stored', fallbacks };
     // The whole file is a step as well, so that there is always a path.
     const { cost, steps: path } = cheapestPath(steps, present, file.sha256) as Path<Step>;
     if (absent && absent.cost < cost) fail({ way: absent.way, reason: 'patch-base-missing' });
@@ -128,22 +127,29 @@ export async function buildFile(parts: WayParts): Promise<Obtained> {
       if (unfinished.has(reason)) await discardPart(store, way);
       return { way, reason, error };
     });
+    // Each is tried once, whatever others delete meanwhile.
+    steps = steps.filter((one) => one !== step);
     if ('reason' in result) {
-      steps = steps.filter((one) => one !== step);
       fail(result);
-      continue;
+    } else {
+      before += way.length;
+      for (const sha256 of made) {
+        if (sha256 === parts.kept) continue;
+        made.delete(sha256);
+        await deleteUnpinned(store, sha256);
+      }
+      if (to === file.sha256) return { blob: result, way: way.kind, fallbacks };
+      made.add(to);
     }
-    before += way.length;
-    for (const sha256 of made) {
-      if (sha256 === parts.kept) continue;
-      made.delete(sha256);
-      present.delete(sha256);
-      await deleteUnpinned(store, sha256);
-    }
-    if (to === file.sha256) return { blob: result, way: way.kind, fallbacks };
-    made.add(to);
-    present.add(to);
+    present = await basesOf(store, steps);
   }
+}
+
+/** Finds what steps can start from now. It is hashed when one does. */
+async function basesOf(store: Store, steps: readonly Step[]): Promise<ReadonlySet<string>> {
+  const found = new Set<string>();
+  for (const { from } of steps) if (from !== undefined && (await store.blob(from))) found.add(from);
+  return found;
 }
 
 function stepsOf(file: FileRef, ways: readonly Way[]): readonly Step[] {
@@ -211,7 +217,8 @@ async function take(
     parts.onPhase('patching');
     return await write(store, step, decode(base, blob, makes.length));
   } finally {
-    await store.deleteBlob(way.sha256);
+    // Whatever a manifest calls a patch: what runs is not deleted.
+    await deleteUnpinned(store, way.sha256);
   }
 }
 

@@ -182,6 +182,8 @@ export function createTransfers(parts: TransferParts): Transfers {
   ): Promise<Blob> => {
     const { signal } = job.controller;
     const totalBytes = before + target.length + after;
+    // A policy that asks for the size hears of all that is to come.
+    const asked = { ...target, length: target.length + after };
     job.target = target;
     let since = { at: platform.monotonicMs(), bytes: 0 };
     let shownAt = -Infinity;
@@ -209,7 +211,7 @@ export function createTransfers(parts: TransferParts): Transfers {
     };
     for (;;) {
       show(job, { phase: 'waiting', loadedBytes: before, totalBytes });
-      await untilAllowed(job, target, net);
+      await untilAllowed(job, asked, net);
       assertNotAborted(signal);
       if (isPaused) continue;
       const run = new AbortController();
@@ -234,7 +236,7 @@ export function createTransfers(parts: TransferParts): Transfers {
           onLoaded,
           onRetry: () => show(job, { phase: 'waiting' }),
         });
-      if (mayChange) watch(run, target, net).catch(() => {});
+      if (mayChange) watch(run, asked, net).catch(() => {});
       try {
         return await (chunks ? fetchOnce() : retry(fetchOnce, { platform, signal: run.signal, ...attempts }));
       } catch (error) {

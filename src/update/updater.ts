@@ -27,11 +27,7 @@ import type { DownloadListener } from './transfer.ts';
 const MOST_TURNS = 8;
 
 /** Where to go back to, best first. */
-const fallbacks: readonly { readonly name: Refuge }[] = [
-  { name: 'committed' },
-  { name: 'previous' },
-  { name: 'embedded' },
-];
+const fallbacks = [{ name: 'committed' }, { name: 'previous' }, { name: 'embedded' }] as const;
 
 /** Creates the updater of one model. Nothing happens before the first follower. */
 export function createUpdater(parts: UpdaterParts): Updater {
@@ -220,6 +216,8 @@ export function createUpdater(parts: UpdaterParts): Updater {
     if (beside === undefined) await shadow.end();
     if (next.kind === 'stay') {
       if ((await comeAlong(plan)) || (await restore(plan))) return true;
+      // Stores forget who has not come back for long, and the app may want other things than it did before.
+      await pin(await slots.read());
       if (beside === undefined || trial === undefined || running() === undefined) return false;
       observer.shadows(trial, decider.lastDecided());
       return shadow.begin(trial, beside.sampleBp);

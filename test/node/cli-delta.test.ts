@@ -1,10 +1,15 @@
-import { open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { encodeWithProgress } from '../../src/cli/patch-encode.ts';
 import { replaceWhole } from '../../src/cli/patch-files.ts';
 import type { CompactFacts } from '../../src/cli/publish-compact.ts';
 import type { SnapFacts } from '../../src/cli/publish-snap.ts';
+import type { ReleaseWay } from '../../src/cli/publish-ways.ts';
 import type { WritableFileSystem } from '../../src/optimize-node/staged-file.ts';
+import { segmentsOf } from '../../src/publish/delta/spans.ts';
+import { createRandom } from '../../src/stats/random.ts';
 import type { ModelTarget } from '../../src/trust/metadata.ts';
 import { startUser, type User } from './cli-user.ts';
 import { draw, trainPair, width } from './compact-fixture.ts';
@@ -18,6 +23,8 @@ beforeAll(() => {
   pair = trainPair();
 });
 
+const hashOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
 /** A publisher who has both models. */
 async function startPublisher(): Promise<User> {
   const user = await startUser();
@@ -26,12 +33,29 @@ async function startPublisher(): Promise<User> {
   return user;
 }
 
+/** A file with an update of rank 1 in one of its matrices. */
+function mergeAdapter(file: Uint8Array, name: string): Uint8Array {
+  const merged = file.slice();
+  const { offset, shape: [rows = 0, columns = 0] = [] } =
+    segmentsOf(file).find((span) => span.name === name) ?? {};
+  const view = new DataView(merged.buffer, merged.byteOffset + (offset ?? 0));
+  const random = createRandom(5);
+  const [down, up] = [rows, columns].map((length) => Array.from({ length }, () => random() - 0.5));
+  down?.forEach((a, i) => {
+    up?.forEach((b, j) => {
+      const at = 4 * (i * columns + j);
+      view.setFloat32(at, view.getFloat32(at, true) + 0.01 * a * b, true);
+    });
+  });
+  return merged;
+}
+
 interface Published {
   readonly path: string;
   readonly sha256: string;
   readonly compact: CompactFacts;
   readonly snap: SnapFacts;
-  readonly ways: readonly { readonly kind: string; readonly codec: string; readonly sizeBytes: number }[];
+  readonly ways: readonly ReleaseWay[];
 }
 
 describe('inlay publish --near and --small', () => {
@@ -68,6 +92,7 @@ describe('inlay publish --near and --small', () => {
     expect(compact.anchor).toBe('1');
     expect(compact.chosen?.verdict.isGood).toBe(true);
     const patch = ways.find(({ kind }) => kind === 'patch');
+    expect(patch?.from).toEqual(['1']);
     expect(patch?.sizeBytes).toBe(compact.chosen?.patchBytes);
     expect(patch?.sizeBytes).toBeLessThan(compact.losslessBytes / 2);
     expect((await signedOf(user, path)).compact).toEqual({
@@ -84,7 +109,7 @@ describe('inlay publish --near and --small', () => {
     expect([closed.code, closed.err]).toEqual([1, expect.stringContaining('--trained-from-published')]);
     const shown = await user.ok(...publish('3', ...small, '--seed', '7'));
     expect(shown).toMatch(
-      /Rounded around 1 \(--small\)[^]*4 σ +7 +[\d.]+ kB, [\d.]+ %[^]*exactly as judged: [0-9a-f]{64}[^]*Published m 3/,
+      /Rounded around 1 \(--small\)[^]*4 σ +7 +[\d.]+ kB, [\d.]+ % +metric of the base 1 +none[^]*lost 0 +at most 0.01[^]*exactly as judged: [0-9a-f]{64}[^]*Published m 3[^]*patch fp32 from 1\n/,
     );
   });
 
@@ -126,33 +151,104 @@ describe('inlay publish --near and --small', () => {
   });
 });
 
+describe('inlay publish --patch-from', () => {
+  it('names the releases that each way starts from, also when nothing is published', async () => {
+    const user = await startPublisher();
+    // A bit of a weight: the patch from what is nearly the same is the smallest.
+    const near = pair.next.slice();
+    near[near.length >> 1] = (near[near.length >> 1] as number) ^ 1;
+    await user.write('3.onnx', near);
+    const publish = (file: string, version: string, ...from: readonly string[]): readonly string[] => [
+      ...['publish', file, '--name', 'm', '--version', version, '--no-check'],
+      ...(from.length === 0 ? [] : ['--patch-from', ...from]),
+    ];
+    await user.ok(...publish('1.onnx', '1'));
+    await user.ok(...publish('1.onnx', '1-again'));
+    await user.ok(...publish('2.onnx', '2', '1'));
+    const last = publish('3.onnx', '3', '2');
+    const shown = await user.ok(...last);
+    expect(shown).toMatch(/idp +\d+ B \(\d+ bytes\), patch fp32 from 2\n/);
+    expect(shown).toMatch(/idp +\S+ kB \(\d+ bytes\), earlier patch fp32 from 1 or 1-again to 2\n/);
+    const { ways } = await user.json<Published>(...last);
+    expect(ways.map(({ kind, from, to }) => [kind, from, to])).toEqual(
+      expect.arrayContaining([
+        ['patch', ['2'], undefined],
+        ['hop', ['1', '1-again'], ['2']],
+      ]),
+    );
+  });
+});
+
 describe('inlay diff', () => {
   it('tells for each tensor what its bytes are for, as text, JSON and a page that needs nothing else', async () => {
     const user = await startPublisher();
     const out = await user.ok('diff', '1.onnx', '2.onnx', '--explain', '--html', 'diff.html');
     expect(out).toMatch(/patch +[\d.]+ kB, \d\d(\.\d)? % of the file/);
     expect(out).toMatch(/w0 +float32 32 × 128 +delta, \S+ +\d+\.\d\d +[\d.]+ kB +[\d.]+ % +noise/);
-    expect(out).toMatch(/w1 +float32 128 × 64 +delta, low-rank \d \(\d+ B\), scales +\d+\.\d\d /);
     const page = await readFile(user.path('diff.html'), 'utf8');
     expect(page).toMatch(/<svg[^]*w1[^]*prefers-color-scheme|prefers-color-scheme[^]*<svg[^]*w1/);
     expect(page).not.toMatch(/<script|https?:/);
     const { segments } = await user.json<{ segments: { names: string[] }[] }>('diff', '1.onnx', '1.onnx');
     expect(segments).toHaveLength(1);
   });
+
+  it('tells the rank of an adapter that was merged, and what its factors take', async () => {
+    const user = await startPublisher();
+    await user.write('merged.onnx', mergeAdapter(pair.base, 'w1'));
+    const out = await user.ok('diff', '1.onnx', 'merged.onnx', '--explain');
+    expect(out).toMatch(/patch +[\d.]+ kB, \d(\.\d+)? % of the file/);
+    expect(out).toMatch(/w1 +float32 128 × 64 +delta, low-rank 1 \(\d+ B\)(, \w+)? +\d\.\d\d /);
+  });
+
+  it('says of an empty file that it is empty, without a table or a share', async () => {
+    const user = await startPublisher();
+    await user.write('empty.onnx', '');
+    for (const base of ['empty.onnx', '1.onnx']) {
+      const { code, out, err } = await user.run('diff', base, 'empty.onnx');
+      expect([code, err]).toEqual([0, '']);
+      expect(out).toMatch(/^patch +\d+ B\n[^]*the new file is empty/);
+      expect(out).not.toMatch(/mode|%/);
+    }
+  });
+
+  it('shows how many tensors it has come to', () => {
+    const shown: string[] = [];
+    encodeWithProgress(pair.base, pair.next, {
+      update: ({ position, total, rows }) => shown.push(`${position} of ${total}, ${rows}`),
+      stop: () => shown.push('end'),
+    });
+    const count = shown.length - 2;
+    expect(count).toBeGreaterThan(2);
+    const steps = Array.from({ length: count + 1 }, (_, i) => `${i} of ${count}, ${i}`);
+    expect(shown).toEqual([...steps, 'end']);
+  });
+
+  it('says what is wrong with a file that cannot be read', async () => {
+    const user = await startPublisher();
+    await mkdir(user.path('folder'));
+    for (const [file, problem] of [
+      ['none.onnx', /no file \S+none.onnx; check the path. \(ERR_INLAY_MODEL_NOT_FOUND\)/],
+      ['folder', /folder is a folder; name a file in it. \(ERR_INLAY_STORE_IO\)/],
+    ] as const) {
+      const { code, err } = await user.run('diff', '1.onnx', file);
+      expect([code, err]).toEqual([1, expect.stringMatching(problem)]);
+    }
+  });
 });
 
 describe('inlay patch', () => {
   it('makes patches, shows them, and makes the very file of them', async () => {
     const user = await startPublisher();
-    const made = await user.json<{ sizeBytes: number; share: number }>(
-      'patch',
-      'create',
-      '1.onnx',
-      '2.onnx',
-      '-o',
-      'p.idp',
+    const made = await user.json<Readonly<Record<'sha256' | 'base' | 'target', string>> & { share: number }>(
+      ...['patch', 'create', '1.onnx', '2.onnx', '-o', 'p.idp'],
     );
     expect(made.share).toBeLessThan(0.8);
+    expect(made).toMatchObject({
+      v: 1,
+      sha256: hashOf(await readFile(user.path('p.idp'))),
+      base: hashOf(pair.base),
+      target: hashOf(pair.next),
+    });
     const shown = await user.ok('patch', 'show', 'p.idp');
     expect(shown).toMatch(/target {2}[0-9a-f]{64}/);
     expect(shown).toMatch(/delta/);
@@ -167,15 +263,19 @@ describe('inlay patch', () => {
     damaged[damaged.length - 9] = (damaged.at(-9) as number) ^ 1;
     await user.write('damaged.idp', damaged);
     await user.write('no.idp', 'no patch');
-    for (const [base, patch] of [
-      ['2.onnx', 'p.idp'],
-      ['1.onnx', 'damaged.idp'],
-      ['1.onnx', 'no.idp'],
-      ['1.onnx', '1.onnx'],
+    await user.write('cut.idp', damaged.subarray(0, 100));
+    for (const [base, patch, problem] of [
+      ['2.onnx', 'p.idp', /give that file/],
+      ['1.onnx', 'damaged.idp', /patch \S+damaged.idp is cut short or damaged; [^.]*patch create/],
+      ['1.onnx', 'cut.idp', /patch \S+cut.idp is cut short or damaged/],
+      ['1.onnx', 'no.idp', /file \S+no.idp is no patch of version 1; [^.]*patch create/],
+      ['1.onnx', '1.onnx', /file \S+1.onnx is no patch/],
     ] as const) {
       const { code, err } = await user.run('patch', 'apply', base, patch, '-o', 'never.onnx');
-      expect([code, err]).toEqual([1, expect.stringContaining('ERR_INLAY_PATCH')]);
+      expect([code, err]).toEqual([1, expect.stringMatching(/\(ERR_INLAY_PATCH\)$/)]);
+      expect(err).toMatch(problem);
     }
+    expect((await user.run('patch', 'show', 'cut.idp')).err).toMatch(/cut short/);
     expect((await readdir(user.cwd)).filter((name) => name.includes('never'))).toEqual([]);
   });
 

@@ -1,33 +1,30 @@
 import { describe, expect, it } from 'vitest';
-import { toBfloat16Bits, toFloat16Array } from '../../src/core/float.ts';
+import { toFloat16Array } from '../../src/core/float.ts';
 import { Tensor } from '../../src/core/tensor.ts';
 import { createGraph, encodeModel, parseModel, type NodeProto } from '../../src/onnx/index.ts';
 import { compactRelease } from '../../src/publish/compact/compact.ts';
 import { createDivergence } from '../../src/publish/compact/gate.ts';
 import { roundOntoGrid } from '../../src/publish/compact/grid.ts';
-import { roundHalves, roundIntegers } from '../../src/publish/compact/round.ts';
+import { roundFloats, roundIntegers, type RoundedFloats } from '../../src/publish/compact/round.ts';
 import { snapRelease } from '../../src/publish/compact/snap.ts';
 import { weightsOf } from '../../src/publish/compact/weights.ts';
-import { valuesOf } from '../../src/publish/delta/numbers.ts';
 import { createRandom } from '../../src/stats/random.ts';
-
-type HalfDType = 'float16' | 'bfloat16';
+import { halves } from '../../src/update/delta/halves.ts';
 
 const rows = 64;
 const count = 64 * rows;
 const noise = createRandom(1);
 const before = Float32Array.from({ length: count }, () => (noise() - 0.5) / 4);
 const after = before.map((value) => value + (noise() - 0.5) / 256);
-const bitsOf = (values: Float32Array, dtype: HalfDType): Uint16Array<ArrayBuffer> =>
-  dtype === 'float16' ? toFloat16Array(values) : Uint16Array.from(values, toBfloat16Bits);
 
-describe.each(['float16', 'bfloat16'] as const)('roundHalves of %s', (dtype) => {
-  const [base, next] = [bitsOf(before, dtype), bitsOf(after, dtype)];
-  const [from, to] = [valuesOf(base, dtype), valuesOf(next, dtype)];
-  const round = (f: number, isStochastic: boolean, seed: number): Float32Array => {
-    const { values } = roundHalves(base, next, { dtype, rows }, { f, isStochastic, seed }) ?? {};
-    return valuesOf(values ?? new Uint16Array(0), dtype) as Float32Array;
-  };
+describe.each(['float16', 'bfloat16'] as const)('roundFloats of %s', (dtype) => {
+  const { widen, narrow } = halves[dtype];
+  const settle = (values: Float32Array): Float32Array<ArrayBuffer> => widen(narrow(values));
+  const [from, to] = [settle(before), settle(after)];
+  const rounded = (f: number, isStochastic: boolean, seed: number): RoundedFloats | undefined =>
+    roundFloats(from, to, rows, { f, isStochastic, seed }, settle);
+  const round = (f: number, isStochastic: boolean, seed: number): Float32Array =>
+    rounded(f, isStochastic, seed)?.values ?? new Float32Array(0);
 
   const rms = Math.hypot(...to.map((value, k) => value - (from[k] as number))) / Math.sqrt(count);
 
@@ -54,13 +51,13 @@ describe.each(['float16', 'bfloat16'] as const)('roundHalves of %s', (dtype) => 
     expect(Math.max(...off)).toBeLessThan(0.25 * rms + (dtype === 'float16' ? 2 ** -13 : 2 ** -10));
   });
 
-  it('gives the bits of the base back where nothing moved, those of a negative zero as well, and refuses infinity', () => {
-    const [a, b] = [base.slice(), next.slice()];
-    [a[0], b[0]] = [0x8000, 0x8000];
-    const rounding = { f: 2, isStochastic: true, seed: 3 };
-    expect(roundHalves(a, b, { dtype, rows }, rounding)?.values[0]).toBe(0x8000);
-    b[1] = dtype === 'float16' ? 0x7c00 : 0x7f80;
-    expect(roundHalves(a, b, { dtype, rows }, rounding)).toBeUndefined();
+  it('gives numbers of its type that are a few steps from the base, and leaves alone what is not finite', () => {
+    const { values, step } = rounded(1, true, 3) ?? { values: new Float32Array(1), step: 1 };
+    const grid = from.map((value, k) => value + Math.round(((values[k] as number) - value) / step) * step);
+    const off = values.filter((value, k) => value !== settle(grid.subarray(k, k + 1))[0]);
+    expect([values.length, off.length]).toEqual([count, 0]);
+    const infinite = to.slice().fill(Infinity, 1, 2);
+    expect(roundFloats(from, infinite, rows, { f: 1, isStochastic: true, seed: 3 }, settle)).toBeUndefined();
   });
 });
 

@@ -231,10 +231,10 @@ describe('a float16 model', () => {
     const release = await compactRelease({ base, next, mode: 'small', gate, seeds: 1, encode });
     const { bytes, steps, chosen, losslessBytes = 0 } = release;
     expect(chosen?.verdict.isGood).toBe(true);
-    expect([steps.size, bytes.length]).toEqual([0, next.length]);
-    const patch = encodePatch(base, bytes, { platform });
+    expect([steps.size > 0, bytes.length]).toEqual([true, next.length]);
+    const patch = encodePatch(base, bytes, { platform, steps });
     expect(patch.length).toBe(chosen?.patchBytes);
-    expect(patch.length).toBeLessThan(0.6 * losslessBytes);
+    expect(patch.length).toBeLessThan(0.3 * losslessBytes);
     expect((await applied(base, patch)).equals(bytes)).toBe(true);
   });
 });

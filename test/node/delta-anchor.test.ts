@@ -3,6 +3,8 @@ import { expect, it, onTestFinished } from 'vitest';
 import type { Store } from '../../src/core/store.ts';
 import { createMemoryStore } from '../../src/stores/memory.ts';
 import { createAnchors } from '../../src/update/anchors.ts';
+import { DEFAULT_TRIAL } from '../../src/update/plan.ts';
+import { anchorsOf, type Slot, type Trial } from '../../src/update/slot.ts';
 import {
   createWorld,
   hashOf,
@@ -12,12 +14,14 @@ import {
   type App,
   type AppOptions,
   type FakeFollower,
+  type World,
 } from '../core/update/updater-fixture.ts';
 
 const length = 100_000;
 const anchor = { sha256: hashOf(version(1, length)), length };
 
 interface Device {
+  readonly world: World;
   readonly app: App;
   readonly model: FakeFollower;
   /** Publishes the next release, and has the device take it. */
@@ -42,6 +46,7 @@ async function start(store: Store, options: AppOptions = {}): Promise<Device> {
   const model = await app.follow();
   await app.prove(model);
   return {
+    world,
     app,
     model,
     next: async () => {
@@ -69,6 +74,45 @@ it('is kept while a release that runs names it, and everything else that is not 
   expect(await pins()).toEqual([expect.stringMatching(/-digits\/anchor$/)]);
   expect((await app.state()).committed).toMatchObject({ anchor });
   expect(await app.events()).not.toContain('anchor-released no-room');
+});
+
+it('is kept however long nothing new comes, with what runs, and let go once the app wants none', async () => {
+  let days = 0;
+  const store = createMemoryStore({ now: () => (days + 1) * 86_400_000 });
+  const { app, next, pins, world } = await start(store);
+  for (let i = 0; i < 2; i += 1) await next();
+  const file = (await app.state()).committed?.file.sha256;
+  for (days of [60, 120]) await app.update();
+  const owners = async () => (await store.describeBlobs()).find(({ sha256 }) => sha256 === file)?.pins.length;
+  expect([(await pins())?.length, await owners()]).toEqual([1, 1]);
+  await app.client.close();
+  days = 180;
+  const later = startApp(world, { store, policy: { keepAnchor: false } });
+  onTestFinished(() => later.client.close());
+  await later.follow();
+  await later.update();
+  days = 240;
+  expect([(await pins())?.length, await owners()]).toEqual([0, 1]);
+});
+
+it('is one where two releases name it, for the log as well', async () => {
+  const slot = (name: string): Slot => ({
+    release: { ...anchor, path: `models/digits/${name}/m.onnx`, seq: 2, version: name },
+    file: { sha256: name.repeat(64), length },
+    anchor,
+  });
+  const trial: Trial = {
+    ...slot('b'),
+    plan: 'p',
+    rules: DEFAULT_TRIAL,
+    retryNonce: 0,
+    phase: 'active',
+    inferences: 0,
+    errors: 0,
+  };
+  expect(anchorsOf({ committed: slot('a'), trial, rejected: [], markers: [], strikes: {} })).toEqual([
+    anchor.sha256,
+  ]);
 });
 
 it('goes when there is no room for a release otherwise, and the log says so', async () => {

@@ -224,6 +224,40 @@ const toPattern = (value: number): number => {
   return word.getUint32(0);
 };
 
+/** Value of a pattern, and the pattern of the number nearest to a value, as IEEE 754 has them. */
+export function floatOf(numbers: NumberKind, pattern: number): number {
+  if (numbers === 'float32') return toFloat(pattern);
+  if (numbers === 'bfloat16') return toFloat(pattern * 2 ** 16);
+  const [exponent, fraction] = [(pattern >>> 10) & 31, pattern & 1023];
+  const magnitude =
+    exponent === 31
+      ? fraction === 0
+        ? Infinity
+        : Number.NaN
+      : exponent === 0
+        ? fraction * 2 ** -24
+        : (1024 + fraction) * 2 ** (exponent - 25);
+  return pattern >= 0x8000 ? -magnitude : magnitude;
+}
+
+/** Patterns of positive numbers are in the order of these, and infinity is as far as the next one would be. */
+export function patternOf(numbers: NumberKind, value: number): number {
+  if (numbers === 'float32') return toPattern(value);
+  const sign = toPattern(value) >= 2 ** 31 ? 0x8000 : 0;
+  const infinity = numbers === 'float16' ? 0x7c00 : 0x7f80;
+  const worth = (pattern: number): number =>
+    pattern === infinity ? (numbers === 'float16' ? 2 ** 16 : 2 ** 128) : floatOf(numbers, pattern);
+  const magnitude = Math.abs(value);
+  let [low, high] = [0, infinity];
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (worth(middle) <= magnitude) low = middle;
+    else high = middle;
+  }
+  const [below, above] = [magnitude - worth(low), worth(high) - magnitude];
+  return sign + (below < above || (below === above && low % 2 === 0) ? low : high);
+}
+
 const exponentOf = (numbers: NumberKind, pattern: number): number =>
   numbers === 'float16'
     ? (pattern >>> 10) & 31
@@ -302,7 +336,7 @@ function predict(
   const pattern = old[k] as number;
   const gain = gains[Math.floor(k / segment.columns)] as number;
   if (segment.predictor === 'same') return [pattern, 0];
-  if (segment.predictor === 'low-rank') {
+  if (segment.predictor === 'low-rank' || segment.predictor === 'gain') {
     const { scales = [], factors = [] } = product ?? {};
     const second = scales.length * segment.rows + (k % segment.columns);
     let sum = 0;
@@ -310,12 +344,9 @@ function predict(
       const left = factors[Math.floor(k / segment.columns) * scales.length + rank] as number;
       sum += left * scale * (factors[second + rank * segment.columns] as number);
     });
-    const value = Math.fround(toFloat(pattern) + sum);
-    return [Number.isNaN(value) ? pattern : toPattern(value), 0];
-  }
-  if (segment.predictor === 'gain') {
-    const value = Math.fround(toFloat(pattern) * gain);
-    return [Number.isNaN(value) ? pattern : toPattern(value), 0];
+    const before = floatOf(segment.numbers, pattern);
+    const value = Math.fround(product ? before + sum : before * gain);
+    return [Number.isNaN(value) ? pattern : patternOf(segment.numbers, value), 0];
   }
   const half = 2 ** (bits - 1);
   const isSigned = segment.predictor === 'requantized';

@@ -215,7 +215,17 @@ describe('a head', () => {
       lowRank({}, { mode: 'update', layers: update.layers }),
       /predictor is 2, not 1\./,
     ],
-    ['factors of other numbers', lowRank({}, { numbers: 'float16', columns: 2 }), /predictor is 2/],
+    ['factors of integers', lowRank({}, { numbers: 'int8', columns: 4 }), /predictor is 2, not 3 to 4/],
+    [
+      'an update of integers',
+      { segments: [{ ...update, rows: 1, columns: 4, numbers: 'int8' }] },
+      /kind of numbers is 3, not 0 to 2/,
+    ],
+    [
+      'a predictor of integers for floats',
+      segment({ predictor: 'requantized', numbers: 'float16', columns: 2 }),
+      /predictor is 3, not 1 to 2/,
+    ],
     ['numbers beyond the base', segment({ baseOffset: 5 }), /end in the base is 9, not 0 to 8/],
     [
       'copies beyond the base',

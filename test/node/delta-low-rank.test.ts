@@ -6,15 +6,20 @@ import { explainPatch, type ExplainedSegment } from '../../src/publish/delta/exp
 import { createRandom } from '../../src/stats/random.ts';
 import { createMemoryStore } from '../../src/stores/memory.ts';
 import { sha256Hex } from '../../src/trust/keys.ts';
+import { halves } from '../../src/update/delta/halves.ts';
 import { createDeltaPatcher } from '../../src/update/delta/patcher.ts';
 
 const platform = nodePlatform();
 
-function safetensors(values: Float32Array, shape: readonly number[]): Uint8Array<ArrayBuffer> {
-  const header = toUtf8(JSON.stringify({ w: { dtype: 'F32', shape, data_offsets: [0, values.byteLength] } }));
+function safetensors(
+  values: Float32Array | Uint16Array,
+  shape: readonly number[],
+  dtype = 'F32',
+): Uint8Array<ArrayBuffer> {
+  const header = toUtf8(JSON.stringify({ w: { dtype, shape, data_offsets: [0, values.byteLength] } }));
   const length = new Uint8Array(8);
   new DataView(length.buffer).setUint32(0, header.length, true);
-  return concatBytes([length, header, new Uint8Array(values.buffer)]);
+  return concatBytes([length, header, new Uint8Array(values.buffer as ArrayBuffer)]);
 }
 
 /** About normal numbers. */
@@ -48,8 +53,16 @@ interface Outcome {
 }
 
 /** Makes a patch and proves that it gives the file. */
-async function encode(before: Float32Array, after: Float32Array, shape: readonly number[]): Promise<Outcome> {
-  const [base, next] = [safetensors(before, shape), safetensors(after, shape)];
+async function encode(
+  before: Float32Array,
+  after: Float32Array,
+  shape: readonly number[],
+  dtype?: 'F16' | 'BF16',
+): Promise<Outcome> {
+  const half = dtype && halves[dtype === 'F16' ? 'float16' : 'bfloat16'];
+  const file = (values: Float32Array): Uint8Array<ArrayBuffer> =>
+    safetensors(half?.narrow(values) ?? values, shape, dtype);
+  const [base, next] = [file(before), file(after)];
   const patch = encodePatch(base, next, { platform });
   const store = createMemoryStore();
   const put = (bytes: Uint8Array) => store.putBlob(sha256Hex(platform, bytes), bytes);
@@ -83,9 +96,17 @@ describe('a patch of a merged adapter', () => {
     );
     expect([segment.mode, segment.predictor, segment.rank]).toEqual(['delta', 'low-rank', rank]);
     expect(ratio).toBeLessThan(most);
-    // 24 bits for each number of the factors, and no more.
-    expect(segment.parts.factors).toBeLessThan(2 * side * rank * 3 + 200);
+    // About 25 bits for each number of the factors, and no more.
+    expect(segment.parts.factors).toBeLessThan(2 * side * rank * 3.25 + 200);
     expect(segment.parts.factors).toBeGreaterThan(2 * side * rank * 2);
+  });
+
+  it.each(['F16', 'BF16'] as const)('of %s takes little more than the adapter, rounded', async (dtype) => {
+    const { widen, narrow } = halves[dtype === 'F16' ? 'float16' : 'bfloat16'];
+    const old = widen(narrow(weights));
+    const { ratio, segment } = await encode(old, sumOf(old, adapter(side, side, 4, 0.001)), square, dtype);
+    expect([segment.mode, segment.predictor, segment.rank]).toEqual(['delta', 'low-rank', 4]);
+    expect(ratio).toBeLessThan(0.08);
   });
 
   it('of large updates takes more, as their last places do', async () => {

@@ -3,13 +3,16 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { StoreError } from '../../src/core/errors.ts';
 import type { Store } from '../../src/core/store.ts';
 import { encodePatch } from '../../src/publish/delta/encode.ts';
 import { createRandom } from '../../src/stats/random.ts';
 import { openFsStore } from '../../src/stores/fs.ts';
 import { createMemoryStore } from '../../src/stores/memory.ts';
+import { canonicalJson } from '../../src/trust/canonical-json.ts';
 import { createDeltaPatcher } from '../../src/update/delta/patcher.ts';
-import type { Way } from '../../src/update/manifest.ts';
+import type { FileRef, Way } from '../../src/update/manifest.ts';
+import { bring, type ShipmentParts } from '../../src/update/shipment.ts';
 import { createTransfers, type TransferParts, type Transfers, type Want } from '../../src/update/transfer.ts';
 import { blobsIn } from '../conformance/store.ts';
 import { chunksOf, refOf, serveFiles, type FileServer } from '../core/update/download-files.ts';
@@ -112,6 +115,56 @@ describe('a path of several patches', () => {
     expect(await blobsIn(store)).toEqual([one, four].sort());
   });
 
+  it('goes on from what another process has made, when that has deleted what it started from', async () => {
+    const store = await stocked(createMemoryStore());
+    let isAhead = false;
+    const ahead: Store = {
+      ...store,
+      blob: async (name) => {
+        const found = await store.blob(name);
+        if (name !== two || found === undefined) return found;
+        const read = async (at: number, length: number): Promise<Uint8Array<ArrayBuffer>> => {
+          isAhead = true;
+          await store.putBlob(three, v3);
+          await store.deleteBlob(two);
+          throw new StoreError('ERR_INLAY_STORE_MISSING', `${two} is gone at ${at}, ${length}.`);
+        };
+        return { ...found, read, bytes: () => read(0, v2.length) };
+      },
+    };
+    const { way, fallbacks } = await start(ahead).obtain(want);
+    expect([isAhead, way, ...fallbacks.map(({ reason }) => reason)]).toEqual([true, 'patch', 'patch-failed']);
+    expect(asked()).toEqual([first, second, third]);
+  });
+
+  it('counts as stored once another process has made the file, and nothing more is asked for', async () => {
+    const store = await stocked(createMemoryStore());
+    const { way } = await start(store, {
+      onFallback: () => void store.putBlob(four, v4),
+      patchers: [],
+    }).obtain({ ...want, ways: [last, hop(patches[1], v2, v3), hop(patches[0], v1, v2)] });
+    expect([way, asked()]).toEqual(['stored', []]);
+  });
+
+  it('asks the policy for the bytes of all steps that are to come', async () => {
+    const sizes: number[] = [];
+    const policy = ({ length }: FileRef): boolean => sizes.push(length) > 0;
+    await start(await stocked(createMemoryStore()), { policy }).obtain(want);
+    const [a, b, c] = patches.map(({ length }) => length) as [number, number, number];
+    expect(sizes).toEqual([a + b + c, b + c, c]);
+  });
+
+  it('deletes nothing that runs, whatever a manifest calls a patch', async () => {
+    const store = await stocked(createMemoryStore());
+    const runs = new Uint8Array(100).fill(1);
+    await store.putBlob(nameOf(runs), runs);
+    await store.pin('another app', [nameOf(runs)]);
+    const odd: Way = { ...refOf(runs, 'odd.idp'), kind: 'patch', codec: 'idp', from: one };
+    const { fallbacks } = await start(store).obtain({ ...want, ways: [odd] });
+    expect(fallbacks).toMatchObject([{ way: odd, reason: 'patch-failed' }]);
+    expect(await blobsIn(store)).toContain(nameOf(runs));
+  });
+
   it('ends in the whole file where all of it fails, and keeps nothing that was made on the way', async () => {
     const store = await stocked(createMemoryStore());
     const bad = patches[1].slice();
@@ -161,6 +214,34 @@ describe('a path of several patches', () => {
     expect((await start(after).obtain(want)).way).toBe('patch');
     expect(asked()).toEqual([second, third]);
     await after.close();
+  });
+
+  it('never leads over a file that is larger than the app takes', async () => {
+    const store = await stocked(createMemoryStore());
+    const large = { sha256: three, length: v4.length + 1 };
+    const over = [last, { ...hop(patches[1], v2, v3), to: large }, hop(patches[0], v1, v2)];
+    const file = { ...refOf(v4), variant: 'fp32', chunks: chunksOf(v4, 65_536), ways: over };
+    const entry = { ...refOf(v4), seq: 1, version: '4' };
+    const bytes = canonicalJson({ v: 1, model: 'digits', seq: 1, version: '4', files: [file] });
+    files.add(bytes);
+    const manifest = refOf(bytes, 'release.json');
+    const taken: unknown[] = [];
+    const parts: ShipmentParts = {
+      store,
+      transfers: start(store),
+      target: async () => ({ length: v4.length, hashes: {}, custom: { manifest } }),
+      providers: async () => [],
+      maxModelBytes: v4.length,
+      lend: async (sha256s) => void taken.push(...sha256s),
+      isUpdate: true,
+      isUnfit: async () => false,
+    };
+    const net = { unmetered: false, charging: false, idle: false };
+    expect((await bring(parts, entry, net, new AbortController().signal)).way).toBe('full');
+    expect([taken, asked()]).toEqual([
+      [four, three, one],
+      [manifest.sha256, four],
+    ]);
   });
 
   it('is forgotten with all that was made of it when the download is cancelled', async () => {

@@ -6,7 +6,7 @@ import {
   type Segment,
 } from '../../src/update/delta/head.ts';
 import { pairOfBytes, pairOfFloats, seeded, sha256Of } from '../core/update/delta-fixture.ts';
-import type { Plan } from './delta-encoder.ts';
+import { floatOf, patternOf, type Plan } from './delta-encoder.ts';
 
 /** Two files and how one becomes the other. */
 export interface Case {
@@ -108,31 +108,43 @@ function gridCase(exponent: number, context: PatchContext, seed: number): Case {
 /** The target of an update is what the specification says that it is. */
 function updateCase(
   name: string,
-  rows: number,
-  columns: number,
+  numbers: NumberKind,
   layers: number,
   isGained: boolean,
   seed: number,
 ): Case {
   const random = seeded(seed);
+  const [rows, columns] = [12, 10];
   const count = rows * columns;
-  const old = Float32Array.from({ length: count }, () => random() - 0.5);
+  const bits = (values: readonly number[]): Uint8Array<ArrayBuffer> => {
+    const patterns = values.map((value) => patternOf(numbers, value));
+    return new Uint8Array(
+      (bitsOf[numbers] === 32 ? Uint32Array.from(patterns) : Uint16Array.from(patterns)).buffer,
+    );
+  };
+  // Of 16 bits, some overflow, some are denormal, and steps are near the spacing of others.
+  const far = numbers === 'float32' ? [] : [65_504, -65_488, 3e38, 2 ** -24, -(2 ** -15), 1, -0, 1e-40];
+  const old = Array.from({ length: count }, (_, k) =>
+    floatOf(numbers, patternOf(numbers, Math.fround(far[k] ?? random() - 0.5))),
+  );
   const gains = Array.from(Float32Array.from({ length: rows }, () => 0.9 + 0.2 * random()));
-  const steps = Array.from({ length: layers }, (_, layer) => 0.001 / (layer + 1));
+  const steps = Array.from(
+    { length: layers },
+    (_, layer) => (far.length > 0 ? 2 ** -11 : 0.001) / (layer + 1),
+  );
   const multiples = steps.map(() =>
     Array.from({ length: count }, () => (random() < 0.01 ? 127 : Math.floor(random() * 5) - 2)),
   );
-  const next = new Float32Array(count);
-  for (let k = 0; k < count; k += 1) {
-    let value = (old[k] as number) * (isGained ? (gains[Math.floor(k / columns)] as number) : 1);
+  const next = old.map((before, k) => {
+    let value = before * (isGained ? (gains[Math.floor(k / columns)] as number) : 1);
     steps.forEach((step, layer) => {
       value = Math.fround(value + (multiples[layer]?.[k] as number) * step);
     });
-    next[k] = value;
-  }
+    return value;
+  });
   const segment: Segment = {
     mode: 'update',
-    numbers: 'float32',
+    numbers,
     rows,
     columns,
     baseOffset: 0,
@@ -142,7 +154,7 @@ function updateCase(
   };
   const side = { rows: list(rows, random, -30, -20), columns: list(columns, random, -3, 3) };
   const plan: Plan = { segment, multiples, ...side, ...(isGained && { gains }) };
-  return { name, base: new Uint8Array(old.buffer), target: new Uint8Array(next.buffer), plans: [plan] };
+  return { name, base: bits(old), target: bits(next), plans: [plan] };
 }
 
 function gainCase(
@@ -168,13 +180,18 @@ function gainCase(
   return { name: `${predictor} ${numbers}`, base, target, plans: [{ segment, gains, ...side }] };
 }
 
-function lowRankCase(width: number, context: PatchContext, seed: number): Case {
+function lowRankCase(
+  width: number,
+  context: PatchContext,
+  seed: number,
+  numbers: NumberKind = 'float32',
+): Case {
   const random = seeded(seed);
   const [rows, columns, rank] = [9, 14, width + 1];
-  const [base, target] = pairOf('float32', rows * columns, random);
+  const [base, target] = pairOf(numbers, rows * columns, random);
   const segment: Segment = {
     mode: 'delta',
-    numbers: 'float32',
+    numbers,
     rows,
     columns,
     baseOffset: 0,
@@ -184,11 +201,11 @@ function lowRankCase(width: number, context: PatchContext, seed: number): Case {
     table: 0,
   };
   const half = 2 ** (8 * width - 1);
-  const numbers = list(rank * (rows + columns), random, -half, half - 1);
+  const factors = list(rank * (rows + columns), random, -half, half - 1);
   const scaled = list(rank, random, -5, 5).map((scale) => Math.fround((scale / 1000 / half) * (1 / half)));
   const side = { rows: list(rows, random, -30, -20), columns: list(columns, random, -3, 3) };
-  const plans = [{ segment, ...side, product: { scales: scaled, factors: numbers } }];
-  return { name: `low rank of ${width} bytes, ${context.kind}`, base, target, plans };
+  const plans = [{ segment, ...side, product: { scales: scaled, factors } }];
+  return { name: `low rank ${numbers}, ${width} bytes, ${context.kind}`, base, target, plans };
 }
 
 function copiedCase(): Case {
@@ -224,12 +241,19 @@ export const smallCases = (): readonly Case[] => [
   lowRankCase(1, constant, 51),
   lowRankCase(2, scales, 52),
   lowRankCase(3, scales, 53),
+  lowRankCase(4, scales, 54),
+  ...(['float16', 'bfloat16'] as const).flatMap((numbers, index) => [
+    gainCase(numbers, 'gain', 55 + index),
+    lowRankCase(2, scales, 57 + index, numbers),
+    updateCase(`update ${numbers}`, numbers, 1, false, 84 + index),
+    updateCase(`update ${numbers} with gains, three layers`, numbers, 3, true, 86 + index),
+  ]),
   ...(['int8', 'int4'] as const).flatMap((numbers, index) => [
     gainCase(numbers, 'requantized', 60 + index),
     gainCase(numbers, 'requantized-unsigned', 70 + index),
   ]),
-  updateCase('update', 12, 10, 1, false, 80),
-  updateCase('update with gains, three layers', 12, 10, 3, true, 81),
+  updateCase('update', 'float32', 1, false, 80),
+  updateCase('update with gains, three layers', 'float32', 3, true, 81),
   gridCase(118, constant, 90),
   gridCase(1, { ...scales, bias: 5 }, 91),
 ];
@@ -307,7 +331,7 @@ export function refusedHeads(): readonly { readonly why: string; readonly head: 
       tables: [table, ...Array.from({ length: 16 }, () => full)],
     },
     'the rank is 0': lowRank({ rank: 0 }),
-    'the factors have 4 bytes': lowRank({ width: 4 }),
+    'the factors have 5 bytes': lowRank({ width: 5 }),
     'the table of the factors has one context for 2 bytes': lowRank({ width: 2 }),
   };
   return Object.entries(faults).map(([why, changes]) => ({ why, head: { ...good, ...changes } }));

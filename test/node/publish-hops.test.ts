@@ -2,12 +2,14 @@ import { describe, expect, it } from 'vitest';
 import { createAdminClient } from '../../src/cli/admin-client.ts';
 import { openKeyDirectory } from '../../src/cli/key-directory.ts';
 import { toUtf8 } from '../../src/core/bytes.ts';
+import { ServerError } from '../../src/core/errors.ts';
 import { chooseHops, mostHops, readEarlier } from '../../src/publish/hops.ts';
-import type { PatchEncoder, PreparedWay } from '../../src/publish/patches.ts';
+import { prepareWays, type PatchEncoder, type PreparedWay } from '../../src/publish/patches.ts';
 import { publishRelease, type PublishOptions } from '../../src/publish/publisher.ts';
 import { listReleases } from '../../src/publish/release.ts';
-import { fetchManifest } from '../../src/publish/released-files.ts';
+import { fetchManifest, type FileSource } from '../../src/publish/released-files.ts';
 import type { ReleaseFile, Way } from '../../src/update/manifest.ts';
+import { testPlatform } from '../core/platform.ts';
 import { startUser } from './cli-user.ts';
 import { randomBytes, sha256, verify } from './server-fixture.ts';
 
@@ -88,6 +90,21 @@ describe('hops', () => {
     expect(await chosen([near], both, [hash(301), hash(302)])).toEqual([]);
   });
 
+  it('leave room for the ways themselves: manifests name 64 at most', async () => {
+    const many = Array.from({ length: 63 }, () => patchFrom(3, 40_000));
+    expect(await chosen(many, earlier)).toEqual(['2 to 3']);
+    const bases = Array.from({ length: 70 }, (_, i) => ({
+      seq: i,
+      sha256: hash(i),
+      bytes: Uint8Array.of(i),
+    }));
+    const encode = (): Uint8Array<ArrayBuffer> => Uint8Array.of(1);
+    const encoders = [{ codec: 'one', encode }];
+    expect(
+      await prepareWays({ platform: testPlatform(), encoders, bases }, 'm', new Uint8Array(100)),
+    ).toHaveLength(64);
+  });
+
   it('are few, for the newest releases first', async () => {
     const chain = Array.from({ length: 30 }, (_, i) => released(40 - i, { [39 - i]: 1000 }));
     const all = await chosen([patchFrom(40, 1000)], chain);
@@ -140,9 +157,19 @@ it('releases name the patches of earlier ones that are there and not withdrawn',
   expect(published.ways).toHaveLength(1);
   const isOut = listReleases(after).find(({ version }) => version === '3')?.seq ?? 0;
   const without = { ...after, custom: { models: { digits: { revoked: [isOut] } } } };
-  expect((await readEarlier(options, without, 'digits')).map((file) => file.path.split('/')[2])).toEqual([
-    String(published.seq),
-    '2',
-    '1',
-  ]);
+  const seqsOf = async (source: FileSource): Promise<(string | undefined)[]> =>
+    (await readEarlier(source, without, 'digits')).map((file) => file.path.split('/')[2]);
+  expect(await seqsOf(options)).toEqual([String(published.seq), '2', '1']);
+  // A manifest that the server has lost takes its hops along, and nothing else; other faults are told of.
+  const losing = (code: 'ERR_INLAY_NOT_FOUND' | 'ERR_INLAY_SERVER'): FileSource => ({
+    platform,
+    server: {
+      text: async (name) => {
+        if (name.includes('/2/')) throw new ServerError(code, 'It is gone.');
+        return options.server.text(name);
+      },
+    },
+  });
+  expect(await seqsOf(losing('ERR_INLAY_NOT_FOUND'))).toEqual([String(published.seq), '1']);
+  await expect(seqsOf(losing('ERR_INLAY_SERVER'))).rejects.toThrow('It is gone.');
 });

@@ -1,8 +1,9 @@
 /** Rounding the update of a whole model file onto a grid around its base. */
 
+import { halves } from '../../update/delta/halves.ts';
 import { mendChecksums } from '../delta/spans-zip.ts';
 import type { UpdateStep, UpdateSteps } from '../delta/steps.ts';
-import { roundFloats, roundHalves, roundIntegers, type Rounding } from './round.ts';
+import { roundFloats, roundIntegers, type RoundedFloats, type Rounding } from './round.ts';
 import { isHalf, weightsOf, type Weights } from './weights.ts';
 
 /** What became of a tensor that changed. */
@@ -74,7 +75,7 @@ export function roundOntoGrid(
 /** What became of the numbers of a tensor. */
 interface RoundedContent extends Pick<RoundedTensor, 'step' | 'hasGains' | 'unit'> {
   readonly values: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Int8Array | Uint8Array;
-  /** Of float32, which patches hold as multiples of a step. */
+  /** Of floats, which patches hold as multiples of a step. */
   readonly update?: UpdateStep;
 }
 
@@ -87,15 +88,24 @@ function roundContent(
 ): RoundedContent | undefined {
   if (dtype === 'float32') {
     const rounded = roundFloats(new Float32Array(a.buffer), new Float32Array(b.buffer), rows, rounding);
-    if (rounded === undefined) return undefined;
-    const { values, ...update } = rounded;
-    return { values, update, step: update.step, hasGains: update.gain !== undefined };
+    return rounded && contentFrom(rounded, (values) => values);
   }
-  if (isHalf(dtype))
-    return roundHalves(new Uint16Array(a.buffer), new Uint16Array(b.buffer), { dtype, rows }, rounding);
+  if (isHalf(dtype)) {
+    const { widen, narrow } = halves[dtype];
+    const [from, to] = [widen(new Uint16Array(a.buffer)), widen(new Uint16Array(b.buffer))];
+    const rounded = roundFloats(from, to, rows, rounding, (values) => widen(narrow(values)));
+    return rounded && contentFrom(rounded, narrow);
+  }
   return dtype === 'int8'
     ? roundIntegers(new Int8Array(a.buffer), new Int8Array(b.buffer), rows, rounding)
     : roundIntegers(a, b, rows, rounding);
+}
+
+function contentFrom(
+  { values, ...update }: RoundedFloats,
+  write: (values: RoundedFloats['values']) => RoundedContent['values'],
+): RoundedContent {
+  return { values: write(values), update, step: update.step, hasGains: update.gain !== undefined };
 }
 
 /** A copy, at an address that numbers can be read from. */

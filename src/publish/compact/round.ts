@@ -1,9 +1,7 @@
-/** Rounding the update of one tensor onto a grid around the base (docs/spec/idp.md, modes 4 and 5). */
+/** Rounding the update of one tensor onto a grid around the base (docs/spec/idp.md, mode 5). */
 
-import { fromBfloat16Bits, fromFloat16Array, toBfloat16Bits, toFloat16Array } from '../../core/float.ts';
 import { createRandom } from '../../stats/random.ts';
 import type { UpdateStep } from '../delta/steps.ts';
-import type { HalfDType } from './weights.ts';
 
 /** How an update is rounded. */
 export interface Rounding {
@@ -20,13 +18,6 @@ export interface RoundedFloats extends UpdateStep {
   readonly values: Float32Array<ArrayBuffer>;
 }
 
-/** A tensor of 16-bit floats whose update was rounded. */
-export interface RoundedHalves {
-  /** Bit patterns. */
-  readonly values: Uint16Array<ArrayBuffer>;
-  readonly step: number;
-}
-
 /** Largest multiple of a step that a patch holds. */
 const mostSteps = 127;
 /** Steps may grow by so much, so that the largest update fits, before the tensor is rather left as it is. */
@@ -36,8 +27,14 @@ const fewestRows = 8;
 /** Bits of a gain. */
 const gainBits = 32;
 
+/** Rounds numbers to those of their own type. */
+export type Settle = (values: Float32Array<ArrayBuffer>) => Float32Array<ArrayBuffer>;
+
 /**
- * Rounds the update of a tensor of floats, rows along the first axis.
+ * Rounds the update of a tensor of floats, rows along the first axis. The choice is between the two numbers that stand for
+ * the grid on both sides, in proportion to where between them the trained one lies: their type may be coarser than the grid,
+ * and that keeps unbiased rounding unbiased.
+ * @param settle - rounds numbers to their type. Default: they are of float32.
  * @returns `undefined` where the tensor is better left as it is: nothing changes, something is not finite, or the largest
  * update is too far out.
  */
@@ -46,6 +43,7 @@ export function roundFloats(
   next: Float32Array,
   rows: number,
   { f, isStochastic, seed }: Rounding,
+  settle: Settle = (values) => values,
 ): RoundedFloats | undefined {
   const gain = gainOf(base, next, rows);
   const predicted = predictor(base, gain, rows);
@@ -54,13 +52,21 @@ export function roundFloats(
   if (!(rms > 0 && largest < Number.POSITIVE_INFINITY)) return undefined;
   const step = Math.max(f * rms, largest / (mostSteps - 1));
   if (step > f * rms && step > (isStochastic ? mostGrowth * f : 0.5) * rms) return undefined;
+  const onGrid = (more: number): Float32Array<ArrayBuffer> =>
+    settle(
+      Float32Array.from(next, (value, k) => {
+        const p = predicted(k);
+        return p + (Math.floor((value - p) / step) + more) * step;
+      }),
+    );
+  const [below, above] = [onGrid(0), onGrid(1)];
   const random = createRandom(seed);
-  const values = new Float32Array(next.length);
-  for (let k = 0; k < next.length; k += 1) {
-    const p = predicted(k);
-    const q = Math.floor(((next[k] as number) - p) / step + (isStochastic ? random() : 0.5));
-    values[k] = p + q * step;
-    if (!Number.isFinite(values[k])) return undefined;
+  const values = below.slice();
+  for (let k = 0; k < values.length; k += 1) {
+    const [low, high] = [below[k] as number, above[k] as number];
+    if (!Number.isFinite(low) || !Number.isFinite(high)) return undefined;
+    const share = low === high ? 0 : ((next[k] as number) - low) / (high - low);
+    if (share + (isStochastic ? random() : 0.5) >= 1) values[k] = high;
   }
   return { values, step, ...(gain && { gain }) };
 }
@@ -86,59 +92,6 @@ function spreadOf(
   }
   return { rms: Math.sqrt(energy / next.length), largest };
 }
-
-/**
- * Rounds the update of a tensor of 16-bit floats to numbers of the same type that lie next to the grid around the base.
- * Their own spacing may be wider than a step, so the choice is between the two numbers that the grid has on both sides,
- * in proportion to where between them the trained one lies: that keeps unbiased rounding unbiased. Patches have no gains
- * for this type: they only take off the step what a row was scaled by.
- * @returns `undefined` where nothing changes, or something is not finite.
- */
-export function roundHalves(
-  base: Uint16Array,
-  next: Uint16Array,
-  { dtype, rows }: { readonly dtype: HalfDType; readonly rows: number },
-  { f, isStochastic, seed }: Rounding,
-): RoundedHalves | undefined {
-  const { decode, encode } = halves[dtype];
-  const [from, to] = [decode(base), decode(next)];
-  const { rms, largest } = spreadOf(to, predictor(from, gainOf(from, to, rows), rows));
-  if (!(rms > 0 && largest < Number.POSITIVE_INFINITY)) return undefined;
-  const step = f * rms;
-  const onGrid = (more: number): Uint16Array<ArrayBuffer> =>
-    encode(from.map((p, k) => p + (Math.floor(((to[k] as number) - p) / step) + more) * step));
-  const [below, above] = [onGrid(0), onGrid(1)];
-  const [low, high] = [decode(below), decode(above)];
-  const random = createRandom(seed);
-  const values = next.slice();
-  for (let k = 0; k < values.length; k += 1) {
-    const [least, most] = [low[k] as number, high[k] as number];
-    const share = ((to[k] as number) - least) / (most - least);
-    const isUp = share > (isStochastic ? random() : 0.5);
-    // Neither between equal numbers nor next to infinity is there anything to choose.
-    if (Number.isFinite(share) && Number.isFinite(least) && Number.isFinite(most))
-      values[k] =
-        (isUp ? most : least) === from[k] ? (base[k] as number) : ((isUp ? above : below)[k] as number);
-  }
-  return { values, step };
-}
-
-/** Reads and writes the bit patterns of 16-bit floats. */
-const halves: Readonly<
-  Record<
-    HalfDType,
-    {
-      readonly decode: (bits: Uint16Array) => Float32Array<ArrayBuffer>;
-      readonly encode: (values: Float32Array) => Uint16Array<ArrayBuffer>;
-    }
-  >
-> = {
-  float16: { decode: fromFloat16Array, encode: toFloat16Array },
-  bfloat16: {
-    decode: (bits) => Float32Array.from(bits, fromBfloat16Bits),
-    encode: (values) => Uint16Array.from(values, toBfloat16Bits),
-  },
-};
 
 /**
  * Gains of rows by least squares, as batch normalization leaves them where it is folded into a convolution.

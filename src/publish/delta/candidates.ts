@@ -4,7 +4,7 @@ import type { NumberKind, Predictor } from '../../update/delta/head.ts';
 import { toCounts, type Counts } from './counts.ts';
 import { findExponent, findStep } from './grid.ts';
 import { findLowRank } from './low-rank.ts';
-import { isFloat, toFloats, valuesOf, type Words } from './numbers.ts';
+import { isFloat, valuesOf, type Words } from './numbers.ts';
 import { fitScales, type Scales } from './scales.ts';
 import { createSource, predict, type Scratch, type SourceParts } from './source.ts';
 import type { Span } from './spans.ts';
@@ -38,7 +38,7 @@ export interface Candidate {
 /** Kinds of candidates that may share probabilities. */
 export function tableClass({ mode, predictor, parts }: Candidate): string {
   if (mode === 'update') return mode;
-  return predictor === 'low-rank' ? predictor : `${mode} ${parts.numbers}`;
+  return `${predictor === 'low-rank' ? predictor : mode} ${parts.numbers}`;
 }
 
 /** Numbers that are read at once. */
@@ -54,8 +54,8 @@ const deltaBias: Readonly<Record<NumberKind, number>> = {
 };
 const ownBias: Readonly<Partial<Record<Candidate['mode'], number>>> = { self: 44, grid: 8 };
 const UPDATE_BIAS = 32;
-/** What a product foretells is mostly off by less than the last place. */
-const LOW_RANK_BIAS = 324;
+/** What a product foretells is mostly off by less than the last place: it has lower contexts for that. */
+const LOW_RANK_BIAS = 24;
 /** Below this share of the energy that is left, a gain of each row is tried. */
 const GAIN_PAYS = 0.97;
 /** Differences that take more than this share of the numbers themselves make those worth a try. */
@@ -79,24 +79,24 @@ export function candidatesOf(pair: Pair, scratch: Scratch): readonly Candidate[]
   const shapes = shapesOf(span);
   const [first] = shapes;
   if (base) {
-    if (numbers === 'float32') {
+    if (isFloat(numbers)) {
       const isUpdate = (): boolean => found.some(({ mode }) => mode === 'update');
       if (step && isFitting(step, first)) {
         const predictor = step.gain ? 'gain' : 'same';
         add('update', predictor, first, { base, step: step.step, gains: step.gain });
       }
-      const size = isUpdate() ? undefined : findStep(toFloats(base), toFloats(next));
+      const size = isUpdate() ? undefined : findStep(base, next, numbers);
       if (size !== undefined) add('update', 'same', first, { base, step: size });
-      // Nothing else comes near.
-      if (isUpdate()) return found;
+      // Nothing else comes near, but for steps that are smaller than the spacing of numbers.
+      if (isUpdate() && numbers === 'float32') return found;
     }
     for (const shape of shapes) add('delta', 'same', shape, { base });
     const gains = gainsOf(pair, first);
-    if (gains && numbers === 'float32') add('delta', 'gain', first, { base, gains });
-    else if (gains && !isFloat(numbers)) {
+    if (gains && isFloat(numbers)) add('delta', 'gain', first, { base, gains });
+    else if (gains) {
       add('delta', isUnsigned ? 'requantized-unsigned' : 'requantized', first, { base, gains });
     }
-    for (const shape of numbers === 'float32' ? shapes : []) {
+    for (const shape of isFloat(numbers) ? shapes : []) {
       const lowRank = findLowRank({ numbers, columns: shape[1], next, base }, scratch);
       if (lowRank) add('delta', 'low-rank', shape, { base, lowRank });
     }
@@ -147,7 +147,6 @@ function roughBits({ counts }: Counts): number {
 function gainsOf({ span, next, base }: Pair, [rows, columns]: Shape): Float32Array | undefined {
   const { numbers, isUnsigned } = span;
   if (!base || rows < MIN_ROWS || columns < MIN_ROWS || rows + columns > MAX_SIDE) return undefined;
-  if (numbers === 'float16' || numbers === 'bfloat16') return undefined;
   const a = valuesOf(base, numbers, isUnsigned);
   const b = valuesOf(next, numbers, isUnsigned);
   const gains = new Float32Array(rows);
@@ -183,11 +182,9 @@ function tally(reading: Reading, scratch: Scratch): readonly Candidate[] {
   const hasExponents = mode === 'delta' && isFloat(numbers);
   const hasFractions = predictor.startsWith('requantized');
   const canHaveSide = rows + columns <= MAX_SIDE;
-  const bias = parts.lowRank
-    ? LOW_RANK_BIAS
-    : hasExponents
-      ? deltaBias[numbers]
-      : (ownBias[mode] ?? UPDATE_BIAS);
+  const bias = hasExponents
+    ? deltaBias[numbers] + (parts.lowRank ? LOW_RANK_BIAS : 0)
+    : (ownBias[mode] ?? UPDATE_BIAS);
   const fits =
     canHaveSide && !hasFractions
       ? fitScales(magnitudesOf(parts), { rows, columns, perOctave: perOctaveOf(reading), bias })

@@ -35,6 +35,8 @@ export interface EncodeOptions {
    * do, the first counts. Default: what {@link segmentsOf} finds.
    */
   readonly spans?: { readonly base: readonly Span[]; readonly next: readonly Span[] } | undefined;
+  /** Hears how many tensors were looked at, and how many there are; most of the time goes there. */
+  readonly onProgress?: ((tensor: number, tensors: number) => void) | undefined;
 }
 
 /** Tensors of fewer bytes are taken for glue. */
@@ -116,7 +118,7 @@ interface ChangedTensor {
 function layOut(
   base: Uint8Array,
   next: Uint8Array,
-  { spans, steps }: EncodeOptions,
+  { spans, steps, onProgress }: EncodeOptions,
   scratch: Scratch,
 ): readonly Piece[] {
   const isLarge = ({ sizeBytes }: Span): boolean => sizeBytes >= LEAST_TENSOR_BYTES;
@@ -172,7 +174,8 @@ function layOut(
   };
   const gaps = gapsOf(nextSpans, next.length);
   let gap = 0;
-  for (const span of [...nextSpans, undefined]) {
+  for (const [i, span] of [...nextSpans, undefined].entries()) {
+    onProgress?.(i, nextSpans.length);
     for (; gap < gaps.length && (gaps[gap] as Range).offset < (span?.offset ?? next.length); gap += 1) {
       putGlue(gaps[gap] as Range);
     }

@@ -50,7 +50,7 @@ export function toFactors({ rank, left, right }: Components, error: number): Low
   return { rank, width: Math.floor((40 - Math.clz32(most)) / 8), rows, columns, scales, factors };
 }
 
-/** A step that moves products as asked, or the finest that leaves whole numbers of three bytes. */
+/** A step that moves products as asked, or the finest that leaves whole numbers of four bytes. */
 function stepOf(vector: Float64Array, other: Float64Array, error: number): number {
   const top = vector.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   return Math.max((error * Math.sqrt(other.length)) / Math.sqrt(dot(other, other)), top / MOST);

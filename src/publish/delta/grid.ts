@@ -1,5 +1,6 @@
 /** Finds the grid that numbers, or an update of numbers, were rounded onto, if they were. */
-import { FEWEST_WEIGHTS } from './numbers.ts';
+import type { NumberKind } from '../../update/delta/head.ts';
+import { exponentsOf, FEWEST_WEIGHTS, lastPlace, valuesOf, type Words } from './numbers.ts';
 
 /** Numbers that are looked at before all of them are. */
 const SAMPLE = 2048;
@@ -14,31 +15,36 @@ interface Bounds {
   readonly high: number;
 }
 
+/** Numbers whose halfway points are further from them than this share of what they moved do not tell by how many steps. */
+const TELLING = 1 / 8;
+
 /**
- * Finds a step so that each number is `fround(a + q * step)` with a whole `q`. What rounds to a float32 lies between
- * its halfway points; so every number that moved bounds the step from both sides, those that moved least first. Whoever
- * uses the step checks it.
+ * Finds a step so that each number is `a + q * step` with a whole `q`, rounded to its kind. What rounds to a number lies
+ * between its halfway points; so every number that moved far bounds the step from both sides, those that moved least
+ * first. Whoever uses the step checks it.
  */
-export function findStep(base: Float32Array, next: Float32Array): number | undefined {
+export function findStep(base: Words, next: Words, numbers: NumberKind): number | undefined {
   const { length } = base;
   if (length < FEWEST_WEIGHTS) return undefined;
-  const bits = new Int32Array(next.buffer, next.byteOffset, length);
+  const [from, to] = [valuesOf(base, numbers), valuesOf(next, numbers)];
+  const movedAt = (k: number): number => Math.abs((to[k] as number) - (from[k] as number));
+  const exponents = exponentsOf(next, numbers);
+  const halfAt = (k: number): number => lastPlace(exponents[k] as number) / 2;
   const sample: number[] = [];
   for (let k = 0; k < length; k += Math.max(1, Math.floor(length / SAMPLE))) {
-    const moved = Math.abs((next[k] as number) - (base[k] as number));
+    const moved = movedAt(k);
     if (!(moved < Infinity)) return undefined;
-    if (moved > 0) sample.push(k);
+    if (halfAt(k) <= moved * TELLING) sample.push(k);
   }
   if (sample.length < LEAST_MOVED) return undefined;
-  const movedAt = (k: number): number => Math.abs((next[k] as number) - (base[k] as number));
   sample.sort((k, l) => movedAt(k) - movedAt(l));
   let bounds: Bounds | undefined = { low: 0, high: Infinity };
   for (const k of sample) {
-    bounds = narrow(bounds, base[k] as number, next[k] as number, bits[k] as number);
+    bounds = narrow(bounds, movedAt(k), halfAt(k));
     if (bounds === undefined) return undefined;
   }
   for (let k = 0; k < length && bounds; k += 1) {
-    if (next[k] !== base[k]) bounds = narrow(bounds, base[k] as number, next[k] as number, bits[k] as number);
+    bounds = narrow(bounds, movedAt(k), halfAt(k));
   }
   return bounds && (bounds.low + bounds.high) / 2;
 }
@@ -67,20 +73,15 @@ export function findExponent(bits: Int32Array): number | undefined {
   return least >= 1 && least <= 254 ? least : undefined;
 }
 
-/** @returns `undefined` if no step is left. */
-function narrow({ low, high }: Bounds, a: number, b: number, bits: number): Bounds | undefined {
-  const moved = Math.abs(b - a);
+/**
+ * @param half - how far a number may have been rounded.
+ * @returns `undefined` if no step is left.
+ */
+function narrow({ low, high }: Bounds, moved: number, half: number): Bounds | undefined {
+  if (half > moved * TELLING) return { low, high };
   // The first one is a single step, and so are those about as far.
   const q = Math.round(moved / (high === Infinity ? moved : (low + high) / 2));
   if (!(q >= 1 && q <= MAX_STEPS)) return undefined;
-  const exponent = (bits >>> 23) & 255;
-  const half = 2 ** (Math.max(1, exponent) - 151);
-  // Below a power of two, numbers are twice as dense.
-  const inward = exponent > 1 && (bits & 0x7f_ffff) === 0 ? half / 2 : half;
-  const isOutward = b > a === b > 0;
-  const from = (moved - (isOutward ? inward : half)) / q;
-  const to = (moved + (isOutward ? half : inward)) / q;
-  if (from <= low && to >= high) return { low, high };
-  const bounds = { low: Math.max(low, from), high: Math.min(high, to) };
+  const bounds = { low: Math.max(low, (moved - half) / q), high: Math.min(high, (moved + half) / q) };
   return bounds.low > 0 && bounds.low <= bounds.high ? bounds : undefined;
 }

@@ -2,8 +2,8 @@
 import { findComponents, LEAST_SAVED_BITS } from './components.ts';
 import { ownBits, toCounts, type Counts } from './counts.ts';
 import { planesOf, toFactors, type LowRank } from './factors.ts';
-import { toFloats, type Words } from './numbers.ts';
-import { lastPlace, refine } from './refine.ts';
+import { exponentsOf, lastPlace, valuesOf } from './numbers.ts';
+import { refine } from './refine.ts';
 import { createSource, type Scratch, type SourceParts } from './source.ts';
 import { dot, type Matrix } from './thin.ts';
 
@@ -24,15 +24,19 @@ const WORSE = 2;
 const PRODUCT_ERROR: number = 2 ** -24;
 
 /**
- * Finds the factors that save most of the bits of an update of float32 numbers, those that they take themselves included.
+ * Finds the factors that save most of the bits of an update of floats, those that they take themselves included.
  * @returns `undefined` if none save much, or some numbers are not finite.
  */
 export function findLowRank(parts: SourceParts, scratch: Scratch): LowRank | undefined {
-  const { base, next, columns } = parts;
+  const { numbers, base, next, columns } = parts;
   const rows = next.length / columns;
   if (!base || rows < LEAST_SIDE || columns < LEAST_SIDE || next.length > MOST_NUMBERS) return undefined;
-  const matrix: Matrix = { rows, columns, values: differences(toFloats(base), toFloats(next)) };
-  const exponents = exponentsOf(next);
+  const matrix: Matrix = {
+    rows,
+    columns,
+    values: differences(valuesOf(base, numbers), valuesOf(next, numbers)),
+  };
+  const exponents = exponentsOf(next, numbers);
   const rounding = roundingOf(exponents);
   const found = findComponents(matrix, rounding);
   if (found === undefined) return undefined;
@@ -53,20 +57,14 @@ export function findLowRank(parts: SourceParts, scratch: Scratch): LowRank | und
   return best;
 }
 
-function differences(base: Float32Array, next: Float32Array): Float64Array {
+function differences(base: ArrayLike<number>, next: ArrayLike<number>): Float64Array {
   const values = new Float64Array(next.length);
   for (let k = 0; k < values.length; k += 1) values[k] = (next[k] as number) - (base[k] as number);
   return values;
 }
 
-function exponentsOf(bits: Words): Uint8Array {
-  const exponents = new Uint8Array(bits.length);
-  for (let k = 0; k < exponents.length; k += 1) exponents[k] = (bits[k] as number) >>> 23;
-  return exponents;
-}
-
-/** Mean square of what rounding to float32 adds: a twelfth of the square of the last place. */
-function roundingOf(exponents: Uint8Array): number {
+/** Mean square of what rounding adds: a twelfth of the square of the last place. */
+function roundingOf(exponents: Uint8ClampedArray): number {
   const counts = new Float64Array(256);
   for (const exponent of exponents) counts[exponent] = (counts[exponent] as number) + 1;
   const squares = counts.map((count, exponent) => count * lastPlace(exponent) ** 2);

@@ -1,5 +1,5 @@
 /** Numbers of a tensor as bit patterns, and what they are worth. */
-import { fromFloat16Array } from '../../core/float.ts';
+import { halves } from '../../update/delta/halves.ts';
 import type { NumberKind } from '../../update/delta/head.ts';
 
 /** Numbers of a tensor from which on it is worth scales of rows and columns, and rounding: weights, not biases and norms. */
@@ -13,12 +13,12 @@ export function wordsOf(file: Uint8Array, numbers: NumberKind, offset: number, s
   const bytes = file.subarray(offset, offset + sizeBytes);
   if (numbers === 'int8') return bytes;
   if (numbers === 'int4') {
-    const halves = new Uint8Array(2 * sizeBytes);
+    const nibbles = new Uint8Array(2 * sizeBytes);
     for (let i = 0; i < sizeBytes; i += 1) {
-      halves[2 * i] = (bytes[i] as number) & 15;
-      halves[2 * i + 1] = (bytes[i] as number) >>> 4;
+      nibbles[2 * i] = (bytes[i] as number) & 15;
+      nibbles[2 * i + 1] = (bytes[i] as number) >>> 4;
     }
-    return halves;
+    return nibbles;
   }
   const each = numbers === 'float32' ? 4 : 2;
   const { buffer, byteOffset } = bytes.byteOffset % each === 0 ? bytes : new Uint8Array(bytes);
@@ -34,16 +34,36 @@ export function valuesOf(words: Words, numbers: NumberKind, isUnsigned = false):
     return Int8Array.from(words, (word) => word - middle);
   }
   if (numbers === 'float32') return toFloats(words);
-  if (numbers === 'float16') return fromFloat16Array(words as Uint16Array);
   if (numbers === 'int8') return new Int8Array(words.buffer, words.byteOffset, words.length);
   if (numbers === 'int4') return Int8Array.from(words, (word) => (word << 28) >> 28);
-  const wide = Int32Array.from(words, (word) => word << 16);
-  return new Float32Array(wide.buffer);
+  return halves[numbers].widen(words as Uint16Array);
+}
+
+/** Bit patterns of the floats of a kind that are nearest to numbers. */
+export function patternsOf(values: Float32Array, numbers: NumberKind): Int32Array | Uint16Array {
+  const { buffer, byteOffset, length } = values;
+  return halves[numbers]?.narrow(values) ?? new Int32Array(buffer, byteOffset, length);
 }
 
 /** The numbers that bit patterns of float32 stand for. */
-export function toFloats({ buffer, byteOffset, length }: Words): Float32Array {
+function toFloats({ buffer, byteOffset, length }: Words): Float32Array {
   return new Float32Array(buffer, byteOffset, length);
+}
+
+/** @returns exponent fields of float32 numbers whose last places are worth as much as those of floats of a kind. */
+export function exponentsOf(words: Words, numbers: NumberKind): Uint8ClampedArray {
+  // Infinity and what is no number may have no such.
+  const exponents = new Uint8ClampedArray(words.length);
+  const [shift, most, more] =
+    numbers === 'float32' ? [23, 255, 0] : numbers === 'float16' ? [10, 31, 125] : [7, 255, 16];
+  for (let k = 0; k < exponents.length; k += 1)
+    exponents[k] = Math.max(1, ((words[k] as number) >>> shift) & most) + more;
+  return exponents;
+}
+
+/** What the last place of a float32 is worth, by its exponent field. */
+export function lastPlace(exponent: number): number {
+  return 2 ** (Math.max(1, exponent) - 150);
 }
 
 /** Tells whether two runs hold the same bit patterns. */

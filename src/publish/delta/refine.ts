@@ -1,5 +1,6 @@
 /** Fits components to numbers that were rounded: those near 0, whose last place is a small one, tell most. */
 import type { Components } from './components.ts';
+import { lastPlace } from './numbers.ts';
 import { combine, dot, eigenOf, gram, orthonormalize, type Matrix } from './thin.ts';
 
 /** What the noise is taken for in each turn, times what it is: less and less, which ends sooner. */
@@ -12,12 +13,12 @@ const LEAST_EACH = 4;
 /**
  * Fits the components to a matrix again, each number weighed by how finely it was rounded (weighted least squares, the
  * left and the right vectors in turns).
- * @param exponents - exponent fields of the float32 numbers that it was rounded with.
+ * @param exponents - exponent fields of float32 numbers whose last places are those that it was rounded to.
  * @param noise - mean square of what else than their rounding is in the numbers.
  */
 export function refine(
   matrix: Matrix,
-  exponents: Uint8Array,
+  exponents: Uint8ClampedArray,
   components: Components,
   noise: number,
 ): Components {
@@ -45,14 +46,9 @@ export function refine(
   };
 }
 
-/** What the last place of a float32 is worth, by its exponent field. */
-export function lastPlace(exponent: number): number {
-  return 2 ** (Math.max(1, exponent) - 150);
-}
-
 interface Weighed {
   readonly matrix: Matrix;
-  readonly exponents: Uint8Array;
+  readonly exponents: Uint8ClampedArray;
 }
 
 /** @returns for each row the factors of the vectors that come nearest to it. */
@@ -91,7 +87,7 @@ function solve(
 }
 
 /** Finds the numbers of the smallest exponents, `least` of them or some more. @returns how many. */
-function pickFinest(exponents: Uint8Array, least: number, places: Uint32Array): number {
+function pickFinest(exponents: Uint8ClampedArray, least: number, places: Uint32Array): number {
   const counts = new Uint32Array(256);
   for (const exponent of exponents) counts[exponent] = (counts[exponent] as number) + 1;
   let [most, seen] = [0, counts[0] as number];
@@ -131,7 +127,7 @@ function solveNormal(a: Float64Array, x: Float64Array): void {
   }
 }
 
-function transpose<Values extends Float64Array | Uint8Array>(
+function transpose<Values extends Float64Array | Uint8ClampedArray>(
   values: Values,
   rows: number,
   columns: number,

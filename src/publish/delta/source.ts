@@ -3,7 +3,7 @@ import { EXTRA } from '../../update/delta/differences.ts';
 import type { NumberKind } from '../../update/delta/head.ts';
 import type { BitWriter } from './bits.ts';
 import { addProduct, type LowRank } from './factors.ts';
-import { isFloat, toFloats, valuesOf, type Words } from './numbers.ts';
+import { isFloat, patternsOf, valuesOf, type Words } from './numbers.ts';
 
 /** What a tensor becomes, from what, and how. */
 export interface SourceParts {
@@ -14,7 +14,7 @@ export interface SourceParts {
   readonly base?: Words;
   /** Of each row. */
   readonly gains?: Float32Array | undefined;
-  /** What is added to the base, of float32 numbers. */
+  /** What is added to the base, of floats. */
   readonly lowRank?: LowRank | undefined;
   /** Whether integers are unsigned about their middle, which only gains ask for. */
   readonly isUnsigned?: boolean | undefined;
@@ -149,9 +149,6 @@ function readSelf({ numbers, next }: SourceParts, { symbols, rests }: Scratch): 
   };
 }
 
-const float = /* @__PURE__ */ new Float32Array(1);
-const bitsOfFloat = /* @__PURE__ */ new Int32Array(float.buffer);
-
 function readDifferences(parts: SourceParts, { symbols, lowered, rests }: Scratch): Read {
   const { numbers, next, base, gains, lowRank } = parts;
   const from32 = numbers === 'float32';
@@ -160,9 +157,10 @@ function readDifferences(parts: SourceParts, { symbols, lowered, rests }: Scratc
   const exponentShift = from32 ? 22 : numbers === 'float16' ? 9 : 6;
   const exponentMask = numbers === 'float16' ? 62 : 510;
   return (from, to) => {
-    const expected = isPredicted ? new Int32Array(predict(parts, from, to).buffer) : old.subarray(from, to);
+    const values = isPredicted ? predict(parts, from, to) : undefined;
     // The bits of what is no number are not the same everywhere.
-    if (isPredicted && expected.some((bits) => (bits & 0x7fff_ffff) > 0x7f80_0000)) return false;
+    if (values?.some(Number.isNaN)) return false;
+    const expected = values ? patternsOf(values, numbers) : old.subarray(from, to);
     for (let k = from, at = 0; k < to; k += 1, at += 1) {
       lowered[at] = ((old[k] as number) >>> exponentShift) & exponentMask;
       const p = expected[at] as number;
@@ -180,13 +178,13 @@ function readDifferences(parts: SourceParts, { symbols, lowered, rests }: Scratc
   };
 }
 
-/** What decoders expect of a run of float32 numbers of a base. */
+/** What decoders expect of a run of floats of a base, before they round it to floats of 16 bits. */
 export function predict(
-  { columns, base, gains, lowRank }: SourceParts,
+  { numbers, columns, base, gains, lowRank }: SourceParts,
   from: number,
   to: number,
-): Float32Array<ArrayBuffer> {
-  const expected = toFloats(base as Words).slice(from, to);
+): Float32Array {
+  const expected = valuesOf((base as Words).slice(from, to), numbers) as Float32Array;
   if (gains) {
     for (let i = 0; i < expected.length; i += 1) {
       expected[i] = (expected[i] as number) * (gains[Math.floor((from + i) / columns)] as number);
@@ -262,18 +260,59 @@ function classOf(gain: number): 0 | 1 | 2 {
   return Math.abs(gain - 1) <= 2 ** -6 ? 0 : gain < 1 ? 1 : 2;
 }
 
-function readUpdates({ columns, next, base, gains, step = 1 }: SourceParts, { symbols }: Scratch): Read {
-  const old = valuesOf(base as Words, 'float32');
-  const now = valuesOf(next, 'float32');
+function readUpdates(
+  { numbers, columns, next, base, gains, step = 1 }: SourceParts,
+  { symbols }: Scratch,
+): Read {
   return (from, to) => {
-    for (let k = from, at = 0; k < to; k += 1, at += 1) {
-      const p = gains ? (old[k] as number) * (gains[Math.floor(k / columns)] as number) : (old[k] as number);
-      const q = Math.round(((now[k] as number) - p) / step);
-      float[0] = p + q * step;
+    const patterns = next.subarray(from, to);
+    const now = valuesOf(patterns, numbers);
+    const expected = Float64Array.from(valuesOf((base as Words).subarray(from, to), numbers));
+    if (gains)
+      for (let at = 0; at < expected.length; at += 1)
+        expected[at] = (expected[at] as number) * (gains[Math.floor((from + at) / columns)] as number);
+    const isMade = (multiples: Float64Array): ((at: number) => boolean) => {
+      const sums = Float32Array.from(expected);
+      for (let at = 0; at < sums.length; at += 1)
+        sums[at] = (expected[at] as number) + (multiples[at] as number) * step;
+      const made = patternsOf(sums, numbers);
+      return (at) => made[at] === patterns[at];
+    };
+    const nearest = expected.map((p, at) => Math.round(((now[at] as number) - p) / step));
+    const isNearest = isMade(nearest);
+    const least = numbers === 'float32' ? nearest : leastMultiples(patterns, numbers, expected, step);
+    const isLeast = isMade(least);
+    for (let at = 0; at < now.length; at += 1) {
+      const q = (isLeast(at) ? least : nearest)[at] as number;
       // Also false for what is no number.
-      if (!(q >= -127 && q <= 127) || bitsOfFloat[0] !== next[k]) return false;
+      if (!(q >= -127 && q <= 127) || !(isLeast(at) || isNearest(at))) return false;
       symbols[at] = q + 128;
     }
     return true;
   };
+}
+
+/**
+ * Finds the multiples nearest to 0 that lead to numbers, or next to them: where numbers lie further apart than steps, several
+ * come out as the same, and small ones take fewer bits. Some may lead to another number, and some be none.
+ */
+function leastMultiples(
+  patterns: Words,
+  numbers: NumberKind,
+  expected: Float64Array,
+  step: number,
+): Float64Array {
+  const now = valuesOf(patterns, numbers);
+  const isOutward = (at: number): boolean =>
+    (now[at] as number) > (expected[at] as number) === (now[at] as number) > 0;
+  const before = valuesOf(
+    patterns.map((pattern, at) => pattern + (isOutward(at) ? -1 : 1)),
+    numbers,
+  );
+  return expected.map((p, at) => {
+    const moved = (((now[at] as number) + (before[at] as number)) / 2 - p) / step;
+    // From beyond what is expected, that itself is near enough.
+    if ((now[at] as number) > p) return Math.max(0, Math.ceil(moved));
+    return Math.min(0, Math.floor(moved));
+  });
 }

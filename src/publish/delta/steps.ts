@@ -2,7 +2,7 @@
 
 /** The grid that the update of a tensor was rounded onto. */
 export interface UpdateStep {
-  /** Every number is `fround(p + q * step)` with `q` in [-127, 127] and `p` the number of the base, or that times a gain. */
+  /** Every number is `fround(p + q * step)`, rounded to its type, with `q` in [-127, 127] and `p` the number of the base, or that times a gain. */
   readonly step: number;
   /** Of each row, where rows are the first axis. Absent: the base is taken as it is. */
   readonly gain?: Float32Array;

@@ -22,6 +22,7 @@ import {
   type PatchHead,
   type Segment,
 } from './head.ts';
+import { halves } from './halves.ts';
 import type { HotLoops } from './hot.ts';
 import { createLayout, STRETCH, type Layout, type ThinProduct } from './layout.ts';
 import { createStretches, type DecodeStretch } from './numbers.ts';
@@ -154,7 +155,8 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
   async function giveNumbers(segment: Mode<'self'> | Mode<'delta'> | Mode<'grid'>): Promise<void> {
     const layout = await readLayout(segment);
     const bits = NUMBER_BITS[segment.numbers];
-    const isPredicted = bits === 32 && (layout.gains ?? layout.product) !== undefined;
+    const isPredicted = bits > 8 && (layout.gains ?? layout.product) !== undefined;
+    const half = halves[segment.numbers];
     const decode =
       segment.mode === 'grid'
         ? hotMultiples(loops, layout, segment.exponent)
@@ -165,15 +167,14 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
       const coding = codingFor(segment, segment.table);
       const cursor = openBlock(await nextBlock(), count, 0, loops.room?.block);
       const length = (count * bits) / 8;
-      const bytes =
-        segment.mode === 'delta'
-          ? aligned(await readBase(segment.baseOffset + (first * bits) / 8, length))
-          : new Uint8Array(length);
+      const bytes = new Uint8Array(length);
+      if (segment.mode === 'delta')
+        bytes.set(await readBase(segment.baseOffset + (first * bits) / 8, length));
       for (const [at, some] of runs(count, STRETCH)) {
         const place = layout.isShaped ? first + at : 0;
         const piece = bytes.subarray((at * bits) / 8, ((at + some) * bits) / 8);
         const old = isPredicted ? piece.slice() : piece;
-        if (isPredicted) await predict(layout, place, piece, pace);
+        if (isPredicted) await predict(layout, place, piece, half, pace);
         decode(coding, cursor, place, piece, old);
         assertWithin(cursor);
         await pace();
@@ -186,14 +187,18 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
   async function giveUpdated(segment: Mode<'update'>): Promise<void> {
     const layout = await readLayout(segment);
     const { layers, baseOffset } = segment;
+    const half = halves[segment.numbers];
+    const width = half ? 2 : 4;
     for (const [first, count] of runs(segment.rows * segment.columns, UPDATES_PER_BLOCK)) {
       // One layer is decoded as it is given; several need all that a block covers.
       const window = layers.length === 1 ? NUMBERS_PER_BLOCK : UPDATES_PER_BLOCK;
       const cursors =
         layers.length === 1 ? [openBlock(await nextBlock(), count, 0, loops.room?.block)] : undefined;
       for (const [start, size] of runs(count, window)) {
-        const bytes = aligned(await readBase(baseOffset + 4 * (first + start), 4 * size));
-        const values = new Float32Array(bytes.buffer, bytes.byteOffset, size);
+        const values = new Float32Array(size);
+        // Those of 16 bits wait at the end, are widened from the front on, and narrowed to the front.
+        const bytes = new Uint8Array(values.buffer, (4 - width) * size);
+        bytes.set(await readBase(baseOffset + width * (first + start), width * size));
         for (const [index, { step, table }] of layers.entries()) {
           const coding = codingFor(segment, table);
           const cursor = cursors?.[0] ?? openBlock(await nextBlock(), count, 0, loops.room?.block);
@@ -201,14 +206,19 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
           const gains = index === 0 ? layout.gains : undefined;
           for (const [at, some] of runs(size, STRETCH)) {
             const place = layout.isShaped ? first + start + at : 0;
-            loops.updates(coding, cursor, layout, place, products, gains, values.subarray(at, at + some));
+            const own = values.subarray(at, at + some);
+            if (half && index === 0)
+              own.set(half.widen(new Uint16Array(values.buffer, 2 * (size + at), some)));
+            loops.updates(coding, cursor, layout, place, products, gains, own);
+            if (half && index === layers.length - 1)
+              new Uint16Array(values.buffer, 2 * at).set(half.narrow(own));
             assertWithin(cursor);
             await pace();
           }
           if (start + size === count) assertEnded(cursor);
         }
-        for (const [at, length] of runs(bytes.length, PIECE_BYTES))
-          await give(bytes.subarray(at, at + length));
+        for (const [at, length] of runs(width * size, PIECE_BYTES))
+          await give(new Uint8Array(values.buffer, at, length));
       }
     }
   }
@@ -332,9 +342,4 @@ function hotMultiples(loops: HotLoops, layout: Layout, exponent: number): Decode
 /** What each symbol of an update adds. */
 function multiplesOf(step: number): Float64Array {
   return Float64Array.from({ length: MAX_SYMBOLS }, (_, symbol) => (symbol - 128) * step);
-}
-
-/** Typed arrays of wide numbers begin at multiples of their size. */
-function aligned(bytes: Uint8Array): Uint8Array {
-  return bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
 }

@@ -29,8 +29,8 @@ export const MAX_SEGMENTS: number = 2 ** 16;
 export const MAX_SIDE: number = 2 ** 20;
 /** Highest rank of a product of thin matrices. */
 export const MAX_RANK = 64;
-/** Most bytes of a number of such a matrix: products of two are exact in float64. */
-export const MAX_FACTOR_BYTES = 3;
+/** Most bytes of a number of such a matrix. */
+export const MAX_FACTOR_BYTES = 4;
 /** Most numbers in both matrices, which a decoder holds. */
 export const MAX_FACTORS: number = 2 ** 17;
 /** Most layers of an update. */

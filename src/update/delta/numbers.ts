@@ -1,5 +1,6 @@
 /** Numbers of all kinds but the two that {@link HotLoops} are for: contexts first, then symbols, then what they mean. */
 
+import { NUMBER_BITS } from './bounds.ts';
 import { EXTRA, FIRST } from './differences.ts';
 import type { NumberKind, NumberSegment } from './head.ts';
 import { STRETCH, type Layout } from './layout.ts';
@@ -18,7 +19,7 @@ type Elements = Uint8Array | Uint16Array | Uint32Array;
 
 /**
  * Creates what decodes the numbers of a segment of mode `self` or `delta`, at most {@link STRETCH} of them in one go:
- * `bytes` holds what the base has there, and then the numbers.
+ * `bytes` holds what the base has there, or floats that are expected, and then the numbers.
  */
 export function createStretches(segment: NumberSegment, layout: Layout): DecodeStretch {
   const { numbers, context } = segment;
@@ -28,16 +29,17 @@ export function createStretches(segment: NumberSegment, layout: Layout): DecodeS
   const combine =
     segment.mode === 'self' ? combineSelf[numbers] : combineDelta[numbers as Exclude<NumberKind, 'float32'>];
   const isUnsigned = segment.mode === 'delta' && segment.predictor === 'requantized-unsigned';
-  return (coding, cursor, first, bytes) => {
+  return (coding, cursor, first, bytes, old) => {
     const values = numbers === 'int4' ? unpack(bytes) : elementsOf(segment, bytes);
     const own = contexts.subarray(0, values.length);
     if (context.kind !== 'fraction') {
-      fillContexts(layout, first, own, layout.byExponent ? exponents[numbers] : undefined, values);
+      fillContexts(layout, first, own, layout.byExponent ? elementsOf(segment, old) : values, numbers);
     }
-    if (layout.gains !== undefined) {
-      const bits = numbers === 'int4' ? 4 : 8;
+    const bits = NUMBER_BITS[numbers];
+    // What is expected of floats is there already.
+    if (layout.gains !== undefined && bits <= 8) {
       const fractions = context.kind === 'fraction' ? own : undefined;
-      requantize(layout, layout.gains, first, values, { bits, isUnsigned, fractions });
+      requantize(layout.columns.length, layout.gains, first, values, bits, isUnsigned, fractions);
     }
     const found = symbols.subarray(0, values.length);
     decodeSymbols(coding, cursor, own, found);
@@ -66,24 +68,15 @@ function pack(values: Elements, bytes: Uint8Array): void {
   }
 }
 
-/** Where twice the exponent field lies. */
-interface Exponent {
-  readonly shift: number;
-  readonly mask: number;
-}
-
-const exponents: Readonly<Partial<Record<NumberKind, Exponent>>> = {
-  float16: { shift: 9, mask: 62 },
-  bfloat16: { shift: 6, mask: 510 },
-};
-
+/** @param values - of floats of 16 bits those of the base, which twice the exponent fields are taken from. */
 function fillContexts(
-  { rows, columns, bias }: Layout,
+  { rows, columns, bias, byExponent }: Layout,
   first: number,
   contexts: Uint8Array,
-  { shift, mask }: Exponent = { shift: 0, mask: 0 },
   values: Elements,
+  numbers: NumberKind,
 ): void {
+  const [shift, mask] = numbers === 'float16' ? [9, 62] : [6, 510];
   const width = columns.length;
   let row = Math.floor(first / width);
   let column = first - row * width;
@@ -93,7 +86,10 @@ function fillContexts(
       row += 1;
     }
     const context =
-      (rows[row] as number) + (columns[column] as number) + bias - (((values[k] as number) >>> shift) & mask);
+      (rows[row] as number) +
+      (columns[column] as number) +
+      bias -
+      (byExponent ? ((values[k] as number) >>> shift) & mask : 0);
     contexts[k] = context < 0 ? 0 : context > 63 ? 63 : context;
     column += 1;
   }
@@ -101,18 +97,19 @@ function fillContexts(
 
 /** Scales integers to the grid of the target, and puts the fraction aside, which tells how sure the rounding is. */
 function requantize(
-  { columns }: Layout,
+  width: number,
   gains: Float32Array,
   first: number,
   values: Elements,
-  how: { readonly bits: number; readonly isUnsigned: boolean; readonly fractions: Uint8Array | undefined },
+  bits: number,
+  isUnsigned: boolean,
+  fractions: Uint8Array | undefined,
 ): void {
-  const { bits, isUnsigned, fractions } = how;
   const half = 1 << (bits - 1);
   const all = 2 * half - 1;
   const flip = isUnsigned ? 0 : half;
   for (let k = 0; k < values.length; k += 1) {
-    const gain = gains[Math.floor((first + k) / columns.length)] as number;
+    const gain = gains[Math.floor((first + k) / width)] as number;
     // As a number about the middle: in two's complement, the highest bit is the other way round.
     const exact = (((values[k] as number) ^ flip) - half) * gain + 0.5;
     const whole = Math.floor(exact);

@@ -1,16 +1,25 @@
-/** What is expected of float32 numbers, from those of the base. */
+/** What is expected of floating-point numbers, from those of the base. */
 
 import type { Pace } from '../../core/digest.ts';
+import type { Half } from './halves.ts';
 import type { Layout, ThinProduct } from './layout.ts';
 
 /**
  * Turns a stretch of the base into what is expected in its place. A sum or a product that is no number, which has many
  * patterns, leaves what is there.
  * @param first - place of its first number in the layout.
+ * @param half - how the numbers are read and written, where they have 16 bits.
  */
-export async function predict(layout: Layout, first: number, bytes: Uint8Array, pace: Pace): Promise<void> {
+export async function predict(
+  layout: Layout,
+  first: number,
+  { buffer, byteOffset, length }: Uint8Array,
+  half: Half | undefined,
+  pace: Pace,
+): Promise<void> {
   const { gains, product, columns } = layout;
-  const values = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  const patterns = new Uint16Array(buffer, byteOffset, length / 2);
+  const values = half?.widen(patterns) ?? new Float32Array(buffer, byteOffset, length / 4);
   const sums = product && (await multiply(product, columns.length, first, values.length, pace));
   for (let k = 0; k < values.length; k += 1) {
     const value = values[k] as number;
@@ -20,6 +29,9 @@ export async function predict(layout: Layout, first: number, bytes: Uint8Array, 
         : value * (gains[Math.floor((first + k) / columns.length)] as number);
     if (!Number.isNaN(expected)) values[k] = expected;
   }
+  half?.narrow(values).forEach((pattern, k) => {
+    if (!Number.isNaN(values[k])) patterns[k] = pattern;
+  });
 }
 
 /** Sums over the rank in its order, for all numbers at once: each is what it would be alone. */

@@ -145,8 +145,5 @@ export function decodeSymbols(
     after = x;
     symbols[k] = symbol;
   }
-  cursor.next = next;
-  cursor.after = after;
-  cursor.word = word;
-  cursor.fault = fault;
+  Object.assign(cursor, { next, after, word, fault });
 }

@@ -178,7 +178,8 @@ function readSegment(reader: Reader, { tables, baseBytes, roomBytes }: Surroundi
     return mode === 'raw' ? { mode, sizeBytes } : { mode, sizeBytes, table: table() };
   }
 
-  const kinds = mode === 'self' || mode === 'delta' ? NUMBER_KINDS.length : 1;
+  // Floats come first, those of 32 bits before the others.
+  const kinds = mode === 'grid' ? 1 : mode === 'update' ? 3 : NUMBER_KINDS.length;
   const numbers = NUMBER_KINDS[byte('kind of numbers', 0, kinds - 1)] as NumberKind;
   const rows = integer('number of rows', 1);
   const columns = integer('number of columns', 1);
@@ -213,10 +214,10 @@ function readSegment(reader: Reader, { tables, baseBytes, roomBytes }: Surroundi
   }
 }
 
-/** @param highest - code of the last predictor of float32. */
+/** @param highest - code of the last predictor of floats. */
 function readPredictor({ byte, check }: Reader, numbers: NumberKind, highest: number): Predictor {
   const code = byte('predictor', 0, PREDICTORS.length - 1);
-  const [low, high] = numbers.startsWith('int') ? [3, 4] : [1, numbers === 'float32' ? highest : 0];
+  const [low, high] = numbers.startsWith('int') ? [3, 4] : [1, highest];
   return PREDICTORS[code && check('predictor', code, low, high)] as Predictor;
 }
 
