@@ -22,8 +22,8 @@ const TARGETS = {
   compact: { script: 8, jitless: 160 },
 };
 const ENGINES = {
-  script: { name: 'JavaScript', how: 'script', flags: ['--expose-gc'], repeats: 12 },
-  wasm: { name: 'WebAssembly', how: 'wasm', flags: ['--expose-gc'], repeats: 12 },
+  script: { name: 'JavaScript', how: 'script', flags: ['--expose-gc'], repeats: 40 },
+  wasm: { name: 'WebAssembly', how: 'wasm', flags: ['--expose-gc'], repeats: 40 },
   // Hermes interprets its bytecode; so does V8 without its compilers.
   jitless: { name: 'interpreted (V8 --jitless)', how: 'script', flags: ['--jitless'], repeats: 2 },
 };
@@ -85,7 +85,7 @@ export async function run() {
         const ns = median(seen.map((one) => one.ns));
         figures.push(row('processor time for each weight', ns, 'ns', TARGETS[name][engine]));
         const peak = Math.max(...seen.map(({ peakBytes }) => peakBytes));
-        if (peak > 0) figures.push(row('memory besides the files', peak / 1e6, 'MB', 2));
+        if (peak > 0) figures.push(row('memory besides files and code', peak / 1e6, 'MB', 2));
       }
     }
     figures.push(

@@ -34,6 +34,9 @@ export async function predict(
   });
 }
 
+/** Products that are added to a sum at once. */
+const TERMS = 4;
+
 /** Sums over the rank in its order, for all numbers at once: each is what it would be alone. */
 async function multiply(
   { scales, factors }: ThinProduct,
@@ -45,14 +48,24 @@ async function multiply(
   const rank = scales.length;
   const second = factors.length - rank * width;
   const sums = new Float64Array(count);
-  for (let k = 0; k < rank; k += 1) {
+  for (let k = 0; k < rank; k += TERMS) {
+    // Beyond the rank, the first row counts again, but times 0: that changes no sum.
+    const below = (i: number): number => (k + i < rank ? i * width : 0);
+    const [b, c, d] = [below(1), below(2), below(3)];
+    const leftAt = (row: number, i: number): number =>
+      k + i < rank ? (factors[row * rank + k + i] as number) * (scales[k + i] as number) : 0;
     let row = Math.floor(first / width);
     let column = first - row * width;
     for (let at = 0; at < count; row += 1, column = 0) {
-      const left = (factors[row * rank + k] as number) * (scales[k] as number);
-      const right = second + k * width;
-      for (; column < width && at < count; at += 1, column += 1)
-        sums[at] = (sums[at] as number) + left * (factors[right + column] as number);
+      const [p, q, r, s] = [leftAt(row, 0), leftAt(row, 1), leftAt(row, 2), leftAt(row, 3)];
+      const end = Math.min(count, at + width - column);
+      for (let i = second + k * width + column; at < end; at += 1, i += 1)
+        sums[at] =
+          (sums[at] as number) +
+          p * (factors[i] as number) +
+          q * (factors[i + b] as number) +
+          r * (factors[i + c] as number) +
+          s * (factors[i + d] as number);
     }
     await pace();
   }
