@@ -9,6 +9,7 @@ import {
 } from '../publish/publisher.ts';
 import { createDeltaEncoder } from '../publish/delta/encoder.ts';
 import type { TargetName } from '../optimize/runtime.ts';
+import type { ReleaseWay } from '../publish/release-ways.ts';
 import { assertNames } from '../publish/release.ts';
 import type { Profile } from '../telemetry/profile.ts';
 import type { GoldenTolerance } from '../update/manifest.ts';
@@ -44,7 +45,6 @@ import {
 import { checkOptimized, optimizeVariants } from './publish-optimize.ts';
 import { describeProfile, makeProfile, type ReferenceProfile } from './publish-profile.ts';
 import { compareWithPresent, readPresentOutputs } from './publish-signature.ts';
-import { describeWay, readWays, type ReleaseWay } from './publish-ways.ts';
 import { formatBytes, type Terminal } from './terminal.ts';
 
 interface Flags extends ServerFlags, KeyFlags, CompactFlags {
@@ -241,13 +241,11 @@ export function addPublish(program: Command, terminal: Terminal): void {
           ? 'auto'
           : (patchFrom ?? (compact && compact.record === undefined ? [compact.anchor] : undefined)),
       });
-      const ways = await readWays(source, { model: name, path: published.path });
       const { differences } = checked;
       const facts = {
         model: name,
         version,
         ...published,
-        ways,
         differences,
         ...(optimized && { optimized: optimized.facts }),
         ...(compact && { compact: compact.facts }),
@@ -256,7 +254,7 @@ export function addPublish(program: Command, terminal: Terminal): void {
       };
       if (json) terminal.print(JSON.stringify({ ...facts, ...(made && { profile: factsOf(made) }) }));
       else {
-        terminal.print(describe(flags, { ...published, ways }, { ...checked, notices }, kept));
+        terminal.print(describe(flags, published, { ...checked, notices }, kept));
         terminal.print(`\nNext:\n  ${nextCommand(flags, published, isOther)}`);
       }
     });
@@ -313,11 +311,9 @@ function nextCommand(
   return `${set} --percent ${seq === 1 ? 100 : 10}`;
 }
 
-type PublishedFacts = Omit<PublishedRelease, 'ways'> & { readonly ways: readonly ReleaseWay[] };
-
 function describe(
   { name, version, check }: Flags,
-  { path, sizeBytes, sha256, isUnchanged, ways }: PublishedFacts,
+  { path, sizeBytes, sha256, isUnchanged, ways }: PublishedRelease,
   { golden, differences, notices }: CheckedRelease,
   variants: readonly ReleaseVariant[],
 ): string {
@@ -339,6 +335,14 @@ function describe(
     ...notices.map((notice) => `  note    ${notice}`),
   ];
   return lines.join('\n');
+}
+
+/** Says what a way is, in a line. */
+function describeWay({ variant, kind, codec, sizeBytes, from, to }: ReleaseWay): string {
+  const size = `${formatBytes(sizeBytes)} (${sizeBytes} bytes)`;
+  const places = [...(from ? [`from ${from.join(' or ')}`] : []), ...(to ? [`to ${to.join(' or ')}`] : [])];
+  const what = kind === 'hop' ? 'earlier patch' : kind;
+  return [`  ${codec.padEnd(6)}  ${size}, ${what} ${variant}`, ...places].join(' ');
 }
 
 function isAuto(patchFrom: readonly string[] | undefined): boolean {

@@ -56,6 +56,7 @@ export {
   type Tip,
 } from './publisher.ts';
 export { raiseFloor, removeRelease, revokeRelease, type ReleaseChange } from './release-policy.ts';
+export type { ReleaseWay } from './release-ways.ts';
 export {
   addRelease,
   createRolloutTargets,

@@ -4,15 +4,9 @@ import { isInlayError, ServerError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
 import { sha256Hex } from '../trust/keys.ts';
 import type { ModelTarget, Targets } from '../trust/metadata.ts';
-import type { GoldenTolerance, ReleaseFile } from '../update/manifest.ts';
+import type { GoldenTolerance, ReleaseFile, ReleaseManifest } from '../update/manifest.ts';
 import { currentTargets } from './current.ts';
-import {
-  describeChunks,
-  writeManifest,
-  type PreparedFile,
-  type PreparedRelease,
-  type WrittenManifest,
-} from './manifest.ts';
+import { describeChunks, writeManifest, type PreparedFile, type PreparedRelease } from './manifest.ts';
 import { chooseHops, readEarlier } from './hops.ts';
 import { prepareWays, type BaseFile, type Gzip, type PatchEncoder } from './patches.ts';
 import {
@@ -26,6 +20,7 @@ import {
   nextSeq,
   otherContent,
 } from './release.ts';
+import { listWays, type ReleaseWay } from './release-ways.ts';
 import { readBases, fetchManifest, type PatchFrom } from './released-files.ts';
 import { signMetadata } from './sign.ts';
 import type { Signer } from './signer.ts';
@@ -41,13 +36,8 @@ export interface PublishedRelease {
   readonly targets: number;
   /** Whether it was there before, and nothing was changed. */
   readonly isUnchanged: boolean;
-  /** What a device may download instead of whole files, bytes. */
-  readonly ways: readonly {
-    readonly variant: string;
-    readonly kind: 'compressed' | 'patch';
-    readonly codec: string;
-    readonly sizeBytes: number;
-  }[];
+  /** What a device may download instead of whole files. */
+  readonly ways: readonly ReleaseWay[];
 }
 
 /** The server that a release goes to, as calls of its wire protocol. */
@@ -200,8 +190,9 @@ export async function publishRelease(
     assertNotWithdrawn(present, { model, version, sha256 });
     const found = findRelease(present, model, version);
     if (found) {
-      await assertSame(options, present, found.path, release, hashes);
-      published = { ...result, path: found.path, seq: found.seq, isUnchanged: true, ways: [] };
+      const manifest = await assertSame(options, present, found.path, release, hashes);
+      const ways = manifest ? listWays(manifest, present) : [];
+      published = { ...result, path: found.path, seq: found.seq, isUnchanged: true, ways };
       return present;
     }
     prepared ??= await prepareRelease(options, present, release, files);
@@ -218,7 +209,8 @@ export async function publishRelease(
     });
     await upload(server, [{ sha256, bytes }, ...written.companions]);
     const { path, seq } = added;
-    published = { ...result, path, seq, isUnchanged: false, ways: waysOf(written) };
+    const ways = listWays(written.manifest, added.targets);
+    published = { ...result, path, seq, isUnchanged: false, ways };
     return added.targets;
   });
   // The change was called at least once, or an error was thrown.
@@ -315,14 +307,17 @@ function describe({
   };
 }
 
-/** Refuses to take what is there for what was to be published, unless it is the same for every device. */
+/**
+ * Refuses to take what is there for what was to be published, unless it is the same for every device.
+ * @returns the manifest that is there; releases of one file may have none.
+ */
 async function assertSame(
   source: PublishOptions,
   targets: Targets,
   path: string,
   release: ReleaseContent,
   files: readonly (readonly [variant: string, sha256: string])[],
-): Promise<void> {
+): Promise<ReleaseManifest | undefined> {
   const { model, version, golden, profile } = release;
   const target = targets.targets[path];
   const wanted = describe(release);
@@ -338,14 +333,5 @@ async function assertSame(
     has(profile, manifest?.profile?.sha256) &&
     (golden === undefined || golden.isMadeUp === true || has(golden.bytes, manifest?.golden?.sha256));
   if (!isSame) throw otherContent(model, version);
-}
-
-function waysOf({ manifest }: WrittenManifest): PublishedRelease['ways'] {
-  return manifest.files.flatMap(({ variant, ways = [] }) =>
-    ways.flatMap(({ kind, length, ...way }) =>
-      kind === 'full' || kind === 'hop' || !('codec' in way)
-        ? []
-        : [{ variant, kind, codec: way.codec, sizeBytes: length }],
-    ),
-  );
+  return manifest;
 }

@@ -6,7 +6,7 @@ import { encodeWithProgress } from '../../src/cli/patch-encode.ts';
 import { replaceWhole } from '../../src/cli/patch-files.ts';
 import type { CompactFacts } from '../../src/cli/publish-compact.ts';
 import type { SnapFacts } from '../../src/cli/publish-snap.ts';
-import type { ReleaseWay } from '../../src/cli/publish-ways.ts';
+import type { ReleaseWay } from '../../src/publish/release-ways.ts';
 import type { WritableFileSystem } from '../../src/optimize-node/staged-file.ts';
 import { segmentsOf } from '../../src/publish/delta/spans.ts';
 import { createRandom } from '../../src/stats/random.ts';
