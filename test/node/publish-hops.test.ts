@@ -154,7 +154,11 @@ it('releases name the patches of earlier ones that are there and not withdrawn',
     }),
     expect.objectContaining({ from: one?.sha256, path: expect.stringMatching(/^models\/digits\/3\//) }),
   ]);
-  expect(published.ways).toHaveLength(1);
+  expect(published.ways.map(({ kind, from, to }) => [kind, from, to])).toEqual([
+    ['patch', ['3'], undefined],
+    ['hop', ['2'], ['3']],
+    ['hop', ['1'], ['3']],
+  ]);
   const isOut = listReleases(after).find(({ version }) => version === '3')?.seq ?? 0;
   const without = { ...after, custom: { models: { digits: { revoked: [isOut] } } } };
   const seqsOf = async (source: FileSource): Promise<(string | undefined)[]> =>
