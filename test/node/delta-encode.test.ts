@@ -170,6 +170,22 @@ describe('a patch of a model', () => {
     );
   });
 
+  it('copies what lies around bytes that changed, the very first one among them', async () => {
+    const base = Uint8Array.from({ length: 4000 }, () => 256 * random());
+    const { patch } = await encode(
+      base,
+      base.map((byte, i) => (i % 1000 === 0 ? byte ^ 1 : byte)),
+    );
+    expect(patch.length).toBeLessThan(400);
+  });
+
+  it('carries along what is in more pieces than a head may name', async () => {
+    const base = new Uint8Array(Uint32Array.from({ length: 450_000 }, () => 2 ** 32 * random()).buffer);
+    const next = base.map((byte, i) => (i % 64 === 63 ? byte ^ 1 : byte));
+    const { patch } = await encode(base, next);
+    expect(patch.length).toBeLessThan(1.001 * next.length);
+  });
+
   it('takes tensors in any order, tied ones, and such as the file does not have', async () => {
     const base = new Uint8Array(Float32Array.from({ length: 4096 }, (_, i) => Math.sin(i)).buffer);
     const next = new Uint8Array(Float32Array.from({ length: 4096 }, (_, i) => Math.sin(i + 1e-5)).buffer);

@@ -161,7 +161,8 @@ describe('a head', () => {
   });
   const lowRank = (changes: object, shape = {}): Partial<PatchHead> => {
     const factors = { rank: 1, width: 1, table: 0, ...changes };
-    return segment({ predictor: 'low-rank', factors, ...shape });
+    const square = { numbers: 'float16', rows: 2, columns: 2, ...shape };
+    return { ...segment({ predictor: 'low-rank', factors, ...square }), targetBytes: 8 };
   };
 
   it('comes back as it was written', () => {
@@ -207,9 +208,10 @@ describe('a head', () => {
     ],
     [
       'more factors than decoders hold',
-      { ...lowRank({ rank: 64 }, { columns: 2048 }), baseBytes: 8192, targetBytes: 8192 },
-      /number of factors is 131136/,
+      { ...lowRank({ rank: 64 }, { rows: 64, columns: 2048 }), baseBytes: 2 ** 18, targetBytes: 2 ** 18 },
+      /number of factors is 135168, not 1 to 131072/,
     ],
+    ['more factors than numbers', lowRank({ rank: 2 }), /number of factors is 8, not 1 to 4/],
     [
       'factors of an update',
       lowRank({}, { mode: 'update', layers: update.layers }),

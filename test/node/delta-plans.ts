@@ -289,7 +289,7 @@ export const largeCases = (): readonly Case[] => {
   ];
 };
 
-/** Heads that decoders refuse, each for what it asks of them. The base is 8 zeros, the target has 4 bytes. */
+/** Heads that decoders refuse, each for what it asks of them. The base is 8 zeros, the target has 4 or 8 bytes. */
 export function refusedHeads(): readonly { readonly why: string; readonly head: PatchHead }[] {
   const sha256 = new Uint8Array(32);
   const table = { symbols: 2, frequencies: Uint16Array.of(4095, 1) };
@@ -314,8 +314,11 @@ export function refusedHeads(): readonly { readonly why: string; readonly head: 
   };
   const lowRank = (changes: object): Partial<PatchHead> => {
     const factors = { rank: 1, width: 1, table: 0, ...changes };
+    // Of no fewer numbers there may be factors.
+    const shape = { numbers: 'float16', rows: 2, columns: 2 } as const;
     return {
-      segments: [{ ...segment, predictor: 'low-rank', factors }],
+      targetBytes: 8,
+      segments: [{ ...segment, ...shape, predictor: 'low-rank', factors }],
       blocks: [{ sizeBytes: 12, sha256 }, ...good.blocks],
     };
   };
@@ -331,6 +334,7 @@ export function refusedHeads(): readonly { readonly why: string; readonly head: 
       tables: [table, ...Array.from({ length: 16 }, () => full)],
     },
     'the rank is 0': lowRank({ rank: 0 }),
+    'there are more factors than numbers': lowRank({ rank: 2 }),
     'the factors have 5 bytes': lowRank({ width: 5 }),
     'the table of the factors has one context for 2 bytes': lowRank({ width: 2 }),
   };

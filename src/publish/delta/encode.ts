@@ -2,10 +2,12 @@
 import { concatBytes } from '../../core/bytes.ts';
 import { createSha256 } from '../../core/hash.ts';
 import type { Platform } from '../../core/platform.ts';
+import { MAX_HEAD_BYTES, MAX_SEGMENTS, PREFIX_BYTES } from '../../update/delta/bounds.ts';
 import {
   UPDATES_PER_BLOCK,
   type FrequencyTable,
   type PatchContext,
+  type PatchHead,
   type Segment,
 } from '../../update/delta/head.ts';
 import { writeHead } from '../../update/delta/write-head.ts';
@@ -18,7 +20,7 @@ import { mergePieces, type Piece, type PlainPiece } from './layout.ts';
 import { equalWords, wordsOf, type Words } from './numbers.ts';
 import { createBaseFinder } from './pairs.ts';
 import { planeCounts } from './low-rank.ts';
-import { createPayload, type TensorTables } from './payload.ts';
+import { createPayload, type Payload, type TensorTables } from './payload.ts';
 import { sideSymbols } from './scales.ts';
 import { createScratch, type Scratch } from './source.ts';
 import { inOrder, segmentsOf, type Span } from './spans.ts';
@@ -39,17 +41,16 @@ export interface EncodeOptions {
   readonly onProgress?: ((tensor: number, tensors: number) => void) | undefined;
 }
 
-/** Tensors of fewer bytes are taken for glue. */
-const LEAST_TENSOR_BYTES = 64;
-/** More pieces than any model has: their heads would not fit into that of a patch. */
-const MAX_PIECES = 2 ** 17;
+/** Tensors of fewer bytes are taken for glue: at first, and where a head has no room for as many as there are. */
+const LEAST_TENSOR_BYTES = [64, 4096] as const;
 /** Plain runs of fewer bytes are not packed. */
 const LEAST_PACKED_BYTES = 256;
 
 /**
  * Makes the patch that turns `base` into `next`, bit for bit. Without a base it makes the file out of nothing: a file
  * coded by itself. Every tensor is written in the way that takes the fewest bytes, what describes it included. The same
- * files give the same patch.
+ * files give the same patch. Of some 25,000 tensors that change, small ones are no longer told apart; what is in more
+ * pieces than a head may name is carried along as it is.
  */
 export function encodePatch(
   base: Uint8Array | undefined,
@@ -59,50 +60,57 @@ export function encodePatch(
   const platform = options.platform ?? { createSha256 };
   const from = base ?? new Uint8Array(0);
   const scratch = createScratch(Math.min(UPDATES_PER_BLOCK, 2 * next.length));
-  const pieces = layOut(from, next, options, scratch);
-  const { tables, sides, factors, packed } = makeTables(pieces, next);
-  const all = [...tables.values(), ...sides.values(), ...factors.values(), ...(packed ? [packed] : [])];
-  const payload = createPayload(platform, scratch);
-  let at = 0;
-  const segments = pieces.map((piece): Segment => {
-    const start = at;
-    at += piece.sizeBytes;
-    if (piece.kind === 'copy') {
-      return { mode: 'same', baseOffset: piece.baseOffset, sizeBytes: piece.sizeBytes };
-    }
-    if (piece.kind === 'plain') {
-      const bytes = next.subarray(start, at);
-      const isPacked = packed !== undefined && isWorthPacking(bytes);
-      if (isPacked) payload.packed(bytes, packed);
-      else payload.plain(bytes);
-      return isPacked
-        ? { mode: 'packed', sizeBytes: bytes.length, table: all.indexOf(packed) }
-        : { mode: 'raw', sizeBytes: bytes.length };
-    }
-    const { pick, baseOffset } = piece;
-    const own: TensorTables = {
-      numbers: tables.get(pick.kind) as FrequencyTable,
-      side: sides.get(pick.candidate.mode),
-      factors: factors.get(pick.candidate.parts.lowRank?.width ?? 0),
-    };
-    payload.tensor(pick, own);
-    return toSegment(pick, baseOffset, (table) => (table ? all.indexOf(table) : 0), own);
-  });
   const hashOf = (bytes: Uint8Array): Uint8Array => {
     const hash = platform.createSha256();
     hash.update(bytes);
     return hash.digest();
   };
-  const head = writeHead({
+  const files = {
     base: base ? hashOf(base) : new Uint8Array(32),
     target: hashOf(next),
     baseBytes: from.length,
     targetBytes: next.length,
-    tables: all,
-    segments,
-    blocks: payload.blocks,
-  });
-  return concatBytes([head, ...payload.pieces]);
+  };
+  for (const leastBytes of LEAST_TENSOR_BYTES) {
+    const { head, payload } = encodePieces(layOut(from, next, options, scratch, leastBytes));
+    if (head.segments.length > MAX_SEGMENTS) continue;
+    const written = writeHead(head);
+    if (written.length <= PREFIX_BYTES + MAX_HEAD_BYTES) return concatBytes([written, ...payload.pieces]);
+  }
+  const plain = encodePieces([{ kind: 'plain', offset: 0, sizeBytes: next.length }]);
+  return concatBytes([writeHead(plain.head), ...plain.payload.pieces]);
+
+  function encodePieces(pieces: readonly Piece[]): { readonly head: PatchHead; readonly payload: Payload } {
+    const { tables, sides, factors, packed } = makeTables(pieces, next);
+    const all = [...tables.values(), ...sides.values(), ...factors.values(), ...(packed ? [packed] : [])];
+    const payload = createPayload(platform, scratch);
+    let at = 0;
+    const segments = pieces.map((piece): Segment => {
+      const start = at;
+      at += piece.sizeBytes;
+      if (piece.kind === 'copy') {
+        return { mode: 'same', baseOffset: piece.baseOffset, sizeBytes: piece.sizeBytes };
+      }
+      if (piece.kind === 'plain') {
+        const bytes = next.subarray(start, at);
+        const isPacked = packed !== undefined && isWorthPacking(bytes);
+        if (isPacked) payload.packed(bytes, packed);
+        else payload.plain(bytes);
+        return isPacked
+          ? { mode: 'packed', sizeBytes: bytes.length, table: all.indexOf(packed) }
+          : { mode: 'raw', sizeBytes: bytes.length };
+      }
+      const { pick, baseOffset } = piece;
+      const own: TensorTables = {
+        numbers: tables.get(pick.kind) as FrequencyTable,
+        side: sides.get(pick.candidate.mode),
+        factors: factors.get(pick.candidate.parts.lowRank?.width ?? 0),
+      };
+      payload.tensor(pick, own);
+      return toSegment(pick, baseOffset, (table) => (table ? all.indexOf(table) : 0), own);
+    });
+    return { head: { ...files, tables: all, segments, blocks: payload.blocks }, payload };
+  }
 }
 
 /** A tensor that the base does not have as it is. */
@@ -120,8 +128,9 @@ function layOut(
   next: Uint8Array,
   { spans, steps, onProgress }: EncodeOptions,
   scratch: Scratch,
+  leastBytes: number,
 ): readonly Piece[] {
-  const isLarge = ({ sizeBytes }: Span): boolean => sizeBytes >= LEAST_TENSOR_BYTES;
+  const isLarge = ({ sizeBytes }: Span): boolean => sizeBytes >= leastBytes;
   const aligned = alignGrown(
     spans ? inOrder(spans.base, base.length) : segmentsOf(base),
     spans ? inOrder(spans.next, next.length) : segmentsOf(next),
@@ -185,8 +194,7 @@ function layOut(
     const { piece, sizeBytes, baseOffset } = changed[i] as ChangedTensor;
     if (pick) pieces[piece] = { kind: 'tensor', sizeBytes, pick, baseOffset };
   });
-  const merged = mergePieces(pieces);
-  return merged.length > MAX_PIECES ? [{ kind: 'plain', offset: 0, sizeBytes: next.length }] : merged;
+  return mergePieces(pieces);
 }
 
 interface Tables {

@@ -56,7 +56,8 @@ export function createCopyFinder(base: Uint8Array, ranges: readonly Range[], nex
     const first = expectedOffset < 0 ? 0 : common(offset, expectedOffset, end);
     if (first >= Math.min(LEAST, sizeBytes) && first > 0) copy(offset, expectedOffset, first);
     let hash = 0;
-    let hashed = -1;
+    // No place, nor the one before the first.
+    let hashed = -2;
     for (let at = plain; at + WINDOW <= end; at += 1) {
       hash =
         hashed === at - 1

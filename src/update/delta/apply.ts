@@ -61,7 +61,7 @@ type Mode<Name extends Segment['mode']> = Extract<Segment, { mode: Name }>;
  * Gives the target of a patch, in order, in pieces of at most 256 KiB.
  * @throws {@link UpdateError} `ERR_INLAY_PATCH`
  */
-export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Promise<void> {
+export async function applyPatch(parts: ApplyParts, giveOn: Give<Uint8Array>): Promise<void> {
   const { platform, loops } = parts;
   const readBase = readAhead(parts.base);
   const readPatch = readAhead(parts.patch);
@@ -72,6 +72,11 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
         platform.setTimer(resolve, 0, true);
       }),
   );
+  // Files in memory are read and written without others ever having the thread.
+  const give: typeof giveOn = async (piece) => {
+    await giveOn(piece);
+    await pace();
+  };
   const { head, payloadOffset } = await openPatch(parts, readPatch, pace);
   const nextBlock = createBlocks(platform, readPatch, head, payloadOffset);
   const tableAt = (index: number): FrequencyTable => head.tables[index] as FrequencyTable;
@@ -115,7 +120,7 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
     if (shape === undefined) return undefined;
     const { rank, width, table } = shape;
     const block = await nextBlock();
-    const scales = readFloats(block, rank);
+    const scales = await readFloats(block, rank, pace);
     const factors = new Int32Array(rank * (segment.rows + segment.columns));
     const cursor = openBlock(block, width * factors.length, 4 * rank);
     const coding = createCoding(tableAt(table), width);
@@ -129,7 +134,7 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
   async function readLayout(segment: NumberSegment): Promise<Layout> {
     const product = await readProduct(segment);
     const side = hasSide(segment) ? await nextBlock() : new Uint8Array(0);
-    const gains = hasGains(segment) ? readFloats(side, segment.rows) : undefined;
+    const gains = hasGains(segment) ? await readFloats(side, segment.rows, pace) : undefined;
     const gainBytes = gains?.byteLength ?? 0;
     const { context } = segment;
     const scales = new Uint8Array(context.kind === 'scales' ? segment.rows + segment.columns : 0);
@@ -137,8 +142,11 @@ export async function applyPatch(parts: ApplyParts, give: Give<Uint8Array>): Pro
       const cursor = openBlock(side, scales.length, gainBytes);
       await decodePlain(codingIn(tableAt(context.sideTable)), 0, cursor, scales, pace);
       assertEnded(cursor);
-      for (let i = 1; i < scales.length; i += 1)
-        scales[i] = (scales[i] as number) + (scales[i - 1] as number);
+      for (const [at, count] of runs(scales.length, STRETCH)) {
+        for (let i = Math.max(1, at); i < at + count; i += 1)
+          scales[i] = (scales[i] as number) + (scales[i - 1] as number);
+        await pace();
+      }
     } else if (side.length > gainBytes) {
       throw patchError('A block of the patch goes on after its gains');
     }
@@ -288,11 +296,15 @@ function codingIn({ symbols, frequencies }: FrequencyTable, context = 0): Coding
 }
 
 /** @returns finite numbers at the start of a block. */
-function readFloats(block: Uint8Array, count: number): Float32Array {
+async function readFloats(block: Uint8Array, count: number, pace: Pace): Promise<Float32Array> {
   const bytes = block.slice(0, 4 * count);
   if (bytes.length < 4 * count) throw patchError('A block of the patch has too few gains or scales');
   const values = new Float32Array(bytes.buffer);
-  if (!values.every(Number.isFinite)) throw patchError('A gain or a scale of the patch is not finite');
+  for (const [at, some] of runs(count, STRETCH)) {
+    if (!values.subarray(at, at + some).every(Number.isFinite))
+      throw patchError('A gain or a scale of the patch is not finite');
+    await pace();
+  }
   return values;
 }
 

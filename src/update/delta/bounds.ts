@@ -31,7 +31,7 @@ export const MAX_SIDE: number = 2 ** 20;
 export const MAX_RANK = 64;
 /** Most bytes of a number of such a matrix. */
 export const MAX_FACTOR_BYTES = 4;
-/** Most numbers in both matrices, which a decoder holds. */
+/** Most numbers in both matrices, which a decoder holds; nor are they more than the numbers that they foretell. */
 export const MAX_FACTORS: number = 2 ** 17;
 /** Most layers of an update. */
 export const MAX_LAYERS = 16;

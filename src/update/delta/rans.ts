@@ -97,27 +97,21 @@ export function openBlock(
  * Checks that a block ended where its symbols did.
  * @throws {@link UpdateError} `ERR_INLAY_PATCH`
  */
-export function assertEnded({ next, after, word, bit, fault, words, raw, rawBytes }: Cursor): void {
+export function assertEnded({ next, after, word, bit, words, raw, rawBytes }: Cursor): void {
   const rest = (raw[bit >> 5] ?? 0) >>> (bit & 31);
-  if (
-    fault < 0 ||
-    next !== LOW ||
-    after !== LOW ||
-    word !== words.length ||
-    (bit + 7) >> 3 !== rawBytes ||
-    rest !== 0
-  ) {
+  if (next !== LOW || after !== LOW || word !== words.length || (bit + 7) >> 3 !== rawBytes || rest !== 0) {
     throw patchError('A block of the patch does not end where its symbols do');
   }
 }
 
 /**
- * Checks that no more was read than the block has, after each stretch: what is read beyond it is 0 or no part of it.
+ * Checks, after each stretch, that all its symbols occur, and that no more was read than the block has: what is read beyond
+ * it is 0 or no part of it.
  * @throws {@link UpdateError} `ERR_INLAY_PATCH`
  */
-export function assertWithin({ word, bit, words, rawBytes }: Cursor): void {
-  if (word > words.length || bit > 8 * rawBytes)
-    throw patchError('A block of the patch ends before its symbols do');
+export function assertWithin({ word, bit, fault, words, rawBytes }: Cursor): void {
+  if (fault < 0 || word > words.length || bit > 8 * rawBytes)
+    throw patchError('A block of the patch ends before its symbols do, or has some that do not occur');
 }
 
 /** Decodes symbols, each in its context, until `symbols` is full. */

@@ -209,7 +209,8 @@ function readSegment(reader: Reader, { tables, baseBytes, roomBytes }: Surroundi
 
   function readFactors(): Factors {
     const rank = integer('rank', 1, MAX_RANK);
-    check('number of factors', rank * (rows + columns), 1, MAX_FACTORS);
+    // With more of them than numbers, a few bytes would keep a device busy for long.
+    check('number of factors', rank * (rows + columns), 1, Math.min(MAX_FACTORS, rows * columns));
     return { rank, width: integer('size of a factor', 1, MAX_FACTOR_BYTES), table: table() };
   }
 }
