@@ -147,7 +147,8 @@ describe('a plan', () => {
     await app.client.close();
   });
 
-  it('has a device in its bucket wait for its turn', async () => {
+  /** A device whose turn comes in ten minutes. */
+  const startWaiting = async () => {
     const world = await worldWith(one);
     const app = startApp(world);
     const model = await app.follow();
@@ -157,6 +158,11 @@ describe('a plan', () => {
     const startAt = new Date(app.platform.now() + 10 * minute).toISOString().replace(/\.\d+Z/, 'Z');
     await world.change({ state: 'ramp', bp: 10_000, fromBp: 10_000, startAt, durationS: 0 });
     await app.update();
+    return { world, app, model };
+  };
+
+  it('has a device in its bucket wait for its turn', async () => {
+    const { world, app, model } = await startWaiting();
     expect((await app.state()).decision).toMatchObject({ kind: 'stay', reason: 'not-yet' });
     await app.pass(9 * minute);
     expect(model.answered).toEqual(['1.0.0']);
@@ -173,15 +179,7 @@ describe('a plan', () => {
   });
 
   it('that was halted while a device waited for its turn begins nowhere any more', async () => {
-    const world = await worldWith(one);
-    const app = startApp(world);
-    const model = await app.follow();
-    await app.prove(model);
-    const release = await world.repository.release('digits', '1.1.0', two);
-    await world.repository.rollOut(release, 100);
-    const startAt = new Date(app.platform.now() + 10 * minute).toISOString().replace(/\.\d+Z/, 'Z');
-    await world.change({ state: 'ramp', bp: 10_000, fromBp: 10_000, startAt, durationS: 0 });
-    await app.update();
+    const { world, app, model } = await startWaiting();
     await world.change({ state: 'halted' });
     await app.pass(9 * minute);
     expect((await app.state()).decision).toMatchObject({ reason: 'not-yet' });
